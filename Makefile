@@ -1,0 +1,53 @@
+# Every target sets up what it needs: a virtual environment in .venv, nothing outside it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+VIDEOS ?=
+CLIPS := $(if $(VIDEOS),$(VIDEOS),demo/videos)
+
+.PHONY: help demo test test-quick lint serve bench objectstore clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "longreel needs Python 3.11 or newer; set PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+demo: $(VENV)/.runtime ## Summarize sample videos (or VIDEOS=/path) and write report.html
+	@$(if $(VIDEOS),,$(BIN)/python -m pipelines.samples demo/videos)
+	@rm -rf demo/rows
+	@$(BIN)/longreel summarize "$(CLIPS)" --output demo/rows || [ $$? -eq 3 ]
+	@$(BIN)/longreel report demo/rows --output report.html --title "Longreel demo"
+
+test: $(VENV)/.test ## Run every test
+	$(BIN)/python -m pytest -q
+
+test-quick: $(VENV)/.test ## Run the tests that start no cluster and no server
+	$(BIN)/python -m pytest -q -m "not slow and not ray and not objectstore"
+
+lint: $(VENV)/.test ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+serve: $(VENV)/.runtime ## Serve the bundled model over HTTP on port 8000
+	$(BIN)/longreel serve
+
+bench: $(VENV)/.runtime ## Run the benches and write bench/results/
+	$(BIN)/python -m bench.flops --json
+
+objectstore: $(VENV)/.test ## Run an S3-compatible store on port 8075 for trying s3:// paths
+	$(BIN)/python -m infra.objectstore --port 8075
+
+clean: ## Remove what the targets made, the environment included
+	rm -rf $(VENV) demo report.html

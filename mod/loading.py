@@ -1,0 +1,48 @@
+"""Loading a checkpoint for inference, quietly and on the best device there is."""
+
+from __future__ import annotations
+
+import torch
+from transformers import logging as transformers_logging
+
+from longreel.errors import UsageError
+from mod.checkpoint import Checkpoint
+from mod.layout import StreamLayout
+from mod.modeling import VideoLLMMoD
+
+
+def load(
+    checkpoint: Checkpoint, keep_ratio: float | None = None
+) -> tuple[VideoLLMMoD, StreamLayout]:
+    """The model, in eval mode, and its stream layout.
+
+    On a CPU weights are computed with in float32; on a GPU in the checkpoint's own dtype.
+
+    Args:
+        keep_ratio: overrides the checkpoint's own.
+
+    Raises:
+        UsageError: the weights do not fit the config, or the keep ratio cannot work.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    on_gpu = torch.cuda.is_available()
+    overrides = {} if keep_ratio is None else {"keep_ratio": keep_ratio}
+    try:
+        model, info = VideoLLMMoD.from_pretrained(
+            checkpoint.folder,
+            dtype="auto" if on_gpu else torch.float32,
+            output_loading_info=True,
+            local_files_only=True,
+            **overrides,
+        )
+        layout = StreamLayout.load(checkpoint.folder, model.config)
+    except (ValueError, OSError, RuntimeError) as failure:
+        reason = str(failure).strip().splitlines()[0]
+        raise UsageError(
+            f"the model at {str(checkpoint.folder)!r} cannot be loaded: {reason}"
+        ) from None
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])[0]
+        raise UsageError(f"the model at {str(checkpoint.folder)!r} lacks the weight {missing!r}")
+    return model.eval().to("cuda" if on_gpu else "cpu"), layout

@@ -1,0 +1,176 @@
+"""VideoLLM-MoD on transformers: SigLIP tower, connector, decoder layers with routed tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel, SiglipVisionModel
+
+from mod.attention import NAME, Spans
+from mod.cache import RaggedKVCache
+from mod.config import VideoLLMMoDConfig
+from mod.routing import LayerRouter
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Some sequences' new tokens, flattened without padding, in stream order.
+
+    Attributes:
+        embeddings: (tokens, D) text and vision tokens as the language model takes them.
+        positions: (tokens,) position of each token in its own stream.
+        frame_starts: (frames,) index into ``tokens`` of each frame's first vision token; a
+            frame's vision tokens are contiguous.
+        lengths: tokens of each sequence; they sum to ``tokens``.
+        caches: one cache per sequence, which the forward extends; None in training.
+    """
+
+    embeddings: Tensor
+    positions: Tensor
+    frame_starts: Tensor
+    lengths: list[int]
+    caches: list[RaggedKVCache] | None = None
+
+
+class Connector(nn.Module):
+    """Two-layer MLP from the tower's width to the language model's."""
+
+    def __init__(self, vision_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(vision_size, hidden_size)
+        self.down = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., vision_size) -> (..., hidden_size)."""
+        out: Tensor = self.down(F.gelu(self.up(x)))
+        return out
+
+
+class VideoLLMMoD(PreTrainedModel):
+    """A streaming video language model whose MoD layers run a share of each frame's tokens.
+
+    The decoder layers are those of the configured transformers family, unmodified: routed
+    tokens are gathered, the layer is called with their own positions, results are scattered
+    back. Skipped tokens cost nothing and write no keys or values.
+
+    Source: arXiv 2408.16730, equations 2 and 3.
+    """
+
+    config_class = VideoLLMMoDConfig
+    config: VideoLLMMoDConfig
+    main_input_name = "pixel_values"
+    base_model_prefix = ""
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _tied_weights_keys: ClassVar[dict[str, str]] = {
+        "language_model.lm_head.weight": "language_model.model.embed_tokens.weight"
+    }
+
+    def __init__(self, config: VideoLLMMoDConfig) -> None:
+        super().__init__(config)
+        self.vision_tower = SiglipVisionModel._from_config(config.vision_config)
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.language_model.set_attn_implementation(NAME)
+        hidden_size = config.text_config.hidden_size
+        self.connector = Connector(config.vision_config.hidden_size, hidden_size)
+        self.routers = nn.ModuleDict(
+            {
+                str(layer): LayerRouter(hidden_size, config.router, layer)
+                for layer in config.mod_layers or []
+            }
+        )
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, LayerRouter) and hasattr(module, "weight"):
+            # The paper's raw score multiplies the branch: zero would silence it for good.
+            std = 0.02 if module.kind == "learned" else 0.0
+            nn.init.normal_(module.weight, std=std)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        embeddings: nn.Embedding = self.language_model.get_input_embeddings()
+        return embeddings
+
+    def embed_text(self, token_ids: Tensor) -> Tensor:
+        """(tokens,) ids -> (tokens, D)."""
+        out: Tensor = self.get_input_embeddings()(token_ids)
+        return out
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """Pictures to the tokens that the language model reads.
+
+        Args:
+            frames: (frames, height, width, 3) uint8 RGB at the tower's image size.
+
+        Returns:
+            (frames, tokens_per_frame, D).
+        """
+        pixels = frames.permute(0, 3, 1, 2).to(self.connector.up.weight.dtype) / 127.5 - 1.0
+        seen = self.vision_tower(pixel_values=pixels)
+        patches = seen.last_hidden_state
+        n, p, width = patches.shape
+        side = int(p**0.5)
+        grid = patches.transpose(1, 2).reshape(n, width, side, side)
+        tokens = F.adaptive_avg_pool2d(grid, self.config.pool_grid).flatten(2).transpose(1, 2)
+        if self.config.class_token == "first":
+            tokens = torch.cat([seen.pooler_output[:, None], tokens], dim=1)
+        elif self.config.class_token == "last":
+            tokens = torch.cat([tokens, seen.pooler_output[:, None]], dim=1)
+        out: Tensor = self.connector(tokens)
+        return out
+
+    def forward(self, stream: Stream) -> Tensor:
+        """Run all decoder layers over ``stream``.
+
+        Returns:
+            (tokens, D) normalised hidden states; ``logits`` turns the wanted ones into words.
+        """
+        x = stream.embeddings
+        decoder = self.language_model.model
+        cos, sin = decoder.rotary_emb(x[None], stream.positions[None])
+        every = Spans(stream.lengths, stream.caches)
+        for index, layer in enumerate(decoder.layers):
+            key = str(index)
+            if key in self.routers and stream.frame_starts.numel():
+                x = self._mod_layer(self.routers[key], layer, x, cos, sin, stream)
+            else:
+                x = layer(x[None], position_embeddings=(cos, sin), spans=every)[0]
+        out: Tensor = decoder.norm(x)
+        return out
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(tokens, D) hidden states -> (tokens, vocabulary) next-token logits."""
+        out: Tensor = self.language_model.lm_head(hidden)
+        return out
+
+    def _mod_layer(
+        self, router: Any, layer: Any, x: Tensor, cos: Tensor, sin: Tensor, stream: Stream
+    ) -> Tensor:
+        config = self.config
+        n = config.tokens_per_frame
+        vision = (stream.frame_starts[:, None] + torch.arange(n, device=x.device)).flatten()
+        frames = x[vision].view(-1, n, x.shape[1])
+        routing = router(
+            frames,
+            stream.positions[stream.frame_starts],
+            config.kept_per_frame,
+            config.always_keep_decision,
+        )
+        runs = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        runs[vision] = routing.kept.flatten()
+        weight = x.new_ones(len(x)).index_put((vision,), routing.weight.flatten().to(x.dtype))
+        chosen = runs.nonzero()[:, 0]
+        lengths = [int(part.sum()) for part in torch.split(runs, stream.lengths)]
+        picked = x[chosen]
+        out = layer(
+            picked[None],
+            position_embeddings=(cos[:, chosen], sin[:, chosen]),
+            spans=Spans(lengths, stream.caches),
+        )[0]
+        return x.index_copy(0, chosen, picked + weight[chosen, None] * (out - picked))

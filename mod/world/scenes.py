@@ -1,0 +1,183 @@
+"""Rendering of scenes: a textured canvas under a moving camera, with objects passing by."""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+#: Side of a canvas in its own pixels; the camera sees about a third of it.
+CANVAS = 320
+VIEW = 120.0
+#: Distinct canvases; painting one costs more than a hundred views of it, and a scene sees only a
+#: small, freshly placed, turned and recoloured part.
+N_CANVASES = 512
+
+
+@lru_cache(maxsize=1)
+def _textures() -> list[NDArray[np.float32]]:
+    """Noise with natural spectra (1/f to 1/f^2), fixed for all scenes, zero mean and unit std."""
+    rng = np.random.default_rng(20240830)
+    frequency = np.hypot(np.fft.fftfreq(CANVAS)[:, None], np.fft.rfftfreq(CANVAS)[None])
+    frequency[0, 0] = 1.0
+    textures = []
+    for _ in range(24):
+        phase = np.exp(2j * np.pi * rng.random(frequency.shape))
+        spectrum = phase / frequency ** rng.uniform(1.0, 2.0)
+        spectrum[0, 0] = 0.0
+        noise = np.fft.irfft2(spectrum, (CANVAS, CANVAS)).astype(np.float32)
+        textures.append(noise / noise.std())
+    return textures
+
+
+def _random_colour(rng: np.random.Generator) -> NDArray[np.float32]:
+    saturation = rng.choice([rng.uniform(0.0, 0.12), rng.uniform(0.18, 0.95)], p=[0.3, 0.7])
+    rgb = colorsys.hsv_to_rgb(rng.random(), float(saturation), 1.0)
+    return np.array(rgb, dtype=np.float32)
+
+
+@cache
+def _canvas(number: int) -> Image.Image:
+    """A still picture of dead leaves and natural noise around one colour and brightness."""
+    rng = np.random.default_rng([77, number])
+    base = _random_colour(rng)
+    light = float(rng.choice([rng.uniform(20, 75), rng.uniform(75, 150), rng.uniform(150, 235)]))
+    image = Image.new("RGB", (CANVAS, CANVAS))
+    draw = ImageDraw.Draw(image)
+    for _ in range(int(rng.integers(0, 70))):
+        tint = base if rng.random() < 0.6 else _random_colour(rng)
+        fill = tuple(int(v) for v in tint * rng.uniform(40, 255))
+        size = min(CANVAS * 0.6, 10.0 * rng.pareto(1.6) + 8.0)
+        x, y = rng.uniform(-20, CANVAS + 20, 2)
+        w, h = size * rng.uniform(0.4, 1.0), size * rng.uniform(0.4, 1.0)
+        if rng.random() < 0.5:
+            draw.ellipse((x - w, y - h, x + w, y + h), fill=fill)
+        else:
+            turn = rng.uniform(0, np.pi)
+            c, s = np.cos(turn), np.sin(turn)
+            corners = [
+                (x + c * a * w - s * b * h, y + s * a * w + c * b * h)
+                for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1))
+            ]
+            draw.polygon(corners, fill=fill)
+    if rng.random() < 0.5:
+        image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.5, 3.0))))
+    picture = np.asarray(image, dtype=np.float32)
+    picture = picture - picture.mean(axis=(0, 1))
+    noise = _textures()[int(rng.integers(24))]
+    noise = np.roll(noise, rng.integers(0, CANVAS, 2), axis=(0, 1))
+    if rng.random() < 0.5:
+        noise = noise.T
+    contrast = rng.uniform(0.35, 1.1)
+    grain = rng.uniform(8, 40) * noise[..., None] * (0.5 + 0.5 * base)
+    mean = base / max(1e-3, float(base @ np.array([0.299, 0.587, 0.114]))) * light
+    graded = (picture * contrast + grain) * (0.35 + 0.65 * light / 180.0) + mean
+    return Image.fromarray(np.clip(graded, 0, 255).astype(np.uint8))
+
+
+@dataclass
+class Sprite:
+    """An object that crosses the picture; positions and speeds in view widths per sample."""
+
+    x: float
+    y: float
+    dx: float
+    dy: float
+    radius: float
+    colour: tuple[int, int, int]
+    round: bool
+
+
+@dataclass
+class Scene:
+    """One shot: a canvas, the camera's place on it and what passes in front.
+
+    Attributes:
+        x, y: centre of the view on the canvas, in canvas pixels; the canvas repeats.
+        view: side of the view in canvas pixels; smaller is closer.
+    """
+
+    canvas: Image.Image
+    x: float
+    y: float
+    view: float = VIEW
+    sprites: list[Sprite] = field(default_factory=list)
+    flip: bool = False  # the canvas is mirrored along its diagonal
+    channels: tuple[int, ...] = (0, 1, 2)
+
+    @classmethod
+    def random(cls, rng: np.random.Generator) -> Scene:
+        """A new scene; about half have one to three objects."""
+        x, y = rng.uniform(0, CANVAS, 2)
+        view = float(rng.uniform(90, 150))
+        scene = cls(_canvas(int(rng.integers(N_CANVASES))), float(x), float(y), view)
+        scene.flip = bool(rng.random() < 0.5)
+        scene.channels = tuple(int(c) for c in rng.permutation(3))
+        if rng.random() < 0.5:
+            for _ in range(int(rng.integers(1, 4))):
+                speed = rng.uniform(0.0, 0.15)
+                turn = rng.uniform(0, 2 * np.pi)
+                r, g, b = (int(v) for v in _random_colour(rng) * rng.uniform(60, 255))
+                px, py = rng.uniform(0.1, 0.9, 2)
+                scene.sprites.append(
+                    Sprite(
+                        float(px),
+                        float(py),
+                        float(speed * np.cos(turn)),
+                        float(speed * np.sin(turn)),
+                        float(rng.uniform(0.03, 0.14)),
+                        (r, g, b),
+                        bool(rng.random() < 0.5),
+                    )
+                )
+        return scene
+
+    def move(self, dx: float, dy: float, zoom: float = 1.0) -> None:
+        """Advance by one sample.
+
+        Args:
+            dx, dy: camera travel in view widths; positive is right and down.
+            zoom: factor on the view's side; below 1 comes closer.
+        """
+        along_x, along_y = (dy, dx) if self.flip else (dx, dy)
+        self.x = (self.x + along_x * self.view) % CANVAS
+        self.y = (self.y + along_y * self.view) % CANVAS
+        self.view *= zoom
+        for sprite in self.sprites:
+            sprite.x += sprite.dx - dx
+            sprite.y += sprite.dy - dy
+
+    def render(self, width: int, height: int) -> NDArray[np.uint8]:
+        """The view as (height, width, 3) RGB."""
+        left, top = self.x - self.view / 2, self.y - self.view / 2
+        ox, oy = int(np.floor(left)), int(np.floor(top))
+        side = int(np.ceil(self.view)) + 2
+        tile = self.canvas
+        patch = Image.new("RGB", (side, side))
+        x0, y0 = ox % CANVAS, oy % CANVAS
+        for px in (-x0, CANVAS - x0):
+            for py in (-y0, CANVAS - y0):
+                if px < side and py < side:
+                    patch.paste(tile, (px, py))
+        box = (left - ox, top - oy, left - ox + self.view, top - oy + self.view)
+        image = patch.resize((width, height), Image.Resampling.BILINEAR, box=box)
+        if self.flip:
+            image = image.transpose(Image.Transpose.TRANSPOSE).resize((width, height))
+        if self.channels != (0, 1, 2):
+            bands = image.split()
+            image = Image.merge("RGB", [bands[c] for c in self.channels])
+        if self.sprites:
+            draw = ImageDraw.Draw(image)
+            for s in self.sprites:
+                bounds = (
+                    (s.x - s.radius) * width,
+                    (s.y - s.radius) * height,
+                    (s.x + s.radius) * width,
+                    (s.y + s.radius) * height,
+                )
+                (draw.ellipse if s.round else draw.rectangle)(bounds, fill=s.colour)
+        return np.asarray(image)

@@ -1,0 +1,67 @@
+"""Routing: how many tokens each frame keeps, and which."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mod.config import ROUTERS
+from mod.routing import LayerRouter
+
+
+@pytest.mark.parametrize("kind", ROUTERS)
+@given(frames=st.integers(1, 5), tokens=st.integers(1, 12), data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_each_frame_keeps_exactly_k(
+    kind: str, frames: int, tokens: int, data: st.DataObject
+) -> None:
+    """Guards against ties or ranges that keep more or fewer: the cost model counts on k."""
+    k = data.draw(st.integers(1, tokens))
+    keep_last = data.draw(st.booleans())
+    router = LayerRouter(4, kind, layer=3)  # type: ignore[arg-type]
+    x = torch.zeros(frames, tokens, 4)  # all alike: nothing but ties
+    routing = router(x, torch.arange(frames) * tokens, k, keep_last)
+    assert routing.kept.sum(1).tolist() == [k] * frames
+    if keep_last:
+        assert routing.kept[:, -1].all()
+
+
+def test_highest_scores_win_within_their_own_frame() -> None:
+    router = LayerRouter(1, "learned", layer=0)
+    torch.nn.init.ones_(router.weight)
+    x = torch.tensor([[1.0, 3, 2, 0], [10, 40, 20, 30]])[..., None]
+    routing = router(x, torch.tensor([0, 4]), 2, keep_last=False)
+    assert routing.kept.tolist() == [[False, True, True, False], [False, True, False, True]]
+    assert torch.equal(routing.weight, x[..., 0])
+
+
+def test_bounded_weights_start_dense_and_stay_near_one() -> None:
+    router = LayerRouter(3, "bounded", layer=0)
+    assert torch.equal(
+        router(torch.randn(2, 4, 3), torch.zeros(2), 2, True).weight, torch.ones(2, 4)
+    )
+    torch.nn.init.constant_(router.weight, 100.0)
+    weight = router(torch.randn(2, 4, 3), torch.zeros(2), 2, True).weight
+    assert ((weight >= 0.8) & (weight <= 1.2)).all()
+
+
+def test_random_routing_depends_on_position_and_layer_only() -> None:
+    """Guards against a generator's state, which would make chunking change the outcome."""
+    x = torch.zeros(40, 10, 2)
+    positions = torch.arange(40) * 11
+    kept = LayerRouter(2, "random", layer=1)(x, positions, 2, False).kept
+    again = LayerRouter(2, "random", layer=1)(x[7:9], positions[7:9], 2, False).kept
+    other = LayerRouter(2, "random", layer=3)(x, positions, 2, False).kept
+    assert torch.equal(kept[7:9], again)
+    assert not torch.equal(kept, other)
+    assert (kept.float().mean(0) > 0.02).all()
+
+
+def test_gradients_reach_the_router() -> None:
+    router = LayerRouter(3, "bounded", layer=0)
+    routing = router(torch.randn(2, 4, 3), torch.zeros(2), 2, True)
+    routing.weight.sum().backward()
+    assert router.weight.grad is not None
+    assert router.weight.grad.abs().sum() > 0

@@ -1,0 +1,84 @@
+"""What every bench shares: the machine's name, ratios with spread, the JSON it prints and keeps."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def ratio(values: Sequence[float]) -> dict[str, float]:
+    """Median, bounds and number of runs of one ratio."""
+    return {
+        "median": statistics.median(values),
+        "min": min(values),
+        "max": max(values),
+        "n": len(values),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and memory of this machine."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
+        model = found[1] if found else model
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "processor": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(pages / 2**30, 1),
+        "python": platform.python_version(),
+    }
+
+
+def run(
+    name: str, measure: Callable[[bool], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
+) -> None:
+    """Command line of one bench.
+
+    Args:
+        measure: from ``quick`` to settings, ratios and figures, as ``--json`` prints them.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m bench.{name}")
+    parser.add_argument("--json", action="store_true", help="print and keep the result as JSON")
+    parser.add_argument("--quick", action="store_true", help="fewer runs, minutes at most")
+    args = parser.parse_args()
+    settings, ratios, figures = measure(args.quick)
+    for key, value in ratios.items():
+        spread = f" ({value['min']:.4g} to {value['max']:.4g})" if value["n"] > 1 else ""
+        print(f"{key}: {value['median']:.4g}{spread}")
+    if not args.json:
+        return
+    here = machine()
+    result = {
+        "bench": name,
+        "machine": here,
+        "commit": _commit(),
+        "settings": settings,
+        "ratios": ratios,
+        "figures": figures,
+    }
+    folder = RESULTS / re.sub(r"[^a-z0-9]+", "-", f"{here['processor']} {here['cores']}c".lower())
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result))
+
+
+def _commit() -> str | None:
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=RESULTS.parent)
+    except OSError:
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,286 @@
+"""The command line. Everything heavy is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from longreel import __version__
+from longreel.errors import LongreelError, UsageError
+
+app = typer.Typer(
+    name="longreel",
+    help="Hours of video to timestamped narrations, summaries and answers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+#: Exit statuses beside 0: the job failed; wrong use; finished, not all videos ok.
+JOB_FAILED, WRONG_USE, NOT_ALL_OK = 1, 2, 3
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"longreel {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def summarize(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Files, folders, globs, s3://bucket/prefix, or manifests (Parquet, CSV or JSONL "
+            "with a 'uri' column).",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", metavar="DEST", help="Folder or s3://bucket/prefix for the rows."
+        ),
+    ],
+    model: Annotated[
+        str, typer.Option(help="Model to use: 'longreel-tiny' or a checkpoint's folder.")
+    ] = "longreel-tiny",
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            help="Frames sampled per second of video.", show_default="the model's own, 2 as a rule"
+        ),
+    ] = None,
+    segment_seconds: Annotated[
+        float, typer.Option(help="Wished length of a segment, in seconds of video.")
+    ] = 30.0,
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="Instruction to the narrator.", show_default="the model's own"),
+    ] = None,
+    keep_ratio: Annotated[
+        float | None,
+        typer.Option(
+            help="Share (0-1] of a frame's vision tokens that run in the model's MoD layers.",
+            show_default="the model's own",
+        ),
+    ] = None,
+    silence_threshold: Annotated[
+        float,
+        typer.Option(
+            help="Probability (0-1) that silence must reach for the model to stay silent; higher "
+            "makes it speak more. At 0 it speaks whenever a word is likelier than silence."
+        ),
+    ] = 0.0,
+    workers: Annotated[
+        int, typer.Option(help="Decoding actors, one CPU each; 0 means one per core.")
+    ] = 0,
+    replicas: Annotated[
+        str,
+        typer.Option(help="Model replicas: a number, or MIN:MAX between which they autoscale."),
+    ] = "1",
+    gpus_per_replica: Annotated[
+        float, typer.Option(help="GPUs of each model replica; 0 runs the model on the CPU.")
+    ] = 0.0,
+    job_id: Annotated[
+        str | None,
+        typer.Option(help="Name of the job in its rows.", show_default="made from date and time"),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray cluster to use, such as 'auto' or 'ray://host:10001'.",
+            show_default="RAY_ADDRESS, else a cluster started here for this job",
+        ),
+    ] = None,
+) -> None:
+    """Narrate and summarize videos into Parquet rows under DEST.
+
+    Run again with the same DEST it does what is still missing. Exit status: 0 all videos ok;
+    3 finished, some videos failed or are partial (their rows say why); 1 the job failed;
+    2 wrong use.
+    """
+    from rich.console import Console
+
+    from longreel.progress import ProgressView
+    from longreel.show import render_table
+    from mod.checkpoint import find_checkpoint
+    from pipelines.job import SummarizeRequest, recipe_of
+    from pipelines.results import load_results
+
+    low, high = _replica_bounds(replicas)
+    request = SummarizeRequest(
+        sources=tuple(sources),
+        output=output,
+        model=model,
+        fps=fps,
+        segment_s=segment_seconds,
+        prompt=prompt,
+        keep_ratio=keep_ratio,
+        silence_threshold=silence_threshold,
+        job_id=job_id,
+        workers=workers,
+        min_replicas=low,
+        max_replicas=high,
+        num_gpus=gpus_per_replica,
+        address=address,
+    )
+    recipe_of(request, find_checkpoint(model))  # refuses what cannot work before anything starts
+    from pipelines.summarize import summarize as run
+
+    # A duplicate: the job may filter what libraries write to the terminal's own descriptor.
+    with open(os.dup(2), "w") as terminal, ProgressView(Console(file=terminal)) as view:
+        outcome = run(request, view.update)
+    out = Console()
+    out.print(render_table(*load_results(output)))
+    out.print(
+        f"{outcome.job_id} took {outcome.seconds:.1f} s; rows in {output}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    if outcome.progress.videos["failed"] or outcome.progress.videos["partial"]:
+        raise typer.Exit(NOT_ALL_OK)
+
+
+def _replica_bounds(text: str) -> tuple[int, int]:
+    low, _, high = text.partition(":")
+    try:
+        bounds = int(low), int(high or low)
+    except ValueError:
+        raise UsageError(f"--replicas must be a number or MIN:MAX, not {text!r}") from None
+    if not 1 <= bounds[0] <= bounds[1]:
+        raise UsageError(f"--replicas needs 1 <= MIN <= MAX, not {text!r}")
+    return bounds
+
+
+@app.command()
+def show(
+    dest: Annotated[
+        str, typer.Argument(metavar="DEST", help="What --output was.", show_default=False)
+    ],
+    narrations: Annotated[int, typer.Option(help="Narrations shown of each video.")] = 5,
+) -> None:
+    """Print what a job wrote: videos, summaries, narrations, figures."""
+    from rich.console import Console
+
+    from longreel.show import render_table
+    from pipelines.results import load_results
+
+    Console().print(render_table(*load_results(dest), narrations=narrations))
+
+
+@app.command()
+def report(
+    dest: Annotated[
+        str, typer.Argument(metavar="DEST", help="What --output was.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="HTML file to write.")
+    ] = Path("report.html"),
+    title: Annotated[
+        str | None, typer.Option(help="Heading of the page.", show_default="DEST's name")
+    ] = None,
+) -> None:
+    """Write one self-contained HTML page: timelines, keyframes, narrations, figures."""
+    import time
+
+    from longreel.report import render_report
+    from pipelines.results import load_results
+
+    videos, segments = load_results(dest)
+    page = render_report(
+        videos,
+        segments,
+        title=title or dest.rstrip("/").rsplit("/", 1)[-1],
+        generated_at=time.strftime("%Y-%m-%d %H:%M"),
+    )
+    try:
+        output.write_text(page, encoding="utf-8")
+    except OSError as failure:
+        raise LongreelError(f"cannot write {output}: {failure.strerror}") from None
+    typer.echo(f"wrote {output}")
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        str, typer.Option(help="Model to serve: 'longreel-tiny' or a checkpoint's folder.")
+    ] = "longreel-tiny",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    keep_ratio: Annotated[
+        float | None,
+        typer.Option(
+            help="Share (0-1] of a frame's vision tokens that run in the model's MoD layers.",
+            show_default="the model's own",
+        ),
+    ] = None,
+    replicas: Annotated[
+        str,
+        typer.Option(help="Model replicas: a number, or MIN:MAX between which they autoscale."),
+    ] = "1",
+    gpus_per_replica: Annotated[
+        float, typer.Option(help="GPUs of each model replica; 0 runs the model on the CPU.")
+    ] = 0.0,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray cluster to use, such as 'auto'.",
+            show_default="RAY_ADDRESS, else a cluster started here",
+        ),
+    ] = None,
+) -> None:
+    """Serve the model until interrupted; jobs on the same cluster share its replicas."""
+    import signal
+    import threading
+
+    from mod.checkpoint import find_checkpoint
+    from pipelines.cluster import connected
+    from serve.app import ReplicaPlan, deploy
+
+    find_checkpoint(model)
+    low, high = _replica_bounds(replicas)
+    plan = ReplicaPlan(model, keep_ratio, low, high, gpus_per_replica)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with connected(address):
+        deploy(plan, http=(host, port))
+        typer.echo(f"serving {model} on http://{host}:{port} (API at /docs); Ctrl-C stops it")
+        stop.wait()
+
+
+def main() -> None:
+    """Entry point: known errors become one line and an exit status."""
+    try:
+        app()
+    except UsageError as failure:
+        typer.echo(f"longreel: {failure}", err=True)
+        sys.exit(WRONG_USE)
+    except LongreelError as failure:
+        typer.echo(f"longreel: {failure}", err=True)
+        sys.exit(JOB_FAILED)
+    except KeyboardInterrupt:
+        typer.echo("longreel: interrupted; the same command goes on from here", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The command line as one meets it first: quick help that says everything, and plain refusals."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TIMEOUT_S = 120.0
+
+
+def run(*arguments: str, width: int = 200) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": "/usr/bin:/bin", "COLUMNS": str(width), "TERMINAL_WIDTH": str(width)}
+    return subprocess.run(
+        [sys.executable, "-m", "longreel.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        env=environment,
+        check=False,
+    )
+
+
+def commands() -> list[str]:
+    listed = run("--help").stdout.split("Commands:")[1]
+    return re.findall(r"^  ([a-z][a-z-]*) ", listed, re.MULTILINE)
+
+
+def entries(text: str) -> list[str]:
+    """Each option or argument of a help page with all its words, on one line."""
+    body = re.split(r"^(?:Arguments|Options):$", text, maxsplit=1, flags=re.MULTILINE)[1]
+    found: list[str] = []
+    for line in body.splitlines():
+        if re.match(r"  \S", line):
+            found.append(line.strip())
+        elif re.match(r"   +\S", line):
+            found[-1] += " " + line.strip()
+    return found
+
+
+def test_help_comes_at_once() -> None:
+    """Guards against torch or Ray imported to print a page of text."""
+    took = []
+    for _ in range(3):
+        before = time.perf_counter()
+        assert run("--help").returncode == 0
+        took.append(time.perf_counter() - before)
+    assert min(took) < 1.0, took
+
+
+def test_every_command_of_the_first_page_is_there() -> None:
+    assert {"summarize", "show", "report", "serve"} <= set(commands())
+
+
+def test_every_option_is_explained() -> None:
+    """Guards against an option that one must read code to use."""
+    for command in commands():
+        page = run(command, "--help")
+        assert page.returncode == 0
+        assert page.stdout.strip().splitlines()[2].strip(), command
+        found = entries(page.stdout)
+        assert len(found) >= 2, page.stdout
+        for entry in found:
+            words = re.split(r"\s{2,}", entry, maxsplit=1)
+            assert len(words) == 2, f"{command}: {entry!r} has no help"
+            assert re.search(r"[A-Za-z]{3,}", re.sub(r"\[.*?\]", "", words[1])), (command, entry)
+            if not entry.startswith("--help"):
+                assert re.search(r"\[(default: .+|required)\]", entry), (command, entry)
+
+
+def test_version_is_one_line() -> None:
+    printed = run("--version")
+    assert printed.returncode == 0
+    assert re.fullmatch(r"(longreel )?\d+\.\d+\S*\n", printed.stdout)
+
+
+def test_an_unknown_command_is_wrong_use() -> None:
+    refused = run("sumarize")
+    assert refused.returncode == 2
+    assert "sumarize" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("command", ["show", "report"])
+@pytest.mark.parametrize("place", ["empty", "missing", "file", "empty of rows"])
+def test_nothing_to_look_at_is_one_line(command: str, place: str, tmp_path: Path) -> None:
+    """Guards against a traceback, an empty page, or success where no job has written."""
+    dest = tmp_path / place
+    if place == "file":
+        dest.write_text("mine")
+    elif place != "missing":
+        dest.mkdir()
+        if "rows" in place:
+            (dest / "videos").mkdir()
+            (dest / "segments").mkdir()
+    page = tmp_path / "page.html"
+    refused = run(command, str(dest), *(["-o", str(page)] if command == "report" else []))
+    assert refused.returncode == 2, refused
+    assert len(refused.stderr.strip().splitlines()) == 1, refused
+    assert str(dest) in refused.stderr
+    assert not refused.stdout.strip()
+    assert not page.exists()

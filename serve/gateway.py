@@ -1,0 +1,46 @@
+"""The HTTP gateway: health and the model list; it ends client connections on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from longreel import __version__
+
+api = FastAPI(title="Longreel", version=__version__)
+
+
+@serve.ingress(api)
+class Gateway:
+    """Routes of the service; the model is reached through ``replica``."""
+
+    def __init__(self, replica: DeploymentHandle) -> None:
+        self._replica = replica
+
+    @api.get("/healthz", summary="The gateway is alive")
+    async def healthz(self) -> dict[str, str]:
+        return {"status": "ok"}
+
+    @api.get("/readyz", summary="A replica answers")
+    async def readyz(self) -> dict[str, str]:
+        await self._replica.describe.remote()
+        return {"status": "ok"}
+
+    @api.get("/v1/models", summary="The model that this service holds")
+    async def models(self) -> dict[str, Any]:
+        checkpoint, keep_ratio = await self._replica.describe.remote()
+        model = {
+            "id": checkpoint.name,
+            "object": "model",
+            "owned_by": "longreel",
+            "revision": checkpoint.revision,
+            "fps": checkpoint.fps,
+            "keep_ratio": keep_ratio,
+        }
+        return {"object": "list", "data": [model]}
+
+
+GatewayDeployment = serve.deployment(name="gateway", ray_actor_options={"num_cpus": 0})(Gateway)

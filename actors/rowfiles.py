@@ -1,0 +1,70 @@
+"""Rows into Parquet files of sensible size, each written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import time
+import uuid
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actors.objects import join_uri, write_bytes
+
+#: A file is written when its rows reach this size, or its oldest row this age.
+MAX_BYTES = 64 * 2**20
+MAX_ROWS = 4096
+MAX_AGE_S = 20.0
+
+
+class RowFiles:
+    """Collects rows of one schema and writes them to ``folder`` file by file.
+
+    Until ``flush`` or a bound is reached rows live in memory only: whoever dies before has not
+    written them, and the job does that work again.
+    """
+
+    def __init__(self, folder: str, schema: pa.Schema) -> None:
+        self._folder = folder
+        self._schema = schema
+        self._rows: list[dict[str, Any]] = []
+        self._bytes = 0
+        self._since = 0.0
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Take one row; writes a file when a bound is reached.
+
+        Raises:
+            StorageError: the file could not be written; the rows stay and are tried again.
+        """
+        if not self._rows:
+            self._since = time.monotonic()
+        self._rows.append(row)
+        self._bytes += sum(len(k["jpeg"] or b"") for k in row.get("keyframes") or ()) + 1024
+        if (
+            self._bytes >= MAX_BYTES
+            or len(self._rows) >= MAX_ROWS
+            or time.monotonic() - self._since >= MAX_AGE_S
+        ):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has been collected, if anything."""
+        if self._rows:
+            write_rows(self._folder, self._rows, self._schema)
+            self._rows, self._bytes = [], 0
+
+
+def write_rows(folder: str, rows: list[dict[str, Any]], schema: pa.Schema) -> str:
+    """Write ``rows`` as one new Parquet file in ``folder`` and return its uri."""
+    uri = join_uri(folder, f"part-{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:12]}.parquet")
+    replace_rows(uri, pa.Table.from_pylist(rows, schema=schema))
+    return uri
+
+
+def replace_rows(uri: str, table: pa.Table) -> None:
+    """Write the file at ``uri`` whole, in place of what may be there."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    write_bytes(uri, buffer.getvalue())

@@ -1,0 +1,73 @@
+"""Connecting to a Ray cluster, or starting one here, without its chatter."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray import serve
+from ray.data import DataContext
+
+from longreel.errors import LongreelError
+from pipelines.nativelog import without_native_reports
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def connected(address: str | None = None) -> Iterator[bool]:
+    """A connection to Ray for the length of a job; True when the cluster was started here.
+
+    Args:
+        address: of a running cluster (``auto`` finds one on this machine); None uses
+            ``RAY_ADDRESS`` if set, else starts a cluster that ends with the job.
+
+    Raises:
+        LongreelError: there is no cluster at the address.
+    """
+    if ray.is_initialized():
+        _quiet()
+        yield False
+        return
+    target = address or os.environ.get("RAY_ADDRESS") or "local"
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    options: dict[str, Any] = {}
+    if target == "local":
+        # Logical CPUs, on purpose more than cores: decoding actors and the replica get one each
+        # and are pinned to one thread; Ray's own helpers need some to be scheduled at all.
+        options = {"num_cpus": 2 * cores() + 2, "include_dashboard": False}
+    with without_native_reports():
+        yield from _connection(target, options)
+
+
+def _connection(target: str, options: dict[str, Any]) -> Iterator[bool]:
+    try:
+        ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (ConnectionError, ValueError) as failure:
+        reason = str(failure).strip().splitlines()[0]
+        raise LongreelError(f"no Ray cluster at {target!r}: {reason}") from None
+    _quiet()
+    try:
+        yield target == "local"
+    finally:
+        if target == "local":
+            serve.shutdown()
+        ray.shutdown()
+
+
+def _quiet() -> None:
+    for name in ("ray", "ray.data", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # Cluster messages go to stdout whatever ``log_to_driver`` says, and there is no public switch.
+    if hasattr(ray._private.worker, "_worker_logs_enabled"):
+        ray._private.worker._worker_logs_enabled = False
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False

@@ -1,0 +1,116 @@
+"""A summarization job: what the user asked for, its record beside the rows, what came of it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from dataclasses import asdict, dataclass
+
+from actors.objects import join_uri, read_bytes, write_bytes
+from actors.progress import Progress
+from longreel import __version__
+from longreel.errors import StorageError, UsageError
+from mod.checkpoint import Checkpoint
+from pipelines.ids import Recipe, prompt_hash
+
+
+@dataclass(frozen=True)
+class SummarizeRequest:
+    """What ``longreel summarize`` was asked to do; see its help for units and defaults."""
+
+    sources: tuple[str, ...]
+    output: str
+    model: str
+    fps: float | None = None
+    segment_s: float = 30.0
+    prompt: str | None = None
+    keep_ratio: float | None = None
+    silence_threshold: float = 0.0
+    job_id: str | None = None
+    workers: int = 0
+    min_replicas: int = 1
+    max_replicas: int = 1
+    num_gpus: float = 0.0
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        seconds: wall time.
+    """
+
+    job_id: str
+    progress: Progress
+    seconds: float
+
+
+def recipe_of(request: SummarizeRequest, checkpoint: Checkpoint) -> Recipe:
+    """The recipe of a request, defaults taken from the checkpoint.
+
+    Raises:
+        UsageError: a number that cannot work.
+    """
+    fps = checkpoint.fps if request.fps is None else request.fps
+    keep_ratio = checkpoint.keep_ratio if request.keep_ratio is None else request.keep_ratio
+    if not 0 < fps <= 120:
+        raise UsageError(f"--fps must lie in (0, 120] frames a second, not {fps}")
+    if not 0 < keep_ratio <= 1:
+        raise UsageError(f"--keep-ratio must lie in (0, 1], not {keep_ratio}")
+    if not 0 <= request.silence_threshold <= 1:
+        raise UsageError(f"--silence-threshold must lie in [0, 1], not {request.silence_threshold}")
+    if not 1 <= request.segment_s <= 3600:
+        raise UsageError(f"--segment-seconds must lie in [1, 3600], not {request.segment_s}")
+    if request.workers < 0:
+        raise UsageError(f"--workers must be 0 or more, not {request.workers}")
+    if request.num_gpus < 0:
+        raise UsageError(f"--gpus-per-replica must be 0 or more, not {request.num_gpus}")
+    if not request.output.strip():
+        raise UsageError("--output must name a folder or s3://bucket/prefix")
+    return Recipe(
+        model=checkpoint.name,
+        model_revision=checkpoint.revision,
+        prompt_hash=prompt_hash(request.prompt or checkpoint.instruction),
+        keep_ratio=keep_ratio,
+        fps=fps,
+        segment_s=request.segment_s,
+        silence_threshold=request.silence_threshold,
+    )
+
+
+def claim_output(output: str, recipe: Recipe, job_id: str | None) -> str:
+    """Record the job in ``output``, or join the one that began there, and return its id.
+
+    Raises:
+        UsageError: the output holds rows of another recipe or another job; the message says
+            what differs.
+    """
+    record_uri = join_uri(output, "_longreel", "job.json")
+    wanted = asdict(recipe)
+    try:
+        record = json.loads(read_bytes(record_uri))
+    except StorageError as failure:
+        if failure.kind != "NotFound":
+            raise
+    else:
+        changed = [
+            f"{name} {record['recipe'].get(name)!r} -> {value!r}"
+            for name, value in wanted.items()
+            if record["recipe"].get(name) != value
+        ]
+        if changed:
+            raise UsageError(
+                f"{output} holds rows made with other settings ({', '.join(changed)}); "
+                "choose another --output"
+            )
+        if job_id not in (None, record["job_id"]):
+            raise UsageError(f"{output} belongs to job {record['job_id']}, not {job_id}")
+        return str(record["job_id"])
+    job_id = job_id or f"job-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    record = {"job_id": job_id, "recipe": wanted, "code_version": __version__}
+    record["created_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    write_bytes(record_uri, json.dumps(record, indent=2).encode())
+    return job_id

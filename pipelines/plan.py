@@ -1,0 +1,110 @@
+"""The plan: one row per segment of every video, written before any work begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+
+from actors.probe import probe
+from actors.shards import plan_segments
+from longreel.errors import LongreelError
+from longreel.schemas import PLAN, PROBE
+from pipelines.ids import Recipe, segment_id, video_id
+from pipelines.sources import SourceVideo
+
+#: Videos probed by one task.
+_PROBE_BATCH = 8
+
+
+def plan_video(source: SourceVideo, recipe: Recipe) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Probe one video and cut it.
+
+    Returns:
+        Its PROBE row, and its PLAN rows (none when it cannot be used: the probe row says why).
+    """
+    row: dict[str, Any] = dict.fromkeys(PROBE.names)
+    row |= {"uri": source.uri, "etag": source.etag, "size_bytes": source.size_bytes}
+    row |= {"n_segments": 0, "error": source.error}
+    row["video_id"] = video_id(source.uri, source.etag)
+    if source.error:
+        return row, []
+    try:
+        info = probe(source.uri)
+    except LongreelError as failure:
+        return row | {"error": str(failure)}, []
+    cuts = plan_segments(info, recipe.fps, recipe.segment_s)
+    video = video_id(info.uri, info.etag)
+    row |= {
+        "video_id": video,
+        "etag": info.etag,
+        "size_bytes": info.size_bytes,
+        "duration_s": info.duration_s,
+        "width": info.width,
+        "height": info.height,
+        "source_fps": info.source_fps,
+        "codec": info.codec,
+        "n_segments": len(cuts),
+    }
+    segments = [
+        {
+            "segment_id": segment_id(info.uri, info.etag, cut.start_s, cut.end_s, recipe),
+            "video_id": video,
+            "uri": info.uri,
+            "etag": info.etag,
+            "size_bytes": info.size_bytes,
+            "segment_index": cut.index,
+            "n_segments": len(cuts),
+            "start_s": cut.start_s,
+            "end_s": cut.end_s,
+            "first_index": cut.first_index,
+            "end_index": cut.end_index,
+            "duration_s": info.duration_s,
+            "origin_pts": info.origin_pts,
+            "fps": recipe.fps,
+        }
+        for cut in cuts
+    ]
+    return row, segments
+
+
+def plan_all(
+    sources: Sequence[SourceVideo], recipe: Recipe
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Probe all videos with Ray tasks, in parallel.
+
+    Returns:
+        PROBE rows and PLAN rows, both in the order of ``sources``.
+    """
+    table = pa.table(
+        {
+            "order": pa.array(range(len(sources)), pa.int64()),
+            "uri": pa.array([s.uri for s in sources], pa.string()),
+            "size_bytes": pa.array([s.size_bytes for s in sources], pa.int64()),
+            "etag": pa.array([s.etag for s in sources], pa.string()),
+            "error": pa.array([s.error for s in sources], pa.string()),
+        }
+    )
+    pieces = [table.slice(i, _PROBE_BATCH) for i in range(0, len(table), _PROBE_BATCH)]
+    planned = ray.data.from_arrow(pieces).map_batches(
+        _plan_batch, fn_args=(recipe,), batch_size=None, batch_format="pyarrow"
+    )
+    rows = sorted(planned.iter_rows(), key=lambda row: row["order"])
+    return [r["probe"] for r in rows], [s for r in rows for s in r["segments"]]
+
+
+def _plan_batch(batch: pa.Table, recipe: Recipe) -> Iterator[pa.Table]:
+    schema = pa.schema(
+        [
+            ("order", pa.int64()),
+            ("probe", pa.struct(list(PROBE))),
+            ("segments", pa.list_(pa.struct(list(PLAN)))),
+        ]
+    )
+    for row in batch.to_pylist():
+        order = row.pop("order")
+        found, segments = plan_video(SourceVideo(**row), recipe)
+        record = {"order": order, "probe": found, "segments": segments}
+        yield pa.Table.from_pylist([record], schema=schema)

@@ -1,0 +1,51 @@
+"""Reading back what jobs wrote: rows of one folder of Parquet files, local or in S3."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from actors.objects import arrow_filesystem, list_objects
+from longreel.errors import StorageError
+
+
+def read_table(
+    folder: str,
+    schema: pa.Schema,
+    *,
+    columns: Sequence[str] | None = None,
+    where: pc.Expression | None = None,
+) -> pa.Table:
+    """All rows of the Parquet files in ``folder``; empty when there is no such folder.
+
+    Args:
+        columns: only these; None means all.
+        where: only rows for which this holds.
+    """
+    files = parquet_files(folder)
+    if not files:
+        return schema.empty_table().select(columns or schema.names)
+    filesystem, _ = arrow_filesystem(folder)
+    paths = [arrow_filesystem(file)[1] for file in files]
+    dataset = ds.dataset(paths, schema=schema, filesystem=filesystem, format="parquet")
+    return dataset.to_table(columns=columns, filter=where)
+
+
+def read_rows(folder: str, schema: pa.Schema, **options: Any) -> list[dict[str, Any]]:
+    """``read_table`` as dictionaries."""
+    rows: list[dict[str, Any]] = read_table(folder, schema, **options).to_pylist()
+    return rows
+
+
+def parquet_files(folder: str) -> list[str]:
+    """Uris of the Parquet files in ``folder``, sorted; none when there is no such folder."""
+    try:
+        return [o.uri for o in list_objects(folder) if o.uri.endswith(".parquet")]
+    except StorageError as failure:
+        if failure.kind == "NotFound":
+            return []
+        raise

@@ -1,0 +1,228 @@
+"""The main job: sources to a plan, through decoding actors and the model, to rows."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.actor import ActorHandle
+from ray.data import ActorPoolStrategy, Dataset
+
+from actors.ledger import LedgerActor
+from actors.objects import arrow_filesystem, join_uri, normalize_uri
+from actors.progress import Progress
+from actors.rowfiles import write_rows
+from longreel import __version__
+from longreel.errors import LongreelError
+from longreel.schemas import PLAN, PROBE, SEGMENTS, VIDEOS
+from mod.checkpoint import Checkpoint, find_checkpoint
+from pipelines.cluster import connected, cores
+from pipelines.ids import Recipe
+from pipelines.job import Outcome, SummarizeRequest, claim_output, recipe_of
+from pipelines.plan import plan_all
+from pipelines.rows import parquet_files, read_rows, read_table
+from pipelines.sources import expand_sources
+from pipelines.superseded import drop_superseded, still_unusable
+from pipelines.videos import VideoReducer
+from pipelines.worker import SegmentWorker, WorkOrder
+from serve.app import ReplicaPlan, deploy, require_same, running
+
+#: Called with the phase's name and the progress so far, a few times a second.
+Report = Callable[[str, Progress], None]
+_POLL_S = 0.25
+
+
+def summarize(request: SummarizeRequest, report: Report) -> Outcome:
+    """Run a job to its end; run again with the same output it does what is still missing.
+
+    Raises:
+        UsageError: the request cannot work.
+        LongreelError: the job failed as a whole; rows written so far stay.
+    """
+    started = time.monotonic()
+    checkpoint = find_checkpoint(request.model)
+    recipe = recipe_of(request, checkpoint)
+    output = normalize_uri(request.output)
+    report("finding videos", Progress())
+    sources = expand_sources(request.sources)
+    job_id = claim_output(output, recipe, request.job_id)
+    with connected(request.address):
+        report("probing", Progress(n_videos=len(sources.videos)))
+        probes, plan = plan_all(sources.videos, recipe)
+        drop_superseded(output, probes)
+        probes = still_unusable(output, probes)
+        _write_plan(output, probes, plan)
+        totals, finished = _standing(output, probes, plan)
+        pending = [row for row in plan if row["segment_id"] not in finished]
+        undone = [row for row in probes if row["video_id"] not in finished]
+        if pending or any(row["n_segments"] for row in undone):
+            report("starting the model", totals)
+            _start_service(request, checkpoint)
+        ledger = LedgerActor.remote(output, totals, finished)
+        order = WorkOrder(
+            recipe=recipe,
+            instruction=request.prompt or checkpoint.instruction,
+            image_size=checkpoint.image_size,
+            provenance=_provenance(job_id, recipe),
+        )
+        try:
+            if pending:
+                work = _segment_pass(output, len(plan), finished, order, ledger, request.workers)
+                _drive(work, ledger, lambda p: report("narrating", p))
+            ray.get(ledger.flush.remote())
+            if undone:
+                work = _video_pass(output, undone, order.provenance, ledger)
+                _drive(work, ledger, lambda p: report("summarizing", p))
+        finally:
+            # Also when interrupted: what has been worked out need not be worked out again.
+            ray.get(ledger.flush.remote())
+        progress: Progress = ray.get(ledger.progress.remote())
+    return Outcome(job_id, progress, time.monotonic() - started)
+
+
+def _segment_pass(
+    output: str,
+    n_planned: int,
+    finished: set[str],
+    order: WorkOrder,
+    ledger: ActorHandle,
+    workers: int,
+) -> Dataset:
+    """The plan's rows without the finished ones, through the decoding actors."""
+    workers = workers or cores()
+    # Small enough that every actor gets several, large enough that decoding runs ahead.
+    rows_per_task = max(1, min(16, n_planned // (4 * workers)))
+    filesystem, _ = arrow_filesystem(output)
+    paths = [
+        arrow_filesystem(uri)[1] for uri in parquet_files(join_uri(output, "_longreel", "plan"))
+    ]
+    return (
+        ray.data.read_parquet(paths, filesystem=filesystem, schema=PLAN)
+        .map_batches(_drop_finished, fn_args=(ray.put(finished),), batch_format="pyarrow")
+        .repartition(target_num_rows_per_block=rows_per_task)
+        .map_batches(
+            SegmentWorker,
+            fn_constructor_args=(order, ledger),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(min_size=1, max_size=workers),
+            num_cpus=1,
+        )
+    )
+
+
+def _drop_finished(batch: pa.Table, finished: ray.ObjectRef[set[str]]) -> pa.Table:
+    known = ray.get(finished)
+    return batch.filter(pa.array([i not in known for i in batch["segment_id"].to_pylist()]))
+
+
+def _video_pass(
+    output: str, undone: list[dict[str, Any]], provenance: dict[str, Any], ledger: ActorHandle
+) -> Dataset:
+    """The probe rows of videos that have no row yet, through the reducers."""
+    batch = max(1, min(64, len(undone) // 4))
+    tables = [
+        pa.Table.from_pylist(undone[i : i + batch], schema=PROBE)
+        for i in range(0, len(undone), batch)
+    ]
+    return ray.data.from_arrow(tables).map_batches(
+        VideoReducer,
+        fn_constructor_args=(output, provenance, ledger),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(min_size=1, max_size=cores()),
+        num_cpus=1,
+    )
+
+
+def _drive(work: Dataset, ledger: ActorHandle, report: Callable[[Progress], None]) -> None:
+    """Run a pass to its end, reporting the ledger's progress meanwhile."""
+    failure: list[BaseException] = []
+
+    def consume() -> None:
+        try:
+            for _ in work.iter_batches(batch_size=None, batch_format="pyarrow"):
+                pass
+        except BaseException as error:
+            failure.append(error)
+
+    # A daemon: an interrupt of the main thread must not wait for the pass to end.
+    thread = threading.Thread(target=consume, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        report(ray.get(ledger.progress.remote()))
+        thread.join(_POLL_S)
+    report(ray.get(ledger.progress.remote()))
+    if failure:
+        reason = str(failure[0]).strip().splitlines() or [""]
+        raise LongreelError(f"the job failed: {type(failure[0]).__name__}: {reason[-1]}")
+
+
+def _write_plan(output: str, probes: list[dict[str, Any]], plan: list[dict[str, Any]]) -> None:
+    """Add to the plan in ``output`` what is not in it yet."""
+    for name, rows, schema, key in (
+        ("plan", plan, PLAN, "segment_id"),
+        ("videos", probes, PROBE, "video_id"),
+    ):
+        folder = join_uri(output, "_longreel", name)
+        known = set(read_table(folder, schema, columns=[key])[key].to_pylist())
+        new = [row for row in rows if row[key] not in known]
+        if new:
+            write_rows(folder, new, schema)
+
+
+def _standing(
+    output: str, probes: list[dict[str, Any]], plan: list[dict[str, Any]]
+) -> tuple[Progress, set[str]]:
+    """Totals of the plan with what earlier runs finished, and the finished ids."""
+    totals = Progress(
+        n_videos=len(probes),
+        n_segments=len(plan),
+        total_video_seconds=sum(row["end_s"] - row["start_s"] for row in plan),
+    )
+    columns = ["segment_id", "status", "start_s", "end_s", "n_frames"]
+    planned = {row["segment_id"] for row in plan}
+    done = read_rows(join_uri(output, "segments"), SEGMENTS, columns=columns)
+    for row in done:
+        if row["segment_id"] in planned:
+            totals.segments[row["status"]] += 1
+            totals.frames += row["n_frames"]
+            totals.video_seconds += row["end_s"] - row["start_s"]
+    finished = {row["segment_id"] for row in done}
+    probed = {row["video_id"] for row in probes}
+    for row in read_rows(join_uri(output, "videos"), VIDEOS, columns=["video_id", "status"]):
+        finished.add(row["video_id"])
+        if row["video_id"] in probed:
+            totals.videos[row["status"]] += 1
+    return totals, finished
+
+
+def _start_service(request: SummarizeRequest, checkpoint: Checkpoint) -> None:
+    plan = ReplicaPlan(
+        model=request.model,
+        keep_ratio=request.keep_ratio,
+        min_replicas=request.min_replicas,
+        max_replicas=request.max_replicas,
+        num_gpus=request.num_gpus,
+    )
+    if running():
+        require_same(plan, checkpoint)
+    else:
+        deploy(plan, http=None)
+
+
+def _provenance(job_id: str, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "job_id": job_id,
+        "model": recipe.model,
+        "model_revision": recipe.model_revision,
+        "prompt_hash": recipe.prompt_hash,
+        "code_version": __version__,
+        "keep_ratio": recipe.keep_ratio,
+        "fps": recipe.fps,
+    }

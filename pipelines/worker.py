@@ -1,0 +1,177 @@
+"""The decoding actor of a summarization job: plan row in, segment row to the ledger."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentResponse
+
+from actors.decode import DecodedSegment, decode_segment
+from longreel.schemas import FAILED
+from pipelines.ids import Recipe
+from pipelines.keyframes import PER_SEGMENT, choose
+from serve.app import replica_handle
+from serve.replica import Narrated
+
+#: A segment is offered to the model service this often before its row says failed.
+_MODEL_ATTEMPTS = 4
+_DONE = pa.schema([("segment_id", pa.string()), ("status", pa.string())])
+
+
+@dataclass(frozen=True)
+class WorkOrder:
+    """What every segment of a job shares.
+
+    Attributes:
+        image_size: side of the model's pictures, in pixels.
+        provenance: the provenance columns of a row, and ``job_id``.
+    """
+
+    recipe: Recipe
+    instruction: str
+    image_size: int
+    provenance: dict[str, Any]
+
+
+class SegmentWorker:
+    """Decodes segments and has the model narrate them, the next while the model has the last.
+
+    Args:
+        ledger: takes the finished rows.
+    """
+
+    def __init__(self, order: WorkOrder, ledger: ActorHandle) -> None:
+        self._order = order
+        self._ledger = ledger
+        self._replica = replica_handle()
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Work on PLAN rows; yields id and status of each once its row is with the ledger."""
+        waiting: _Submitted | None = None
+        for planned in batch.to_pylist():
+            submitted = self._submit(planned)
+            if waiting:
+                yield self._finish(waiting)
+            waiting = submitted
+        if waiting:
+            yield self._finish(waiting)
+
+    def _submit(self, planned: dict[str, Any]) -> _Submitted:
+        attempt = ray.get(self._ledger.begin.remote(planned["segment_id"]))
+        size = self._order.image_size
+        decoded = decode_segment(
+            planned["uri"],
+            etag=planned["etag"],
+            origin_pts=planned["origin_pts"],
+            first_index=planned["first_index"],
+            end_index=planned["end_index"],
+            fps=planned["fps"],
+            size=(size, size),
+            is_last=planned["segment_index"] == planned["n_segments"] - 1,
+            duration_s=planned["duration_s"],
+        )
+        response = self._narrate(decoded) if len(decoded.indices) else None
+        return _Submitted(planned, attempt, decoded, response)
+
+    def _narrate(self, decoded: DecodedSegment) -> DeploymentResponse:
+        return self._replica.narrate.remote(
+            decoded.frames, self._order.instruction, self._order.recipe.silence_threshold
+        )
+
+    def _finish(self, work: _Submitted) -> pa.Table:
+        narrated, error = self._answer(work)
+        row = segment_row(work.planned, work.decoded, narrated, error, self._order.provenance)
+        row["attempt"] = work.attempt
+        ray.get(self._ledger.add_segment.remote(row))
+        done = {"segment_id": row["segment_id"], "status": row["status"]}
+        return pa.Table.from_pylist([done], schema=_DONE)
+
+    def _answer(self, work: _Submitted) -> tuple[Narrated | None, str | None]:
+        """The model's answer, asked again while replicas come and go; else why there is none."""
+        response = work.response
+        if response is None:
+            return None, None
+        for attempt in range(1, _MODEL_ATTEMPTS + 1):
+            try:
+                return response.result(), None
+            except (RayActorError, RayServeException) as failure:
+                if attempt == _MODEL_ATTEMPTS:
+                    reason = str(failure).strip().splitlines()[0]
+                    return None, f"ModelUnavailable: {reason} (after {attempt} attempts)"
+                time.sleep(2.0**attempt)
+                response = self._narrate(work.decoded)
+            except RayTaskError as failure:
+                cause = failure.cause
+                reason = (str(cause).strip().splitlines() or [""])[0]
+                return None, f"ModelError: {type(cause).__name__}: {reason}"
+        raise AssertionError("unreachable")
+
+
+@dataclass(frozen=True)
+class _Submitted:
+    planned: dict[str, Any]
+    attempt: int
+    decoded: DecodedSegment
+    response: DeploymentResponse | None
+
+
+def segment_row(
+    planned: dict[str, Any],
+    decoded: DecodedSegment,
+    narrated: Narrated | None,
+    error: str | None,
+    provenance: dict[str, Any],
+) -> dict[str, Any]:
+    """One row of the SEGMENTS schema, ``attempt`` left to the caller.
+
+    Args:
+        narrated: None when nothing was decoded or the model gave no answer.
+        error: why the model gave no answer.
+    """
+    row = {name: planned[name] for name in ("segment_id", "video_id", "uri", "segment_index")}
+    row |= {"start_s": planned["start_s"], "end_s": planned["end_s"], **provenance}
+    row |= {"n_frames": len(decoded.indices), "decode_s": decoded.decode_s}
+    row |= {
+        "status": FAILED if error else decoded.status,
+        "error": error or decoded.error,
+        "narrations": [],
+        "summary": None,
+        "keyframes": [],
+        "vision_tokens": 0,
+        "processed_token_layers": 0,
+        "kv_bytes": 0,
+        "model_s": 0.0,
+    }
+    if narrated is None:
+        return row
+    times = [float(t) for t in decoded.times_s]
+    row |= {
+        "narrations": [
+            {"time_s": t, "text": text}
+            for t, text in zip(times, narrated.texts, strict=True)
+            if text
+        ],
+        "summary": narrated.summary,
+        "keyframes": [
+            {
+                "time_s": times[i],
+                "score": narrated.salience[i],
+                "jpeg": decoded.thumbnails[i],
+                "uri": None,
+            }
+            for i in choose(times, narrated.salience, PER_SEGMENT)
+        ],
+        "vision_tokens": narrated.vision_tokens,
+        "processed_token_layers": narrated.processed_token_layers,
+        "kv_bytes": narrated.kv_bytes,
+        "model_s": narrated.model_s,
+    }
+    return row

@@ -1,0 +1,81 @@
+"""The ledger writes each row once and whole, and its progress adds up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from actors import rowfiles
+from actors.ledger import Ledger
+from actors.progress import Progress
+from longreel.schemas import SEGMENTS, VIDEOS
+
+
+def _row(number: int, **fields: Any) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(SEGMENTS.names)
+    row |= {"segment_id": f"s{number}", "uri": "/v", "status": "ok", "n_frames": 3}
+    return row | {"start_s": 0.0, "end_s": 2.0, "keyframes": []} | fields
+
+
+def _read(folder: Path) -> list[dict[str, Any]]:
+    return [row for file in folder.glob("*.parquet") for row in pq.read_table(file).to_pylist()]
+
+
+def test_a_row_sent_twice_is_written_once(tmp_path: Path) -> None:
+    """Guards against a retried task doubling its row."""
+    ledger = Ledger(str(tmp_path), Progress(n_segments=3), {"s0"})
+    for number in (0, 1, 1, 2, 1):
+        ledger.add_segment(_row(number))
+    ledger.flush()
+    ledger.flush()
+    assert sorted(row["segment_id"] for row in _read(tmp_path / "segments")) == ["s1", "s2"]
+    assert dict(ledger.progress().segments) == {"ok": 2}
+    assert ledger.progress().video_seconds == 4.0
+    assert ledger.progress().frames == 6
+
+
+def test_files_have_the_schema_even_when_a_column_is_all_null(tmp_path: Path) -> None:
+    """Guards against files that cannot be read together."""
+    ledger = Ledger(str(tmp_path), Progress(), set())
+    ledger.add_segment(_row(1))
+    ledger.add_video(dict.fromkeys(VIDEOS.names) | {"video_id": "v", "status": "failed"})
+    ledger.flush()
+    for name, schema in (("segments", SEGMENTS), ("videos", VIDEOS)):
+        (file,) = (tmp_path / name).glob("*.parquet")
+        assert pq.read_schema(file).equals(schema)
+
+
+def test_rows_are_written_by_count_and_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against memory that grows with the job, and against a file per row."""
+    monkeypatch.setattr(rowfiles, "MAX_ROWS", 10)
+    ledger = Ledger(str(tmp_path), Progress(), set())
+    for number in range(25):
+        ledger.add_segment(_row(number))
+    assert len(list((tmp_path / "segments").glob("*.parquet"))) == 2
+    monkeypatch.setattr(rowfiles, "MAX_BYTES", 1000)
+    picture = {"time_s": 0.0, "score": 1.0, "jpeg": bytes(2000), "uri": None}
+    ledger.add_segment(_row(99, keyframes=[picture]))
+    assert len(_read(tmp_path / "segments")) == 26
+
+
+def test_attempts_are_counted_per_segment(tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path), Progress(), set())
+    assert [ledger.begin(s) for s in ("a", "b", "a", "a")] == [1, 1, 2, 3]
+
+
+def test_a_failed_write_keeps_the_rows(tmp_path: Path) -> None:
+    """Guards against rows lost when the output fails for a while."""
+    blocked = tmp_path / "segments"
+    blocked.write_text("in the way")
+    ledger = Ledger(str(tmp_path), Progress(), set())
+    ledger.add_segment(_row(1))
+    with pytest.raises(Exception, match="segments"):
+        ledger.flush()
+    blocked.unlink()
+    ledger.flush()
+    assert [row["segment_id"] for row in _read(blocked)] == ["s1"]

@@ -1,0 +1,88 @@
+"""From segments to a video's row: the tree keeps order and time, statuses tell the truth."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from longreel.schemas import FAILED, OK, PARTIAL
+from pipelines.reduce import FAN_IN, Node, build_tree, chapters, status_of, video_keyframes
+
+
+def _leaves(n: int) -> list[Node]:
+    return [Node(float(i), float(i + 1), f"<{i}>") for i in range(n)]
+
+
+def _walk(node: Node) -> list[Node]:
+    return [node] if not node.children else [x for c in node.children for x in _walk(c)]
+
+
+@given(st.integers(1, 300))
+def test_every_leaf_is_reached_once_in_order_and_within_its_parents_span(n: int) -> None:
+    """Guards against a group dropped or doubled where levels do not divide evenly."""
+    root = build_tree(_leaves(n), "".join)
+    assert root is not None
+    assert _walk(root) == _leaves(n)
+    assert root.text == "".join(f"<{i}>" for i in range(n))
+    assert (root.start_s, root.end_s) == (0.0, float(n))
+
+    def check(node: Node) -> None:
+        assert len(node.children) <= FAN_IN
+        for child in node.children:
+            assert node.start_s <= child.start_s
+            assert child.end_s <= node.end_s
+            check(child)
+
+    check(root)
+
+
+def test_one_summary_is_not_summarized_again() -> None:
+    def refuse(texts: list[str]) -> str:
+        raise AssertionError(texts)
+
+    assert build_tree(_leaves(1), refuse) == _leaves(1)[0]
+    assert build_tree([], "".join) is None
+
+
+def test_chapters_cover_the_video() -> None:
+    root = build_tree(_leaves(20), lambda texts: f"{texts[0]}; and so on")
+    found = chapters(root)
+    assert next(c["start_s"] for c in found) == 0.0
+    assert found[-1]["end_s"] == 20.0
+    assert all(a["end_s"] == b["start_s"] for a, b in itertools.pairwise(found))
+    assert all(c["title"] and c["summary"] for c in found)
+    assert chapters(None) == []
+
+
+def _segment(status: str, error: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"status": status, "error": error, "keyframes": [], **more}
+
+
+def test_a_videos_status_is_its_segments() -> None:
+    ok, bad = _segment(OK), _segment(FAILED, "Damaged: x")
+    assert status_of([ok, ok], 2) == (OK, None)
+    assert status_of([ok, bad], 2) == (PARTIAL, "Damaged: x")
+    assert status_of([bad, bad], 2) == (FAILED, "Damaged: x")
+    assert status_of([ok, _segment(PARTIAL, "Truncated: y"), bad], 3) == (
+        PARTIAL,
+        "Truncated: y (and 1 more)",
+    )
+
+
+def test_a_missing_segment_is_never_ok() -> None:
+    """Guards against a video reported whole while a part of it has no row."""
+    status, error = status_of([_segment(OK)], 2)
+    assert status == PARTIAL
+    assert error is not None
+    assert "1 of 2" in error
+
+
+def test_keyframes_of_a_video_are_spread_over_it() -> None:
+    frames = [{"time_s": float(t), "score": 1.0 if t < 30 else 0.5} for t in range(600)]
+    kept = video_keyframes([_segment(OK) | {"keyframes": frames}])
+    assert len(kept) <= 24
+    assert kept == sorted(kept, key=lambda k: k["time_s"])
+    assert kept[-1]["time_s"] > 200

@@ -1,0 +1,66 @@
+"""The house's floors: each package imports only what lies below it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+#: What each package may import of the project; ``longreel`` splits in ground floor and roof.
+BELOW = {
+    "ground": {"ground"},
+    "mod": {"ground", "mod"},
+    "actors": {"ground", "mod", "actors"},
+    "serve": {"ground", "mod", "actors", "serve"},
+    "pipelines": {"ground", "mod", "actors", "serve", "pipelines"},
+    "infra": {"ground", "infra"},
+    "bench": {"ground", "mod", "actors", "serve", "pipelines", "infra", "bench"},
+    "roof": {"ground", "mod", "actors", "serve", "pipelines", "roof"},
+}
+GROUND = {"longreel", "longreel.errors", "longreel.schemas"}
+PACKAGES = {"longreel", "mod", "actors", "pipelines", "serve", "infra", "bench"}
+#: The model runs where neither Ray nor a video library is installed.
+ABSENT_FROM_MOD = {"ray", "av", "boto3", "pyarrow", "fastapi"}
+
+
+def _floor(module: str) -> str:
+    if module.split(".")[0] != "longreel":
+        return module.split(".")[0]
+    return "ground" if module in GROUND else "roof"
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module)
+    return found
+
+
+def _modules() -> list[tuple[str, Path]]:
+    return [
+        (".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), path)
+        for package in sorted(PACKAGES)
+        for path in sorted((ROOT / package).rglob("*.py"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("module", "path"), _modules(), ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_a_module_imports_only_from_its_floor_and_below(module: str, path: Path) -> None:
+    """Guards against circles and against Ray or a codec creeping into the model."""
+    for imported in _imports(path):
+        if imported.split(".")[0] in PACKAGES:
+            assert _floor(imported) in BELOW[_floor(module)], f"{module} imports {imported}"
+        if module.startswith("mod"):
+            assert imported.split(".")[0] not in ABSENT_FROM_MOD, f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES))
+def test_a_package_says_what_belongs_in_it(package: str) -> None:
+    assert ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text()))

@@ -96,8 +96,7 @@ class ProgressView:
         return ", ".join(p for p in [*parts, self._left(counts, now)] if p)
 
     def _figures(self, counts: Counts, now: float) -> str:
-        done = sum(counts.videos.values())
-        parts = [f"{done}/{counts.n_videos} videos" if done else f"{counts.n_videos} videos"]
+        parts = [f"{sum(counts.videos.values())}/{counts.n_videos} videos"]
         if self._work and now > self._work[0] + 1:
             elapsed = now - self._work[0]
             seconds = counts.video_seconds - self._work[1]

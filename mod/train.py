@@ -40,6 +40,7 @@ class Recipe:
         frames: lengths of a sequence, in frames; each batch draws one. A tenth of the batches is
             ``long_frames`` long, so that the model also works far from where a stream opened.
         batch_frames: vision frames of one batch.
+        read_share: share of batches without frames, which teach to summarize summaries.
     """
 
     seed: int = 0
@@ -49,6 +50,7 @@ class Recipe:
     frames: tuple[int, ...] = (8, 12, 16, 24)
     long_frames: int = 64
     batch_frames: int = 192
+    read_share: float = 0.04
     learning_rate: float = 2e-3
     warmup: int = 100
     vocab_size: int = 512
@@ -79,13 +81,13 @@ class Sequences(IterableDataset[Batch]):
             shown = [look(next(seeds), r.see_frames) for _ in range(count)]
             return collate(shown, self._layout, config)
         kind = rng.random()
-        if kind < 0.04:
+        if kind < r.read_share:
             return collate(
                 [read(next(seeds), int(rng.integers(1, 7))) for _ in range(24)],
                 self._layout,
                 config,
             )
-        frames = r.long_frames if kind < 0.14 else int(rng.choice(r.frames))
+        frames = r.long_frames if kind < r.read_share + 0.1 else int(rng.choice(r.frames))
         ask = bool(rng.random() < 0.4)
         count = max(1, r.batch_frames // frames)
         dialogues = [watch(next(seeds), frames, ask=ask) for _ in range(count)]
@@ -198,6 +200,7 @@ def main() -> None:
     parser.add_argument("--see-steps", type=int, default=Recipe.see_steps)
     parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--read-share", type=float, default=Recipe.read_share)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="rendering processes")
     args = parser.parse_args()
@@ -206,6 +209,7 @@ def main() -> None:
         steps=args.steps,
         see_steps=args.see_steps,
         learning_rate=args.learning_rate,
+        read_share=args.read_share,
     )
     train(
         recipe,

@@ -45,22 +45,20 @@ class Clip:
 
 
 CLIPS = (
-    Clip("harbour-h264.mp4", "libx264", 11, 60, options={"preset": "veryfast", "g": "48"}),
+    Clip("h264.mp4", "libx264", 11, 60, options={"preset": "veryfast", "g": "48"}),
     Clip(
-        "market-hevc.mkv",
+        "hevc.mkv",
         "libx265",
         12,
         30,
         options={"preset": "ultrafast", "g": "48", "x265-params": "log-level=error"},
     ),
+    Clip("vp9.webm", "libvpx-vp9", 13, 20, options={"deadline": "realtime", "cpu-used": "8"}),
+    Clip("mpeg4.avi", "mpeg4", 14, 30),
+    Clip("h264-stream.ts", "libx264", 15, 30, options={"preset": "veryfast", "g": "48"}),
+    Clip("mjpeg.mov", "mjpeg", 16, 15),
     Clip(
-        "meadow-vp9.webm", "libvpx-vp9", 13, 20, options={"deadline": "realtime", "cpu-used": "8"}
-    ),
-    Clip("tower-mpeg4.avi", "mpeg4", 14, 30),
-    Clip("river-h264.ts", "libx264", 15, 30, options={"preset": "veryfast", "g": "48"}),
-    Clip("street-mjpeg.mov", "mjpeg", 16, 15),
-    Clip(
-        "damaged-h264.mp4",
+        "damaged.mp4",
         "libx264",
         17,
         30,

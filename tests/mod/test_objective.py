@@ -1,0 +1,60 @@
+"""The LIVE loss equals the formula, and one step of training teaches every part."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mod.batches import collate
+from mod.checkpoint import find_checkpoint
+from mod.loading import load
+from mod.objective import Perception, live_loss, losses
+from mod.session import Session
+from mod.train import Recipe, train
+from mod.world.dialogues import watch
+from tests.mod.small import small_layout, small_model, some_frames
+
+
+def test_the_loss_is_the_papers_sum() -> None:
+    """Text terms weigh 1, silence terms sigma, divided by the supervised positions."""
+    logits = torch.randn(5, 7)
+    labels = torch.tensor([2, 6, 6, 0, 3])
+    silence, sigma = 6, 0.4
+    total = 0.0
+    for row, label in zip(logits, labels.tolist(), strict=True):
+        probability = float(row.exp()[label] / row.exp().sum())
+        total -= (sigma if label == silence else 1.0) * float(torch.tensor(probability).log())
+    assert live_loss(logits, labels, silence, sigma).item() == pytest.approx(total / 5, abs=1e-5)
+
+
+def test_gradients_reach_tower_connector_routers_and_every_layer() -> None:
+    """Guards against a part that the training leaves as it was born."""
+    model = small_model(router="bounded").train()
+    layout = small_layout(model.config)
+    dialogue = watch(3, 6)
+    small = torch.nn.functional.interpolate(
+        torch.from_numpy(dialogue.frames).permute(0, 3, 1, 2).float(), size=48
+    )
+    frames = small.permute(0, 2, 3, 1).to(torch.uint8).numpy()
+    batch = collate([type(dialogue)(**{**vars(dialogue), "frames": frames})], layout, model.config)
+    live, seen, right = losses(model, Perception(32), batch, layout.silence)
+    torch.autograd.backward(live + seen)
+    assert 0.0 <= right.item() <= 1.0
+    without = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None or not parameter.grad.abs().sum() > 0
+    ]
+    assert without == []
+
+
+@pytest.mark.slow
+def test_the_documented_command_trains_a_checkpoint_that_loads(tmp_path: Path) -> None:
+    recipe = Recipe(steps=8, see_steps=1, warmup=2, batch_frames=16, frames=(8,), long_frames=8)
+    train(recipe, tmp_path, start=None, device_threads=1, workers=0)
+    assert json.loads((tmp_path / "training.jsonl").read_text().splitlines()[0])["steps"] == 8
+    model, layout = load(find_checkpoint(str(tmp_path)))
+    assert len(Session(model, layout, max_new_tokens=2).watch(some_frames(3, size=96))) == 3

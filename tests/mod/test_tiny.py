@@ -1,0 +1,91 @@
+"""The bundled checkpoint: small, loadable, and right more often than not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from longreel.errors import UsageError
+from mod.checkpoint import TINY, find_checkpoint
+from mod.evaluate import evaluate, parse_look, score
+from mod.loading import load
+from mod.session import summarize_texts
+from mod.tiny import tiny_config
+from mod.world.streams import World
+from mod.world.summaries import digest
+from mod.world.words import MOVING, Look
+
+
+def test_the_checkpoint_is_small_and_of_the_documented_geometry() -> None:
+    checkpoint = find_checkpoint(TINY)
+    assert sum(f.stat().st_size for f in checkpoint.folder.iterdir()) <= 12e6
+    model, layout = load(checkpoint)
+    assert model.config.mod_layers == [1, 3, 5]
+    assert model.config.kept_per_frame == 2
+    expected = tiny_config(len(layout.tokenizer)).text_config.to_dict()
+    have = model.config.text_config.to_dict()
+    for name in ("hidden_size", "num_hidden_layers", "num_key_value_heads", "vocab_size"):
+        assert have[name] == expected[name]
+
+
+@pytest.mark.slow
+def test_narrations_of_unseen_streams_are_right_more_often_than_not() -> None:
+    """Guards against a checkpoint that speaks well and sees nothing."""
+    scores = evaluate(*load(find_checkpoint(TINY)), n_streams=8, n_frames=50)
+    assert scores.cut_f1 >= 0.8, scores
+    assert scores.level_accuracy >= 0.8, scores
+    assert scores.colour_accuracy >= 0.8, scores
+    assert scores.move_precision > 0.5, scores
+
+
+@pytest.mark.slow
+def test_summaries_of_notes_follow_the_notes_more_often_than_not() -> None:
+    model, layout = load(find_checkpoint(TINY))
+    looks = ["dark blue", "bright red", "green", "grey", "dark orange", "bright yellow"]
+    right = 0
+    for i, opens in enumerate(looks):
+        ends = looks[(i + 2) % len(looks)]
+        notes = [
+            digest([f"A {opens} scene.", "Cut to a grey scene."]).sentence,
+            digest(["A grey scene.", MOVING, f"The picture turns {ends}."]).sentence,
+        ]
+        said = summarize_texts(model, layout, notes)
+        right += f"opens on a {opens} scene" in said
+        right += f"ends on a {ends} scene" in said
+    assert right > len(looks), right
+
+
+def test_scores_of_a_perfect_and_of_a_silent_narrator() -> None:
+    """Guards the measure itself: the world's own words score 1, silence scores 0."""
+    streams = []
+    for seed in range(6):
+        world = iter(World(seed))
+        samples = [next(world) for _ in range(40)]
+        streams.append((samples, [s.text for s in samples]))
+    best = score(streams)
+    assert (best.cut_f1, best.level_accuracy, best.colour_accuracy) == (1.0, 1.0, 1.0)
+    assert best.move_precision == 1.0
+    assert best.move_recall > 0.9
+    silent = score([(samples, [None] * len(samples)) for samples, _ in streams])
+    assert (silent.cut_f1, silent.move_recall, silent.narrated) == (0.0, 0.0, 0.0)
+
+
+def test_looks_are_read_back_from_narrations() -> None:
+    assert parse_look("Cut to a dark blue scene.") == Look("dark", "blue")
+    assert parse_look("An orange scene.") == Look("", "orange")
+    assert parse_look("The picture fades to black.") == Look("black", "black")
+    assert parse_look("The picture turns bright grey.") == Look("bright", "grey")
+    assert parse_look(MOVING) is None
+
+
+def test_no_such_model_is_one_clear_error() -> None:
+    with pytest.raises(UsageError, match="no model at 'nowhere'"):
+        find_checkpoint("nowhere")
+
+
+def test_greedy_words_are_the_same_every_time() -> None:
+    """Guards the rows' reproducibility: same frames, same words."""
+    model, layout = load(find_checkpoint(TINY))
+    first = evaluate(model, layout, n_streams=1, n_frames=12)
+    torch.manual_seed(99)
+    assert evaluate(model, layout, n_streams=1, n_frames=12) == first

@@ -1,0 +1,121 @@
+"""The generated world: deterministic, and its words are true of its pictures."""
+
+from __future__ import annotations
+
+from itertools import islice, pairwise
+
+import numpy as np
+import pytest
+
+from mod.batches import IGNORE, collate
+from mod.world.dialogues import look, read, watch
+from mod.world.streams import World
+from mod.world.summaries import digest
+from mod.world.words import MOVING, STILL, Look, Narrator, look_of
+from tests.mod.small import small_config, small_layout
+
+
+def test_a_seed_fixes_everything_and_another_seed_changes_it() -> None:
+    a, b, c = (list(islice(World(seed), 30)) for seed in (7, 7, 8))
+    assert all(
+        np.array_equal(x.frame, y.frame) and x.text == y.text for x, y in zip(a, b, strict=True)
+    )
+    assert not np.array_equal(a[0].frame, c[0].frame)
+
+
+def test_film_of_one_picture_a_sample_is_the_stream() -> None:
+    film = [sample for _, sample in islice(World(3).film(1), 20)]
+    for sample, expected in zip(film, islice(World(3), 20), strict=True):
+        assert sample is not None
+        assert np.array_equal(sample.frame, expected.frame)
+
+
+def test_film_moves_smoothly_between_samples() -> None:
+    """Guards against film that jumps once a sample, which no camera does."""
+    pictures, samples = zip(*islice(World(21, cut_rate=0.0).film(12), 241), strict=True)
+    assert [i for i, s in enumerate(samples) if s is not None] == list(range(0, 241, 12))
+    steps = [np.abs(a.astype(int) - b).mean() for a, b in pairwise(pictures)]
+    assert max(steps) < 40
+
+
+def test_every_cut_is_said_and_nothing_else_is_called_one() -> None:
+    for seed in range(5):
+        for sample in islice(World(seed), 60):
+            assert (sample.text or "").startswith("Cut to") == sample.cut
+
+
+@pytest.mark.parametrize(
+    ("rgb", "words"),
+    [
+        ((0, 0, 0), "black"),
+        ((60, 60, 60), "dark grey"),
+        ((120, 120, 120), "grey"),
+        ((240, 240, 240), "bright grey"),
+        ((200, 30, 30), "red"),
+        ((40, 40, 200), "dark blue"),
+        ((250, 220, 60), "bright yellow"),
+        ((60, 160, 70), "green"),
+    ],
+)
+def test_looks_are_named_as_people_would(rgb: tuple[int, int, int], words: str) -> None:
+    assert look_of(np.array(rgb, float)).phrase == words
+
+
+def test_a_look_near_a_boundary_keeps_its_word() -> None:
+    """Guards against words that flicker with noise."""
+    near = np.full(3, 76.0)
+    assert look_of(near) == Look("", "grey")
+    assert look_of(near, Look("dark", "grey")) == Look("dark", "grey")
+    assert look_of(np.full(3, 90.0), Look("dark", "grey")) == Look("", "grey")
+
+
+def test_the_narrator_says_each_change_once() -> None:
+    narrator = Narrator()
+    blue, red = np.array([20.0, 20, 120]), np.array([250.0, 60, 60])
+    assert narrator.tell(blue, cut=False, move=None) == "A dark blue scene."
+    assert narrator.tell(blue, cut=False, move="left") == MOVING
+    assert narrator.tell(blue, cut=False, move="up") is None
+    assert narrator.tell(blue, cut=False, move="still") == STILL
+    assert narrator.tell(red, cut=True, move=None) == "Cut to a red scene."
+    assert narrator.tell(np.zeros(3), cut=False, move=None) == "The picture fades to black."
+    assert narrator.tell(np.zeros(3), cut=False, move=None) is None
+
+
+def test_summaries_add_up() -> None:
+    parts = [
+        digest(["A red scene.", "Cut to a blue scene."]).sentence,
+        digest(["A blue scene.", MOVING, "The picture turns dark grey."]).sentence,
+    ]
+    whole = digest(parts)
+    assert (whole.opens, whole.ends, whole.cuts, whole.moves) == ("red", "dark grey", 1, True)
+    with pytest.raises(ValueError, match="how the video looks"):
+        digest([MOVING])
+
+
+def test_supervision_sits_on_decisions_words_and_ends_only() -> None:
+    """Guards the LIVE labels: each frame's last token decides, questions are only read."""
+    config = small_config(pool_grid=3)
+    layout = small_layout(config)
+    dialogue = watch(4, 6)
+    batch = collate([dialogue], layout, config)
+    decisions = (batch.frame_starts + config.tokens_per_frame - 1).tolist()
+    for place, text in zip(decisions, dialogue.texts, strict=True):
+        wanted = layout.silence if text is None else layout.encode(text)[0]
+        assert batch.labels[place] == wanted
+    asked = set((batch.labels != IGNORE).nonzero()[:, 0].tolist())
+    n_words = sum(1 if t is None else len(layout.encode(t)) + 1 for t in dialogue.texts)
+    assert dialogue.answer is not None
+    assert len(asked) == n_words + len(layout.encode(dialogue.answer)) + 1
+    for start in batch.frame_starts.tolist():
+        assert not asked & set(range(start, start + config.tokens_per_frame - 1))
+
+
+def test_batches_mix_lengths_by_padding_what_nobody_attends_to() -> None:
+    config = small_config()
+    layout = small_layout(config)
+    batch = collate([watch(1, 3), watch(2, 5)], layout, config)
+    assert len(set(batch.lengths)) == 1
+    assert len(batch.token_ids) == sum(batch.lengths)
+    silent = collate([look(1, 4)], layout, config)
+    assert set(silent.labels.tolist()) == {IGNORE, layout.silence}
+    assert len(collate([read(1, 3)], layout, config).frames) == 0

@@ -24,6 +24,22 @@ app = typer.Typer(
 #: Exit statuses beside 0: the job failed; wrong use; finished, not all videos ok.
 JOB_FAILED, WRONG_USE, NOT_ALL_OK = 1, 2, 3
 
+Model = Annotated[str, typer.Option(help="'longreel-tiny' or the folder of a checkpoint.")]
+KeepRatio = Annotated[
+    float | None,
+    typer.Option(
+        help="Share (0-1] of a frame's vision tokens that run in the model's MoD layers.",
+        show_default="the model's own",
+    ),
+]
+Replicas = Annotated[
+    str, typer.Option(help="Model replicas: a number, or MIN:MAX between which they autoscale.")
+]
+GpusPerReplica = Annotated[
+    float, typer.Option(help="GPUs of each model replica; 0 runs the model on the CPU.")
+]
+Dest = Annotated[str, typer.Argument(metavar="DEST", help="What --output was.", show_default=False)]
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -58,9 +74,7 @@ def summarize(
             "--output", "-o", metavar="DEST", help="Folder or s3://bucket/prefix for the rows."
         ),
     ],
-    model: Annotated[
-        str, typer.Option(help="Model to use: 'longreel-tiny' or a checkpoint's folder.")
-    ] = "longreel-tiny",
+    model: Model = "longreel-tiny",
     fps: Annotated[
         float | None,
         typer.Option(
@@ -74,13 +88,7 @@ def summarize(
         str | None,
         typer.Option(help="Instruction to the narrator.", show_default="the model's own"),
     ] = None,
-    keep_ratio: Annotated[
-        float | None,
-        typer.Option(
-            help="Share (0-1] of a frame's vision tokens that run in the model's MoD layers.",
-            show_default="the model's own",
-        ),
-    ] = None,
+    keep_ratio: KeepRatio = None,
     silence_threshold: Annotated[
         float,
         typer.Option(
@@ -91,13 +99,8 @@ def summarize(
     workers: Annotated[
         int, typer.Option(help="Decoding actors, one CPU each; 0 means one per core.")
     ] = 0,
-    replicas: Annotated[
-        str,
-        typer.Option(help="Model replicas: a number, or MIN:MAX between which they autoscale."),
-    ] = "1",
-    gpus_per_replica: Annotated[
-        float, typer.Option(help="GPUs of each model replica; 0 runs the model on the CPU.")
-    ] = 0.0,
+    replicas: Replicas = "1",
+    gpus_per_replica: GpusPerReplica = 0.0,
     job_id: Annotated[
         str | None,
         typer.Option(help="Name of the job in its rows.", show_default="made from date and time"),
@@ -172,9 +175,7 @@ def _replica_bounds(text: str) -> tuple[int, int]:
 
 @app.command()
 def show(
-    dest: Annotated[
-        str, typer.Argument(metavar="DEST", help="What --output was.", show_default=False)
-    ],
+    dest: Dest,
     narrations: Annotated[int, typer.Option(help="Narrations shown of each video.")] = 5,
 ) -> None:
     """Print what a job wrote: videos, summaries, narrations, figures."""
@@ -188,9 +189,7 @@ def show(
 
 @app.command()
 def report(
-    dest: Annotated[
-        str, typer.Argument(metavar="DEST", help="What --output was.", show_default=False)
-    ],
+    dest: Dest,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="HTML file to write.")
     ] = Path("report.html"),
@@ -220,25 +219,12 @@ def report(
 
 @app.command()
 def serve(
-    model: Annotated[
-        str, typer.Option(help="Model to serve: 'longreel-tiny' or a checkpoint's folder.")
-    ] = "longreel-tiny",
+    model: Model = "longreel-tiny",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
-    keep_ratio: Annotated[
-        float | None,
-        typer.Option(
-            help="Share (0-1] of a frame's vision tokens that run in the model's MoD layers.",
-            show_default="the model's own",
-        ),
-    ] = None,
-    replicas: Annotated[
-        str,
-        typer.Option(help="Model replicas: a number, or MIN:MAX between which they autoscale."),
-    ] = "1",
-    gpus_per_replica: Annotated[
-        float, typer.Option(help="GPUs of each model replica; 0 runs the model on the CPU.")
-    ] = 0.0,
+    keep_ratio: KeepRatio = None,
+    replicas: Replicas = "1",
+    gpus_per_replica: GpusPerReplica = 0.0,
     address: Annotated[
         str | None,
         typer.Option(

@@ -5,6 +5,7 @@ Rows are dicts of the schemas ``VIDEOS`` and ``SEGMENTS``; nothing here reads or
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from longreel.readable import number
 from longreel.schemas import FAILED, OK, PARTIAL
 
 Row = dict[str, Any]
+
+_FIRST_DAMAGE = re.compile(r"first at ([\d.]+) s")
 
 #: Said of a range that the plan promised and no segment row covers.
 NO_ROW = "No segment row covers this range yet."
@@ -131,6 +134,8 @@ def _unread(segment: Row, video: Row) -> Gap | None:
         # All that comes before a missing end is kept, so the frames say where it begins.
         start, seen = min(start + seen, end), 0.0
     lost = max(end - start - seen, 0.0)
+    if damage := _FIRST_DAMAGE.search(why):
+        start = min(max(start, float(damage[1])), max(start, end - lost))
     return Gap(start, end, why, lost) if lost > 1e-6 else None
 
 

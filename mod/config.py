@@ -10,7 +10,8 @@ from transformers.configuration_utils import SubConfigSpec
 
 Router = Literal["learned", "bounded", "uniform", "random", "none"]
 ClassToken = Literal["first", "last", "none"]
-ROUTERS, CLASS_TOKENS = get_args(Router), get_args(ClassToken)
+Summarizer = Literal["model", "digest"]
+ROUTERS, CLASS_TOKENS, SUMMARIZERS = map(get_args, (Router, ClassToken, Summarizer))
 
 
 @strict
@@ -31,6 +32,8 @@ class VideoLLMMoDConfig(PreTrainedConfig):
             speak or stay silent, takes one of the kept places in every MoD layer.
         fps: frames a second that the checkpoint was trained on.
         instruction: text that opens a session when the caller gives none.
+        summarizer: ``model`` asks the model for summaries; ``digest`` makes them by rule from
+            its narrations, for checkpoints that have not learned to.
         summary_request: the question whose answer is a summary of what was seen or read.
 
     Raises:
@@ -60,6 +63,7 @@ class VideoLLMMoDConfig(PreTrainedConfig):
     assistant_token: str = "<|assistant|>"
     end_token: str = "<|end|>"
     instruction: str = "Narrate what changes."
+    summarizer: Summarizer = "model"
     summary_request: str = "Summarize."
     tie_word_embeddings: bool = False
 
@@ -72,7 +76,11 @@ class VideoLLMMoDConfig(PreTrainedConfig):
 
     def validate_routing(self) -> None:
         """Refuse fields that cannot work together; part of the config's own validation."""
-        for name, allowed in (("router", ROUTERS), ("class_token", CLASS_TOKENS)):
+        for name, allowed in (
+            ("router", ROUTERS),
+            ("class_token", CLASS_TOKENS),
+            ("summarizer", SUMMARIZERS),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
         if not 0.0 < self.keep_ratio <= 1.0:

@@ -138,11 +138,3 @@ class Session:
         hidden: Tensor = self._model(stream)
         self.position += len(tokens)
         return hidden
-
-
-def summarize_texts(
-    model: VideoLLMMoD, layout: StreamLayout, texts: list[str], *, max_new_tokens: int = 96
-) -> str:
-    """One summary of summaries or narrations of consecutive parts, in order of time."""
-    session = Session(model, layout, max_new_tokens=max_new_tokens)
-    return session.ask(" ".join([*texts, model.config.summary_request]))

@@ -41,4 +41,5 @@ def tiny_config(vocab_size: int) -> VideoLLMMoDConfig:
         class_token="last",
         router="bounded",
         keep_ratio=0.2,
+        summarizer="digest",
     )

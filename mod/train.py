@@ -18,9 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from mod.batches import Batch, collate
-from mod.checkpoint import find_checkpoint
 from mod.layout import StreamLayout, train_tokenizer
-from mod.loading import load
 from mod.modeling import VideoLLMMoD
 from mod.objective import Perception, losses
 from mod.tiny import tiny_config
@@ -119,18 +117,15 @@ def cosine_start(model: VideoLLMMoD) -> None:
         weight.copy_(2.0 * torch.stack(rows)[:width])
 
 
-def train(
-    recipe: Recipe, output: Path, *, start: Path | None, device_threads: int, workers: int
-) -> None:
-    """Train and save a checkpoint that ``from_pretrained`` loads.
+def train(recipe: Recipe, output: Path, *, threads: int, workers: int) -> None:
+    """Train from scratch and save a checkpoint that ``from_pretrained`` loads.
 
     Args:
         output: folder for the checkpoint; ``training.jsonl`` beside the weights has the curves.
-        start: a checkpoint of the same geometry to go on from; None starts from scratch.
-        device_threads: threads of the training process.
+        threads: threads of the training process.
         workers: processes that render; 0 renders in the training process.
     """
-    torch.set_num_threads(device_threads)
+    torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
     draft = tiny_config(recipe.vocab_size)
     tokenizer = train_tokenizer(corpus(), draft, recipe.vocab_size)
@@ -138,9 +133,6 @@ def train(
     layout = StreamLayout.of(tokenizer, config)
     model = VideoLLMMoD(config)
     cosine_start(model)
-    if start is not None:
-        checkpoint = find_checkpoint(str(start))
-        model, layout = load(checkpoint)
     model.train()
     perception = Perception(config.text_config.hidden_size)
     parameters = [*model.parameters(), *perception.parameters()]
@@ -195,12 +187,10 @@ def main() -> None:
     """Command line of the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder for the checkpoint")
-    parser.add_argument("--start", type=Path, help="checkpoint to go on from")
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--see-steps", type=int, default=Recipe.see_steps)
     parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
-    parser.add_argument("--read-share", type=float, default=Recipe.read_share)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="rendering processes")
     args = parser.parse_args()
@@ -209,15 +199,8 @@ def main() -> None:
         steps=args.steps,
         see_steps=args.see_steps,
         learning_rate=args.learning_rate,
-        read_share=args.read_share,
     )
-    train(
-        recipe,
-        args.output,
-        start=args.start,
-        device_threads=args.threads,
-        workers=args.workers,
-    )
+    train(recipe, args.output, threads=args.threads, workers=args.workers)
 
 
 if __name__ == "__main__":

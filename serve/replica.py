@@ -15,7 +15,8 @@ from ray import serve
 from mod.checkpoint import Checkpoint, find_checkpoint
 from mod.cost import vision_token_layers
 from mod.loading import load
-from mod.session import Session, summarize_texts
+from mod.session import Session
+from mod.summarizing import summarize_session, summarize_texts
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,10 @@ class Replica:
         )
         # Frames that arrive through the object store are read-only; torch wants to own them.
         outcomes = session.watch(torch.from_numpy(np.array(frames)))
-        summary = session.ask(config.summary_request)
+        texts = [o.text for o in outcomes]
+        summary = summarize_session(session, self._model, [t for t in texts if t])
         return Narrated(
-            texts=[o.text for o in outcomes],
+            texts=texts,
             salience=[1.0 - o.p_silence for o in outcomes],
             summary=summary,
             vision_tokens=len(outcomes) * config.tokens_per_frame,

@@ -54,7 +54,7 @@ def test_gradients_reach_tower_connector_routers_and_every_layer() -> None:
 @pytest.mark.slow
 def test_the_documented_command_trains_a_checkpoint_that_loads(tmp_path: Path) -> None:
     recipe = Recipe(steps=8, see_steps=1, warmup=2, batch_frames=16, frames=(8,), long_frames=8)
-    train(recipe, tmp_path, start=None, device_threads=1, workers=0)
+    train(recipe, tmp_path, threads=1, workers=0)
     assert json.loads((tmp_path / "training.jsonl").read_text().splitlines()[0])["steps"] == 8
     model, layout = load(find_checkpoint(str(tmp_path)))
     assert len(Session(model, layout, max_new_tokens=2).watch(some_frames(3, size=96))) == 3

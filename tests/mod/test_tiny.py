@@ -9,10 +9,8 @@ from longreel.errors import UsageError
 from mod.checkpoint import TINY, find_checkpoint
 from mod.evaluate import evaluate, parse_look, score
 from mod.loading import load
-from mod.session import summarize_texts
 from mod.tiny import tiny_config
 from mod.world.streams import World
-from mod.world.summaries import digest
 from mod.world.words import MOVING, Look
 
 
@@ -31,28 +29,11 @@ def test_the_checkpoint_is_small_and_of_the_documented_geometry() -> None:
 @pytest.mark.slow
 def test_narrations_of_unseen_streams_are_right_more_often_than_not() -> None:
     """Guards against a checkpoint that speaks well and sees nothing."""
-    scores = evaluate(*load(find_checkpoint(TINY)), n_streams=8, n_frames=50)
+    scores = evaluate(*load(find_checkpoint(TINY)), n_streams=40)
     assert scores.cut_f1 >= 0.8, scores
     assert scores.level_accuracy >= 0.8, scores
     assert scores.colour_accuracy >= 0.8, scores
     assert scores.move_precision > 0.5, scores
-
-
-@pytest.mark.slow
-def test_summaries_of_notes_follow_the_notes_more_often_than_not() -> None:
-    model, layout = load(find_checkpoint(TINY))
-    looks = ["dark blue", "bright red", "green", "grey", "dark orange", "bright yellow"]
-    right = 0
-    for i, opens in enumerate(looks):
-        ends = looks[(i + 2) % len(looks)]
-        notes = [
-            digest([f"A {opens} scene.", "Cut to a grey scene."]).sentence,
-            digest(["A grey scene.", MOVING, f"The picture turns {ends}."]).sentence,
-        ]
-        said = summarize_texts(model, layout, notes)
-        right += f"opens on a {opens} scene" in said
-        right += f"ends on a {ends} scene" in said
-    assert right > len(looks), right
 
 
 def test_scores_of_a_perfect_and_of_a_silent_narrator() -> None:

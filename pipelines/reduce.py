@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -57,7 +58,7 @@ def chapters(root: Node | None) -> list[dict[str, Any]]:
 
 
 def _title(node: Node) -> str:
-    first = node.text.split(";")[0].split(". ")[0].strip().rstrip(".")
+    first = re.split(r"[;,.]", node.text)[0].strip()
     return first if len(first) <= 72 else first[:71].rsplit(" ", 1)[0] + "…"
 
 

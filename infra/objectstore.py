@@ -168,8 +168,10 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8075, help="0 takes a free one")
     parser.add_argument("--folder", type=Path, help="keep the data here, not in a temporary folder")
     arguments = parser.parse_args()
-    # Both signals end the wait below in an exception, so that the store is stopped on the way.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Both signals end the wait below in an exception, so that the store is stopped on the way. A
+    # shell's background job is started with SIGINT ignored, and would stay so.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         with ObjectStore(arguments.port, arguments.folder) as store:
             for name, value in store.environment().items():

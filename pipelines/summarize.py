@@ -72,7 +72,8 @@ def summarize(request: SummarizeRequest, report: Report) -> Outcome:
         )
         try:
             if pending:
-                work = _segment_pass(output, len(plan), finished, order, ledger, request.workers)
+                wanted = {row["segment_id"] for row in pending}
+                work = _segment_pass(output, wanted, order, ledger, request.workers)
                 _drive(work, ledger, lambda p: report("narrating", p))
             ray.get(ledger.flush.remote())
             if undone:
@@ -87,23 +88,25 @@ def summarize(request: SummarizeRequest, report: Report) -> Outcome:
 
 def _segment_pass(
     output: str,
-    n_planned: int,
-    finished: set[str],
+    wanted: set[str],
     order: WorkOrder,
     ledger: ActorHandle,
     workers: int,
 ) -> Dataset:
-    """The plan's rows without the finished ones, through the decoding actors."""
+    """The plan's wanted rows, through the decoding actors.
+
+    The plan in ``output`` may hold more: what is finished, and segments of earlier versions.
+    """
     workers = workers or cores()
     # Small enough that every actor gets several, large enough that decoding runs ahead.
-    rows_per_task = max(1, min(16, n_planned // (4 * workers)))
+    rows_per_task = max(1, min(16, len(wanted) // (4 * workers)))
     filesystem, _ = arrow_filesystem(output)
     paths = [
         arrow_filesystem(uri)[1] for uri in parquet_files(join_uri(output, "_longreel", "plan"))
     ]
     return (
         ray.data.read_parquet(paths, filesystem=filesystem, schema=PLAN)
-        .map_batches(_drop_finished, fn_args=(ray.put(finished),), batch_format="pyarrow")
+        .map_batches(_keep, fn_args=(ray.put(wanted),), batch_format="pyarrow")
         .repartition(target_num_rows_per_block=rows_per_task)
         .map_batches(
             SegmentWorker,
@@ -116,9 +119,9 @@ def _segment_pass(
     )
 
 
-def _drop_finished(batch: pa.Table, finished: ray.ObjectRef[set[str]]) -> pa.Table:
-    known = ray.get(finished)
-    return batch.filter(pa.array([i not in known for i in batch["segment_id"].to_pylist()]))
+def _keep(batch: pa.Table, wanted: ray.ObjectRef[set[str]]) -> pa.Table:
+    ids = ray.get(wanted)
+    return batch.filter(pa.array([i in ids for i in batch["segment_id"].to_pylist()], pa.bool_()))
 
 
 def _video_pass(

@@ -210,7 +210,10 @@ def test_the_command_prints_exports_and_stops_cleanly(how: signal.Signals) -> No
         assert process.stderr is not None
         lines = [process.stdout.readline() for _ in range(6)]
         process.send_signal(how)
-        assert process.wait(15) == 0
+        try:
+            assert process.wait(15) == 0
+        finally:
+            process.kill()
         assert process.stderr.read() == ""
     names = [line.split("=")[0] for line in lines[:5]]
     assert "export AWS_ENDPOINT_URL" in names

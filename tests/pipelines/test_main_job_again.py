@@ -73,3 +73,14 @@ def test_a_repaired_source_is_done_and_nothing_else(job: Job, tmp_path: Path) ->
     after = {row["segment_id"]: row for row in rows(dest, "segments")}
     assert len(after) == 2
     assert {name: after[name] for name in kept} == kept
+
+    # The same name, another video: the rows of the one it replaced must go.
+    shutil.copy(job.sources.good["b.mp4"].path, late)
+    third = longreel(*arguments)
+    assert third.code == 0, third.said
+    videos = by_name(rows(dest, "videos"))
+    assert set(videos) == {"r90.mp4", "late.mp4"}
+    assert {row["status"] for row in videos.values()} == {schemas.OK}
+    final = rows(dest, "segments")
+    assert {row["video_id"] for row in final} == {row["video_id"] for row in videos.values()}
+    assert len(final) == sum(row["n_segments"] for row in videos.values())

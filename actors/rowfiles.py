@@ -12,10 +12,12 @@ import pyarrow.parquet as pq
 
 from actors.objects import join_uri, write_bytes
 
-#: A file is written when its rows reach this size, or its oldest row this age.
+#: A file is written when its rows reach this size or number, or its oldest row an age, in
+#: seconds, that doubles with each file: a kill early in a job finds something saved, and a long
+#: job does not end in a thousand small files.
 MAX_BYTES = 64 * 2**20
 MAX_ROWS = 4096
-MAX_AGE_S = 20.0
+FIRST_AGE_S, LAST_AGE_S = 2.0, 120.0
 
 
 class RowFiles:
@@ -31,6 +33,7 @@ class RowFiles:
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
         self._since = 0.0
+        self._max_age = FIRST_AGE_S
 
     def add(self, row: dict[str, Any]) -> None:
         """Take one row; writes a file when a bound is reached.
@@ -42,12 +45,10 @@ class RowFiles:
             self._since = time.monotonic()
         self._rows.append(row)
         self._bytes += sum(len(k["jpeg"] or b"") for k in row.get("keyframes") or ()) + 1024
-        if (
-            self._bytes >= MAX_BYTES
-            or len(self._rows) >= MAX_ROWS
-            or time.monotonic() - self._since >= MAX_AGE_S
-        ):
+        old = time.monotonic() - self._since >= self._max_age
+        if self._bytes >= MAX_BYTES or len(self._rows) >= MAX_ROWS or old:
             self.flush()
+            self._max_age = min(LAST_AGE_S, 2 * self._max_age)
 
     def flush(self) -> None:
         """Write what has been collected, if anything."""

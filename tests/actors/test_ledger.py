@@ -79,3 +79,19 @@ def test_a_failed_write_keeps_the_rows(tmp_path: Path) -> None:
     blocked.unlink()
     ledger.flush()
     assert [row["segment_id"] for row in _read(blocked)] == ["s1"]
+
+
+def test_the_first_rows_are_saved_soon_and_later_files_grow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a short job that a kill leaves with nothing, and a long one in crumbs."""
+    now = 0.0
+    monkeypatch.setattr("actors.rowfiles.time.monotonic", lambda: now)
+    ledger = Ledger(str(tmp_path), Progress(), set())
+    written = []
+    for second in range(600):
+        now = float(second)
+        ledger.add_segment(_row(second))
+        written.append(len(list((tmp_path / "segments").glob("*.parquet"))))
+    assert written[3] == 1
+    assert 6 <= written[-1] <= 12

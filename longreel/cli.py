@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -234,7 +235,6 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the model until interrupted; jobs on the same cluster share its replicas."""
-    import signal
     import threading
 
     from mod.checkpoint import find_checkpoint
@@ -244,13 +244,10 @@ def serve(
     find_checkpoint(model)
     low, high = _replica_bounds(replicas)
     plan = ReplicaPlan(model, keep_ratio, low, high, gpus_per_replica)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    with connected(address):
+    with connected(address), suppress(KeyboardInterrupt):
         deploy(plan, http=(host, port))
         typer.echo(f"serving {model} on http://{host}:{port} (API at /docs); Ctrl-C stops it")
-        stop.wait()
+        threading.Event().wait()
 
 
 def main() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -54,6 +56,9 @@ def _connection(target: str, options: dict[str, Any]) -> Iterator[bool]:
         reason = str(failure).strip().splitlines()[0]
         raise LongreelError(f"no Ray cluster at {target!r}: {reason}") from None
     _quiet()
+    if threading.current_thread() is threading.main_thread():
+        # Ray's own handler aborts with a stack trace; SIGTERM shall end a job as Ctrl-C does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield target == "local"
     finally:

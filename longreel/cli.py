@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 
 #: Exit statuses beside 0: the job failed; wrong use; finished, not all videos ok.
-JOB_FAILED, WRONG_USE, NOT_ALL_OK = 1, 2, 3
+JOB_FAILED, WRONG_USE, NOT_ALL_OK, INTERRUPTED = 1, 2, 3, 130
 
 Model = Annotated[str, typer.Option(help="'longreel-tiny' or the folder of a checkpoint.")]
 KeepRatio = Annotated[
@@ -150,7 +150,11 @@ def summarize(
 
     # A duplicate: the job may filter what libraries write to the terminal's own descriptor.
     with open(os.dup(2), "w") as terminal, ProgressView(Console(file=terminal)) as view:
-        outcome = run(request, view.update)
+        try:
+            outcome = run(request, view.update)
+        except KeyboardInterrupt:
+            typer.echo("longreel: interrupted; the same command goes on from here", err=True)
+            raise typer.Exit(INTERRUPTED) from None
     out = Console()
     out.print(render_table(*load_results(output)))
     out.print(
@@ -260,9 +264,6 @@ def main() -> None:
     except LongreelError as failure:
         typer.echo(f"longreel: {failure}", err=True)
         sys.exit(JOB_FAILED)
-    except KeyboardInterrupt:
-        typer.echo("longreel: interrupted; the same command goes on from here", err=True)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

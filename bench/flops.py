@@ -12,8 +12,6 @@ from mod.cost import kv_bytes, macs, mean_keep
 
 #: Ego4D narration as the paper counts it: frames, text tokens, LoRA rank.
 FRAMES, TEXT, RANK = 600, 600, 128
-INTERLEAVED = list(range(1, 32, 2))
-DEEP = [layer for layer in INTERLEAVED if layer > 1]
 
 #: Rows of the paper's tables (TFLOPs); EarlyExit runs two layers, LayerSkip every other one.
 PAPER_TFLOPS: dict[str, float] = {
@@ -31,7 +29,9 @@ PAPER_TFLOPS: dict[str, float] = {
 PAPER_KV_MIB = {"dense": 1.375, "mod": 0.875}
 
 
-def llama3_8b(mod_layers: list[int] | None = None, keep_ratio: float = 0.2) -> VideoLLMMoDConfig:
+def llama3_8b(
+    mod_layers: str | list[int] = "interleaved", keep_ratio: float = 0.2
+) -> VideoLLMMoDConfig:
     """Llama-3-8B behind SigLIP-L/16 at 384 pixels, as in the paper."""
     return VideoLLMMoDConfig(
         vision_config=SiglipVisionConfig(
@@ -50,7 +50,7 @@ def llama3_8b(mod_layers: list[int] | None = None, keep_ratio: float = 0.2) -> V
             num_attention_heads=32,
             num_key_value_heads=8,
         ),
-        mod_layers=INTERLEAVED if mod_layers is None else mod_layers,
+        mod_layers=mod_layers,
         keep_ratio=keep_ratio,
     )
 
@@ -64,9 +64,9 @@ def keeps() -> dict[str, float]:
         "mod 0.1": mean_keep(llama3_8b(keep_ratio=0.1)),
         "mod 0.2": mean_keep(llama3_8b()),
         "mod 0.3": mean_keep(llama3_8b(keep_ratio=0.3)),
-        "all layers": mean_keep(llama3_8b(list(range(32)))),
-        "all deep": mean_keep(llama3_8b(list(range(2, 32)))),
-        "interleaved deep": mean_keep(llama3_8b(DEEP)),
+        "all layers": mean_keep(llama3_8b("all")),
+        "all deep": mean_keep(llama3_8b("all-deep")),
+        "interleaved deep": mean_keep(llama3_8b("interleaved-deep")),
     }
 
 

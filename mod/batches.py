@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mod.config import VideoLLMMoDConfig
+from mod.dialogue import Dialogue
 from mod.layout import StreamLayout
-from mod.world.dialogues import Dialogue
+from mod.modeling import frames_before
 
 IGNORE = -100
 
@@ -25,21 +26,32 @@ class Batch:
         labels: (tokens,) the id each position must predict, ``IGNORE`` where nothing is asked.
         positions: (tokens,).
         frames: (frames, height, width, 3) uint8.
+        before: the frame before each of them, a sequence's first standing for its own.
         frame_starts: (frames,) index of each frame's first vision token.
         lengths: tokens of each sequence.
-        cuts: (frames,) bool; moves: (frames,) int64, -1 undefined.
         colours: (frames, 3) mean RGB in 0-1.
+        cuts, moves: the ``Labels`` of all frames; None where a dialogue has none.
     """
 
     token_ids: Tensor
     labels: Tensor
     positions: Tensor
     frames: Tensor
+    before: Tensor
     frame_starts: Tensor
     lengths: list[int]
-    cuts: Tensor
-    moves: Tensor
     colours: Tensor
+    cuts: Tensor | None = None
+    moves: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on ``device``."""
+        moved = {
+            name: value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)  # type: ignore[arg-type]
 
 
 def collate(
@@ -48,7 +60,8 @@ def collate(
     """Lay dialogues out as the LIVE objective wants them.
 
     Supervised: at a frame's last vision token, silence or the narration's first word; each word
-    of a narration or answer and its ``end``. Questions and instructions are only read.
+    of a narration or answer and its ``end``. Questions, instructions and what is doubtful are
+    only read.
     """
     rows = [_lay_out(d, layout, config) for d in dialogues]
     width = max(len(ids) for ids, _, _ in rows)
@@ -59,19 +72,23 @@ def collate(
         n_ids += ids + [layout.end] * pad
         n_labels += labels + [IGNORE] * pad
         starts += [i * width + place for place in places]
-    shown = [d.frames for d in dialogues if len(d.frames)]
-    frames = np.concatenate(shown) if shown else np.zeros((0, 1, 1, 3), np.uint8)
-    colours = frames.mean(axis=(1, 2), dtype=np.float32) / 255.0
+    shown = [torch.from_numpy(d.frames) for d in dialogues if len(d.frames)]
+    nothing = torch.zeros((0, 1, 1, 3), dtype=torch.uint8)
+    frames = torch.cat(shown) if shown else nothing
+    before = torch.cat([frames_before(f, None) for f in shown]) if shown else nothing
+    known = [d.labels for d in dialogues if d.labels is not None]
+    full = bool(shown) and len(known) == len(dialogues)
     return Batch(
         token_ids=torch.tensor(n_ids),
         labels=torch.tensor(n_labels),
         positions=torch.arange(width).repeat(len(rows)),
-        frames=torch.from_numpy(frames),
+        frames=frames,
+        before=before,
         frame_starts=torch.tensor(starts, dtype=torch.long),
         lengths=[width] * len(rows),
-        cuts=torch.from_numpy(np.concatenate([d.cuts for d in dialogues])),
-        moves=torch.from_numpy(np.concatenate([d.moves for d in dialogues])),
-        colours=torch.from_numpy(colours),
+        colours=frames.float().mean(dim=(1, 2)) / 255.0,
+        cuts=torch.from_numpy(np.concatenate([k.cuts for k in known])) if full else None,
+        moves=torch.from_numpy(np.concatenate([k.moves for k in known])) if full else None,
     )
 
 
@@ -93,12 +110,21 @@ def _lay_out(
         labels.extend([*tokens[1:], IGNORE])
 
     read(layout.opening(config.instruction))
-    for text in dialogue.texts:
+    turns = list(dialogue.turns)
+    for index in range(len(dialogue.texts) + 1):
+        while turns and turns[0].after == index:
+            turn = turns.pop(0)
+            request = turn.question if turn.question is not None else config.summary_request
+            read(layout.question(f"{turn.notes} {request}".strip()))
+            say([*layout.encode(turn.answer), layout.end])
+        if index == len(dialogue.texts):
+            break
+        text = dialogue.texts[index]
         places.append(len(ids))
         read([layout.end] * config.tokens_per_frame)
-        say([layout.silence] if text is None else [*layout.encode(text), layout.end])
-    if dialogue.answer is not None:
-        request = f"{dialogue.notes} {config.summary_request}".strip()
-        read(layout.question(request))
-        say([*layout.encode(dialogue.answer), layout.end])
+        words = [layout.silence] if text is None else [*layout.encode(text), layout.end]
+        if index in dialogue.doubtful:
+            read(words)
+        else:
+            say(words)
     return ids, labels, places

@@ -1,17 +1,19 @@
 """Configuration of VideoLLM-MoD: a vision tower, a language model and how frames are routed."""
 
-from __future__ import annotations
-
+# Without postponed annotations: ``strict`` checks values against the types themselves.
+import math
 from typing import Any, ClassVar, Literal, get_args
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-Router = Literal["learned", "bounded", "uniform", "random", "none"]
+Router = Literal["learned", "bounded", "uniform", "random", "skip", "none"]
 ClassToken = Literal["first", "last", "none"]
 Summarizer = Literal["model", "digest"]
-ROUTERS, CLASS_TOKENS, SUMMARIZERS = map(get_args, (Router, ClassToken, Summarizer))
+KeepSchedule = Literal["constant", "shifted_cosine"]
+Placement = Literal["interleaved", "interleaved-deep", "all", "all-deep", "after-2"]
+ROUTERS, PLACEMENTS = get_args(Router), get_args(Placement)
 
 
 @strict
@@ -23,11 +25,19 @@ class VideoLLMMoDConfig(PreTrainedConfig):
         text_config: the config of any decoder-only transformers model (or its dict).
         pool_grid: patch tokens are average-pooled to ``pool_grid x pool_grid`` a frame.
         class_token: where the tower's pooled token stands among a frame's tokens, or ``none``.
+        frame_difference: the tower sees, beside a frame, its difference to the frame before, in
+            three further channels; motion and cuts then show in the features of one frame.
         router: ``learned`` is the paper's raw score; ``bounded`` weighs by
             ``1 + 0.2 tanh(score)`` (p-MoD), which starts as the dense model; ``uniform`` and
-            ``random`` are the paper's baselines; ``none`` runs every token in every layer.
+            ``random`` are the paper's baselines; ``skip`` runs none of them in the MoD layers,
+            which makes LayerSkip of ``interleaved`` and EarlyExit of ``after-2``; ``none`` runs
+            every token in every layer.
         keep_ratio: share of a frame's vision tokens that run in a MoD layer.
-        mod_layers: indices of the MoD layers; None means interleaved (1, 3, 5, ...).
+        keep_schedule: ``constant``, or p-MoD's ``shifted_cosine`` falling over the depth, with
+            ``keep_ratio`` its mean over the MoD layers.
+        keep_ratios: one ratio for each of ``mod_layers``; overrides both.
+        mod_layers: indices of the MoD layers, or a placement: ``interleaved`` (1, 3, 5, ...),
+            ``all``, either one with ``-deep`` to leave the first two layers full, ``after-2``.
         always_keep_decision: a frame's last vision token, from which the model decides to
             speak or stay silent, takes one of the kept places in every MoD layer.
         fps: frames a second that the checkpoint was trained on.
@@ -38,6 +48,7 @@ class VideoLLMMoDConfig(PreTrainedConfig):
 
     Raises:
         ValueError: a field that cannot work; the message names it.
+        StrictDataclassError: a field of a wrong type; the message names it.
 
     Source: VideoLLM-MoD (arXiv 2408.16730) for routing, VideoLLM-online for the stream format.
     """
@@ -52,11 +63,14 @@ class VideoLLMMoDConfig(PreTrainedConfig):
     text_config: Any = None
     pool_grid: int = 3
     class_token: ClassToken = "first"
+    frame_difference: bool = False
     router: Router = "learned"
-    keep_ratio: float = 0.2
-    mod_layers: list[int] | None = None
+    keep_ratio: float | int = 0.2
+    keep_schedule: KeepSchedule = "constant"
+    keep_ratios: list[float] | None = None
+    mod_layers: Any = "interleaved"
     always_keep_decision: bool = True
-    fps: float = 2.0
+    fps: float | int = 2.0
     silence_token: str = "<|silence|>"
     begin_token: str = "<|begin|>"
     user_token: str = "<|user|>"
@@ -71,28 +85,47 @@ class VideoLLMMoDConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         if not self.tie_word_embeddings:
             self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
-        if self.mod_layers is None:
-            self.mod_layers = list(range(1, self.text_config.num_hidden_layers, 2))
+        if isinstance(self.mod_layers, str):
+            self.mod_layers = _placed(self.mod_layers, self.text_config.num_hidden_layers)
+        self.check()
 
-    def validate_routing(self) -> None:
-        """Refuse fields that cannot work together; part of the config's own validation."""
-        for name, allowed in (
-            ("router", ROUTERS),
-            ("class_token", CLASS_TOKENS),
-            ("summarizer", SUMMARIZERS),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
+    def check(self) -> None:
+        """Refuse fields that cannot work, alone or together.
+
+        Raises:
+            ValueError: names the field.
+        """
         if not 0.0 < self.keep_ratio <= 1.0:
             raise ValueError(f"keep_ratio must lie in (0, 1], not {self.keep_ratio}")
+        channels = 6 if self.frame_difference else 3
+        if self.vision_config.num_channels != channels:
+            raise ValueError(
+                f"vision_config.num_channels must be {channels} with frame_difference="
+                f"{self.frame_difference}, not {self.vision_config.num_channels}"
+            )
         if self.pool_grid < 1:
             raise ValueError(f"pool_grid must be at least 1, not {self.pool_grid}")
         if self.fps <= 0:
             raise ValueError(f"fps must be above 0, not {self.fps}")
         n_layers = self.text_config.num_hidden_layers
-        for layer in self.mod_layers or []:
+        for layer in self.mod_layers:
             if not 0 <= layer < n_layers:
                 raise ValueError(f"mod_layers names layer {layer}; the model has {n_layers}")
+        if len(set(self.mod_layers)) != len(self.mod_layers):
+            raise ValueError(f"mod_layers names a layer twice: {self.mod_layers}")
+        if self.keep_ratios is not None:
+            if len(self.keep_ratios) != len(self.mod_layers):
+                raise ValueError(
+                    f"keep_ratios has {len(self.keep_ratios)} entries for "
+                    f"{len(self.mod_layers)} mod_layers"
+                )
+            if not all(0.0 < ratio <= 1.0 for ratio in self.keep_ratios):
+                raise ValueError(f"keep_ratios must lie in (0, 1], not {self.keep_ratios}")
+        side = self.vision_config.image_size // self.vision_config.patch_size
+        if side < self.pool_grid:
+            raise ValueError(
+                f"pool_grid {self.pool_grid} is finer than the tower's {side}x{side} patches"
+            )
         kinds = getattr(self.text_config, "layer_types", None) or []
         if any(kind != "full_attention" for kind in kinds):
             raise ValueError("text_config.layer_types must all be full_attention")
@@ -102,13 +135,44 @@ class VideoLLMMoDConfig(PreTrainedConfig):
         """Vision tokens of one frame: the pooled grid and, unless ``none``, the class token."""
         return self.pool_grid**2 + (self.class_token != "none")
 
-    @property
-    def kept_per_frame(self) -> int:
-        """Vision tokens of one frame that run in a MoD layer (at least one)."""
-        if self.router == "none":
-            return self.tokens_per_frame
-        return max(1, round(self.keep_ratio * self.tokens_per_frame))
-
     def tokens_in_layer(self, layer: int) -> int:
         """Vision tokens of one frame that run, and write keys and values, in ``layer``."""
-        return self.kept_per_frame if layer in (self.mod_layers or ()) else self.tokens_per_frame
+        if self.router == "none" or layer not in self.mod_layers:
+            return self.tokens_per_frame
+        if self.router == "skip":
+            return int(self.always_keep_decision)
+        return max(1, round(self._ratio_in_layer(layer) * self.tokens_per_frame))
+
+    def _ratio_in_layer(self, layer: int) -> float:
+        if self.keep_ratios is not None:
+            return self.keep_ratios[self.mod_layers.index(layer)]
+        if self.keep_schedule == "constant":
+            return self.keep_ratio
+        depths = [i / max(1, self.text_config.num_hidden_layers - 1) for i in self.mod_layers]
+        return _shifted_cosine(depths, self.keep_ratio, 1 / self.tokens_per_frame)[
+            self.mod_layers.index(layer)
+        ]
+
+
+def _placed(placement: str, n_layers: int) -> list[int]:
+    """The layers of a named placement."""
+    if placement not in PLACEMENTS:
+        raise ValueError(f"mod_layers must be a list or one of {PLACEMENTS}, not {placement!r}")
+    first = 2 if placement.endswith("-deep") or placement == "after-2" else 0
+    every_other = placement.startswith("interleaved")
+    return [layer for layer in range(first, n_layers) if not every_other or layer % 2]
+
+
+def _shifted_cosine(depths: list[float], mean: float, least: float) -> list[float]:
+    """Half a cosine over ``depths`` (0-1), shifted, clipped to ``least``-1, of mean ``mean``.
+
+    Source: p-MoD (arXiv 2412.04449), section 3.3.
+    """
+    falling = [0.5 * (1.0 + math.cos(math.pi * depth)) for depth in depths]
+    low, high = -1.0, 1.0
+    ratios = falling
+    for _ in range(50):
+        shift = (low + high) / 2
+        ratios = [min(1.0, max(least, value + shift)) for value in falling]
+        low, high = (shift, high) if sum(ratios) < mean * len(ratios) else (low, shift)
+    return ratios

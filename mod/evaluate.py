@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice, pairwise
@@ -20,8 +21,9 @@ from mod.layout import StreamLayout
 from mod.loading import load
 from mod.modeling import VideoLLMMoD
 from mod.session import Session
+from mod.world.questions import QUESTIONS
 from mod.world.streams import Sample, World
-from mod.world.words import MOVING, STILL, Look, look_of, mean_colour
+from mod.world.words import MOTIONS, Look, look_of, mean_colour
 
 #: Seeds of the training run lie above 2**31; these do not.
 FIRST_SEED = 1000
@@ -34,8 +36,12 @@ class Scores:
     Attributes:
         cut_precision, cut_recall, cut_f1: a cut counts where it is narrated at its own sample.
         level_accuracy, colour_accuracy: of the looks the model named, against the picture.
-        move_precision: narrations of motion or stillness that are true at their sample.
-        move_recall: motions of at least three samples that were said to be moving.
+        move_precision: narrations of the camera's motion or stillness that name what it does at
+            their sample, direction included.
+        move_chance: the same for one who says the commonest motion at each of those samples.
+        move_recall: motions of at least three samples that were named while they lasted.
+        answers: questions answered as one would who narrated all that happened.
+        own_answers: questions answered in agreement with the model's own narrations.
         narrated: samples with a narration.
     """
 
@@ -45,7 +51,10 @@ class Scores:
     level_accuracy: float
     colour_accuracy: float
     move_precision: float
+    move_chance: float
     move_recall: float
+    answers: float
+    own_answers: float
     narrated: float
 
 
@@ -62,14 +71,39 @@ def parse_look(text: str) -> Look | None:
     return Look("black", "black") if text == "The picture fades to black." else None
 
 
-def score(streams: Sequence[tuple[Sequence[Sample], Sequence[str | None]]]) -> Scores:
-    """Compare narrations with what was shown; one pair of sequences a stream."""
+@dataclass(frozen=True)
+class Run:
+    """One stream as it was narrated.
+
+    Attributes:
+        samples: what was shown.
+        texts: what was said at each sample, None for silence.
+        question, answer: what was asked at the end, and the model's answer.
+    """
+
+    samples: Sequence[Sample]
+    texts: Sequence[str | None]
+    question: str
+    answer: str
+
+
+def score(runs: Sequence[Run]) -> Scores:
+    """Compare what was narrated and answered with what was shown."""
     cuts = np.zeros(3)  # right, said, true
     looks = np.zeros(3)  # level right, colour right, said
     moves = np.zeros(4)  # right, said, found, true
+    answers = np.zeros(2)  # right, in agreement with its own words
+    shown: Counter[str] = Counter()  # motions where one was named
     said = total = 0
-    for samples, texts in streams:
+    for run in runs:
+        samples, texts = run.samples, run.texts
         total += len(samples)
+        rule = QUESTIONS[run.question]
+        own = [text for text in texts if text]
+        answers += (
+            run.answer == rule([s.text for s in samples if s.text]),
+            any(parse_look(text) for text in own) and run.answer == rule(own),
+        )
         for sample, text in zip(samples, texts, strict=True):
             says_cut = text is not None and text.startswith("Cut to")
             cuts += (says_cut and sample.cut, says_cut, sample.cut)
@@ -81,11 +115,12 @@ def score(streams: Sequence[tuple[Sequence[Sample], Sequence[str | None]]]) -> S
                 # A word within the margin of a boundary is not wrong.
                 true = look_of(mean_colour(sample.frame), look)
                 looks += (look.level == true.level, look.colour == true.colour, 1)
-            if text in (STILL, MOVING) and sample.move is not None:
-                moves[:2] += ((text == MOVING) == (sample.move != "still"), 1)
-        said_moving = _said_moving(texts)
+            if text in MOTIONS.values() and sample.move is not None:
+                moves[:2] += (text == MOTIONS[sample.move], 1)
+                shown[sample.move] += 1
+        said_moves = _said_moves(texts)
         for start, end in _movements(samples):
-            moves[2:] += (any(said_moving[start:end]), 1)
+            moves[2:] += (samples[start].move in said_moves[start:end], 1)
     precision, recall = cuts[0] / max(1, cuts[1]), cuts[0] / max(1, cuts[2])
     return Scores(
         cut_precision=float(precision),
@@ -94,41 +129,53 @@ def score(streams: Sequence[tuple[Sequence[Sample], Sequence[str | None]]]) -> S
         level_accuracy=float(looks[0] / max(1, looks[2])),
         colour_accuracy=float(looks[1] / max(1, looks[2])),
         move_precision=float(moves[0] / max(1, moves[1])),
+        move_chance=max(shown.values(), default=0) / max(1, moves[1]),
         move_recall=float(moves[2] / max(1, moves[3])),
+        answers=float(answers[0] / max(1, len(runs))),
+        own_answers=float(answers[1] / max(1, len(runs))),
         narrated=said / max(1, total),
     )
 
 
-def _said_moving(texts: Sequence[str | None]) -> list[bool]:
-    """Whether the last word on motion, at each sample, was that the camera moves."""
-    moving, found = False, []
+def _said_moves(texts: Sequence[str | None]) -> list[str]:
+    """What the camera does at each sample, by the last word on it."""
+    moves = {text: move for move, text in MOTIONS.items()}
+    now, found = "still", []
     for text in texts:
-        if text == MOVING:
-            moving = True
-        elif text == STILL or (text is not None and parse_look(text) and "turns" not in text):
-            moving = False  # a new scene starts still, until said otherwise
-        found.append(moving)
+        if text in moves:
+            now = moves[text]
+        elif text is not None and parse_look(text) and "turns" not in text:
+            now = "still"  # a new scene starts still, until said otherwise
+        found.append(now)
     return found
 
 
 def _movements(samples: Sequence[Sample]) -> list[tuple[int, int]]:
-    """Bounds of unbroken camera motion that lasts at least three samples."""
-    moving = [s.move not in (None, "still") for s in samples]
-    bounds = [0, *(i for i in range(1, len(moving)) if moving[i] != moving[i - 1]), len(moving)]
-    return [(a, b) for a, b in pairwise(bounds) if moving[a] and b - a >= 3]
+    """Bounds of unbroken camera motion of one kind that lasts at least three samples."""
+    moves = [s.move for s in samples]
+    bounds = [0, *(i for i in range(1, len(moves)) if moves[i] != moves[i - 1]), len(moves)]
+    return [(a, b) for a, b in pairwise(bounds) if moves[a] not in (None, "still") and b - a >= 3]
 
 
 def evaluate(
-    model: VideoLLMMoD, layout: StreamLayout, *, n_streams: int = 40, n_frames: int = 60
+    model: VideoLLMMoD,
+    layout: StreamLayout,
+    *,
+    n_streams: int = 40,
+    n_frames: int = 60,
+    first_seed: int = FIRST_SEED,
 ) -> Scores:
-    """Narrate streams that training never showed, and score the words."""
-    streams = []
-    for seed in range(FIRST_SEED, FIRST_SEED + n_streams):
+    """Narrate streams that training never showed, ask one question each, and score the words."""
+    runs = []
+    questions = list(QUESTIONS)
+    for seed in range(first_seed, first_seed + n_streams):
         samples = list(islice(World(seed), n_frames))
         frames = torch.from_numpy(np.stack([s.frame for s in samples]))
-        outcomes = Session(model, layout).watch(frames)
-        streams.append((samples, [o.text for o in outcomes]))
-    return score(streams)
+        session = Session(model, layout)
+        texts = [outcome.text for outcome in session.watch(frames)]
+        question = questions[seed % len(questions)]
+        runs.append(Run(samples, texts, question, session.ask(question)))
+    return score(runs)
 
 
 def main() -> None:
@@ -136,10 +183,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=TINY, help="name or folder of the checkpoint")
     parser.add_argument("--streams", type=int, default=40)
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="below 2**31")
     args = parser.parse_args()
     # One stream at a time: more threads would wait for each other more than they compute.
     torch.set_num_threads(1)
-    scores = evaluate(*load(find_checkpoint(args.model)), n_streams=args.streams)
+    model, layout = load(find_checkpoint(args.model))
+    scores = evaluate(model, layout, n_streams=args.streams, first_seed=args.first_seed)
     print(json.dumps({name: round(value, 3) for name, value in asdict(scores).items()}))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import logging as transformers_logging
 
 from longreel.errors import UsageError
 from mod.checkpoint import Checkpoint
+from mod.config import VideoLLMMoDConfig
 from mod.layout import StreamLayout
 from mod.modeling import VideoLLMMoD
 
@@ -27,18 +29,21 @@ def load(
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     on_gpu = torch.cuda.is_available()
-    overrides = {} if keep_ratio is None else {"keep_ratio": keep_ratio}
     try:
+        config = VideoLLMMoDConfig.from_pretrained(checkpoint.folder)
+        if keep_ratio is not None:
+            config.keep_ratio = keep_ratio
+            config.check()
         model, info = VideoLLMMoD.from_pretrained(
             checkpoint.folder,
+            config=config,
             dtype="auto" if on_gpu else torch.float32,
             output_loading_info=True,
             local_files_only=True,
-            **overrides,
         )
         layout = StreamLayout.load(checkpoint.folder, model.config)
-    except (ValueError, OSError, RuntimeError) as failure:
-        reason = str(failure).strip().splitlines()[0]
+    except (ValueError, OSError, RuntimeError, StrictDataclassError) as failure:
+        reason = " ".join(str(failure).split())
         raise UsageError(
             f"the model at {str(checkpoint.folder)!r} cannot be loaded: {reason}"
         ) from None

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, SiglipVisionMode
 from mod.attention import NAME, Spans
 from mod.cache import RaggedKVCache
 from mod.config import VideoLLMMoDConfig
-from mod.routing import LayerRouter
+from mod.routing import LayerRouter, Routing
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,17 @@ class Stream:
     frame_starts: Tensor
     lengths: list[int]
     caches: list[RaggedKVCache] | None = None
+
+
+def frames_before(frames: Tensor, last: Tensor | None) -> Tensor:
+    """The frame before each of consecutive ``frames``.
+
+    Args:
+        frames: (frames, height, width, 3).
+        last: (height, width, 3), the frame seen just before; None where the stream begins.
+    """
+    first = frames[:1] if last is None else last[None]
+    return torch.cat([first, frames[:-1]])
 
 
 class Connector(nn.Module):
@@ -80,7 +91,8 @@ class VideoLLMMoD(PreTrainedModel):
         self.routers = nn.ModuleDict(
             {
                 str(layer): LayerRouter(hidden_size, config.router, layer)
-                for layer in config.mod_layers or []
+                for layer in config.mod_layers
+                if config.router != "none"
             }
         )
         self.post_init()
@@ -102,31 +114,47 @@ class VideoLLMMoD(PreTrainedModel):
         out: Tensor = self.get_input_embeddings()(token_ids)
         return out
 
-    def encode_frames(self, frames: Tensor) -> Tensor:
+    def encode_frames(self, frames: Tensor, before: Tensor) -> Tensor:
         """Pictures to the tokens that the language model reads.
 
         Args:
             frames: (frames, height, width, 3) uint8 RGB at the tower's image size.
+            before: the frame before each of them, same shape; a stream's first frame stands for
+                its own. Read with ``frame_difference`` only; ``frames_before`` makes it.
 
         Returns:
             (frames, tokens_per_frame, D).
         """
-        pixels = frames.permute(0, 3, 1, 2).to(self.connector.up.weight.dtype) / 127.5 - 1.0
+        return self.connect(*self.see(frames, before))
+
+    def see(self, frames: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the tower: (frames, patches, width) patch features and (frames, width) pooled."""
+        dtype = self.connector.up.weight.dtype
+        pixels = frames.permute(0, 3, 1, 2).to(dtype) / 127.5 - 1.0
+        if self.config.frame_difference:
+            earlier = before.permute(0, 3, 1, 2).to(dtype) / 127.5 - 1.0
+            pixels = torch.cat([pixels, pixels - earlier], dim=1)
         seen = self.vision_tower(pixel_values=pixels)
-        patches = seen.last_hidden_state
+        return seen.last_hidden_state, seen.pooler_output
+
+    def connect(self, patches: Tensor, pooled: Tensor) -> Tensor:
+        """The tower's features as a frame's tokens, (frames, tokens_per_frame, D)."""
         n, p, width = patches.shape
         side = int(p**0.5)
         grid = patches.transpose(1, 2).reshape(n, width, side, side)
         tokens = F.adaptive_avg_pool2d(grid, self.config.pool_grid).flatten(2).transpose(1, 2)
         if self.config.class_token == "first":
-            tokens = torch.cat([seen.pooler_output[:, None], tokens], dim=1)
+            tokens = torch.cat([pooled[:, None], tokens], dim=1)
         elif self.config.class_token == "last":
-            tokens = torch.cat([tokens, seen.pooler_output[:, None]], dim=1)
+            tokens = torch.cat([tokens, pooled[:, None]], dim=1)
         out: Tensor = self.connector(tokens)
         return out
 
-    def forward(self, stream: Stream) -> Tensor:
+    def forward(self, stream: Stream, routings: dict[int, Routing] | None = None) -> Tensor:
         """Run all decoder layers over ``stream``.
+
+        Args:
+            routings: filled with the outcome of each MoD layer's router, when given.
 
         Returns:
             (tokens, D) normalised hidden states; ``logits`` turns the wanted ones into words.
@@ -138,7 +166,10 @@ class VideoLLMMoD(PreTrainedModel):
         for index, layer in enumerate(decoder.layers):
             key = str(index)
             if key in self.routers and stream.frame_starts.numel():
-                x = self._mod_layer(self.routers[key], layer, x, cos, sin, stream)
+                vision, routing = self._route(index, x, stream)
+                if routings is not None:
+                    routings[index] = routing
+                x = self._mod_layer(layer, x, cos, sin, stream, vision, routing)
             else:
                 x = layer(x[None], position_embeddings=(cos, sin), spans=every)[0]
         out: Tensor = decoder.norm(x)
@@ -149,24 +180,35 @@ class VideoLLMMoD(PreTrainedModel):
         out: Tensor = self.language_model.lm_head(hidden)
         return out
 
-    def _mod_layer(
-        self, router: Any, layer: Any, x: Tensor, cos: Tensor, sin: Tensor, stream: Stream
-    ) -> Tensor:
-        config = self.config
-        n = config.tokens_per_frame
+    def _route(self, index: int, x: Tensor, stream: Stream) -> tuple[Tensor, Routing]:
+        """Places of all vision tokens, and which of them run in layer ``index``."""
+        n = self.config.tokens_per_frame
         vision = (stream.frame_starts[:, None] + torch.arange(n, device=x.device)).flatten()
-        frames = x[vision].view(-1, n, x.shape[1])
-        routing = router(
-            frames,
+        routing: Routing = self.routers[str(index)](
+            x[vision].view(-1, n, x.shape[1]),
             stream.positions[stream.frame_starts],
-            config.kept_per_frame,
-            config.always_keep_decision,
+            self.config.tokens_in_layer(index),
+            self.config.always_keep_decision,
         )
+        return vision, routing
+
+    def _mod_layer(
+        self,
+        layer: Any,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        stream: Stream,
+        vision: Tensor,
+        routing: Routing,
+    ) -> Tensor:
         runs = torch.ones(len(x), dtype=torch.bool, device=x.device)
         runs[vision] = routing.kept.flatten()
         weight = x.new_ones(len(x)).index_put((vision,), routing.weight.flatten().to(x.dtype))
         chosen = runs.nonzero()[:, 0]
         lengths = [int(part.sum()) for part in torch.split(runs, stream.lengths)]
+        if not len(chosen):
+            return x
         picked = x[chosen]
         out = layer(
             picked[None],

@@ -1,4 +1,4 @@
-"""The LIVE training objective on one batch, with auxiliary losses that teach the eyes."""
+"""The LIVE training objective on one batch, and what teaches the tower to see."""
 
 from __future__ import annotations
 
@@ -22,53 +22,103 @@ def live_loss(logits: Tensor, labels: Tensor, silence: int, sigma: float = 1.0) 
     """
     each = F.cross_entropy(logits.float(), labels, reduction="none")
     weight = torch.where(labels == silence, sigma, 1.0)
-    return (each * weight).sum() / len(labels)
+    return (each * weight).sum() / max(1, len(labels))
 
 
-class Perception(nn.Module):
-    """Heads on the decision token that are asked for cut, motion and mean colour.
-
-    A few narrated words a minute say little about what a frame holds; these dense labels make
-    the tower and the first layers learn it. The heads are dropped from the checkpoint.
-    """
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.cut = nn.Linear(hidden_size, 1)
-        self.move = nn.Linear(hidden_size, len(MOVES))
-        self.colour = nn.Linear(hidden_size, 3)
-
-    def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """The summed losses; ``hidden`` is (frames, D) at each frame's last vision token."""
-        cut = F.binary_cross_entropy_with_logits(self.cut(hidden)[:, 0], batch.cuts.float())
-        move = F.cross_entropy(self.move(hidden), batch.moves, ignore_index=-1)
-        colour = F.l1_loss(self.colour(hidden), batch.colours)
-        out: Tensor = cut + move + 4.0 * colour
-        return out
-
-
-def stream_of(model: VideoLLMMoD, batch: Batch) -> Stream:
-    """The batch as the model takes it."""
+def stream_of(model: VideoLLMMoD, batch: Batch, tokens: Tensor | None) -> Stream:
+    """The batch as the model takes it; ``tokens`` are its encoded frames, None without frames."""
     embeddings = model.embed_text(batch.token_ids)
-    if len(batch.frames):
-        n = model.config.tokens_per_frame
-        seen = model.encode_frames(batch.frames)
-        places = (batch.frame_starts[:, None] + torch.arange(n)).flatten()
-        embeddings = embeddings.index_copy(0, places, seen.flatten(0, 1).to(embeddings.dtype))
+    if tokens is not None:
+        offsets = torch.arange(model.config.tokens_per_frame, device=tokens.device)
+        places = (batch.frame_starts[:, None] + offsets).flatten()
+        embeddings = embeddings.index_copy(0, places, tokens.flatten(0, 1).to(embeddings.dtype))
     return Stream(embeddings, batch.positions, batch.frame_starts, batch.lengths)
 
 
-def losses(
-    model: VideoLLMMoD, perception: Perception, batch: Batch, silence: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """LIVE loss, perception loss, and the share of supervised positions predicted right."""
-    hidden = model(stream_of(model, batch))
-    asked = (batch.labels != IGNORE).nonzero()[:, 0]
-    logits = model.logits(hidden[asked])
-    labels = batch.labels[asked]
-    right = (logits.argmax(-1) == labels).float().mean()
-    seen = hidden.new_zeros(())
-    if len(batch.frames):
-        last = batch.frame_starts + model.config.tokens_per_frame - 1
-        seen = perception(hidden[last].float(), batch)
-    return live_loss(logits, labels, silence), seen, right
+class Perception(nn.Module):
+    """Heads on the tower that are asked for cut, motion and mean colour of each frame.
+
+    A few narrated words a minute say little about what a frame holds; these dense labels make
+    the tower learn it. Motion is also asked of each patch alone, which is where it shows first.
+    The heads are dropped from the checkpoint.
+    """
+
+    def __init__(self, vision_size: int) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            nn.LayerNorm(vision_size), nn.Linear(vision_size, vision_size), nn.GELU()
+        )
+        self.cut = nn.Linear(vision_size, 1)
+        self.move = nn.Linear(vision_size, len(MOVES))
+        self.patch_move = nn.Linear(vision_size, len(MOVES))
+        self.colour = nn.Linear(vision_size, 3)
+
+    def forward(self, patches: Tensor, pooled: Tensor, batch: Batch) -> Tensor:
+        """The summed losses on the tower's features, as ``VideoLLMMoD.see`` gives them."""
+        assert batch.cuts is not None
+        assert batch.moves is not None
+        seen = self.trunk(pooled)
+        cut = F.binary_cross_entropy_with_logits(self.cut(seen)[:, 0], batch.cuts.float())
+        move = F.cross_entropy(self.move(seen), batch.moves, ignore_index=-1)
+        each = self.patch_move(patches).flatten(0, 1)
+        local = F.cross_entropy(
+            each, batch.moves.repeat_interleave(patches.shape[1]), ignore_index=-1
+        )
+        colour = F.l1_loss(self.colour(seen), batch.colours)
+        out: Tensor = cut + move + 0.3 * local + 4.0 * colour
+        return out
+
+
+class Objective(nn.Module):
+    """Model and heads under one forward, so that one wrapper can replicate or shard both.
+
+    Args:
+        silence: id of the silence token.
+        sigma: weight of silence in the LIVE loss.
+        perception_weight: weight of the heads' losses.
+    """
+
+    def __init__(
+        self,
+        model: VideoLLMMoD,
+        silence: int,
+        *,
+        sigma: float = 1.0,
+        perception_weight: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.perception = Perception(model.config.vision_config.hidden_size)
+        self._silence, self._sigma, self._perception_weight = silence, sigma, perception_weight
+
+    def forward(self, batch: Batch, see_only: bool = False) -> dict[str, Tensor]:
+        """Losses of one batch.
+
+        Args:
+            see_only: run tower and heads alone.
+
+        Returns:
+            ``loss``, which is to be minimized, and detached, as far as measured: ``live``,
+            ``perception``, and ``right``, the share of supervised positions predicted right.
+        """
+        model = self.model
+        if see_only:
+            seen = self.perception(*model.see(batch.frames, batch.before), batch)
+            return {"loss": seen, "perception": seen.detach()}
+        seen = None
+        tokens = None
+        if len(batch.frames):
+            patches, pooled = model.see(batch.frames, batch.before)
+            tokens = model.connect(patches, pooled)
+            if batch.cuts is not None and self._perception_weight:
+                seen = self.perception(patches, pooled, batch)
+        hidden = model(stream_of(model, batch, tokens))
+        asked = (batch.labels != IGNORE).nonzero()[:, 0]
+        logits = model.logits(hidden[asked])
+        labels = batch.labels[asked]
+        live = live_loss(logits, labels, self._silence, self._sigma)
+        right = (logits.argmax(-1) == labels).float().mean()
+        results = {"loss": live, "live": live.detach(), "right": right}
+        if seen is not None:
+            results |= {"loss": live + self._perception_weight * seen, "perception": seen.detach()}
+        return results

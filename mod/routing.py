@@ -16,10 +16,12 @@ class Routing:
 
     Attributes:
         kept: (frames, tokens) bool, exactly ``k`` true in each row.
+        score: (frames, tokens), what the tokens of a frame were ranked by.
         weight: (frames, tokens), what multiplies the residual branch of a kept token.
     """
 
     kept: Tensor
+    score: Tensor
     weight: Tensor
 
 
@@ -49,7 +51,7 @@ class LayerRouter(nn.Module):
         Args:
             x: (frames, tokens, D).
             positions: (frames,) position of each frame's first token, for ``random``.
-            k: tokens to keep in each frame, 1 <= k <= tokens.
+            k: tokens to keep in each frame, 0 <= k <= tokens.
             keep_last: the last token takes one of the k places whatever its score.
         """
         frames, tokens, _ = x.shape
@@ -66,14 +68,15 @@ class LayerRouter(nn.Module):
             score = _spread(tokens, k, x.device).expand(frames, tokens)
             weight = x.new_ones(frames, tokens)
         ranking = score.detach().float()
+        first = ranking
         if keep_last:
-            ranking = ranking.clone()
-            ranking[:, -1] = torch.inf
+            first = ranking.clone()
+            first[:, -1] = torch.inf
         # A stable sort: equal scores must be resolved alike whatever shares the batch.
-        order = torch.sort(ranking, dim=1, descending=True, stable=True).indices[:, :k]
+        order = torch.sort(first, dim=1, descending=True, stable=True).indices[:, :k]
         kept = torch.zeros(frames, tokens, dtype=torch.bool, device=x.device)
         kept.scatter_(1, order, True)
-        return Routing(kept, weight)
+        return Routing(kept, ranking, weight)
 
 
 def _spread(tokens: int, k: int, device: torch.device) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mod.cache import RaggedKVCache
 from mod.layout import StreamLayout
-from mod.modeling import Stream, VideoLLMMoD
+from mod.modeling import Stream, VideoLLMMoD, frames_before
 
 #: Frames of one speculative forward; it grows while the model stays silent.
 MIN_CHUNK, MAX_CHUNK = 2, 32
@@ -60,6 +60,7 @@ class Session:
         self.cache = RaggedKVCache(model.config.text_config.num_hidden_layers)
         self.position = 0
         self.n_frames = 0
+        self._last_frame: Tensor | None = None
         opening = instruction if instruction is not None else model.config.instruction
         self._feed_text(layout.opening(opening))
 
@@ -68,7 +69,9 @@ class Session:
         """See ``frames`` (frames, height, width, 3) uint8 and say what the model wants to say."""
         if not len(frames):
             return []
-        features = self._model.encode_frames(frames.to(self._device))
+        frames = frames.to(self._device)
+        features = self._model.encode_frames(frames, frames_before(frames, self._last_frame))
+        self._last_frame = frames[-1]
         outcomes: list[FrameOutcome] = []
         while len(outcomes) < len(features):
             start = len(outcomes)

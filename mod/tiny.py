@@ -15,7 +15,8 @@ def tiny_config(vocab_size: int) -> VideoLLMMoDConfig:
     """The config of ``longreel-tiny``: 96x96 pictures, 10 tokens a frame, 6 layers, 3 of them MoD.
 
     The class token comes last, so that the model decides to speak from the token that has seen
-    the whole frame.
+    the whole frame. The tower is too small to be asked to find out what moved by comparing
+    tokens of different frames: it sees the difference of two frames in its own channels.
     """
     return VideoLLMMoDConfig(
         vision_config=SiglipVisionConfig(
@@ -25,6 +26,7 @@ def tiny_config(vocab_size: int) -> VideoLLMMoDConfig:
             num_attention_heads=4,
             image_size=96,
             patch_size=32,
+            num_channels=6,
         ),
         text_config=LlamaConfig(
             vocab_size=vocab_size,
@@ -39,6 +41,7 @@ def tiny_config(vocab_size: int) -> VideoLLMMoDConfig:
             eos_token_id=4,
         ),
         class_token="last",
+        frame_difference=True,
         router="bounded",
         keep_ratio=0.2,
         summarizer="digest",

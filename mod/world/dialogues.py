@@ -2,49 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mod.dialogue import Dialogue, Labels, Turn
+from mod.world.questions import QUESTIONS
 from mod.world.streams import World
 from mod.world.summaries import digest
-from mod.world.words import COLOURS, LEVELS, MOVES, MOVING, STILL
-
-
-@dataclass(frozen=True)
-class Dialogue:
-    """One sequence to learn from.
-
-    Attributes:
-        frames: (frames, height, width, 3) uint8; may be empty.
-        texts: per frame, the narration or None for silence.
-        notes: text to read before the question, for sequences without frames.
-        answer: the answer to the summary request that ends the sequence, or None.
-        cuts, moves: per frame, labels for the auxiliary losses; a move of -1 is undefined.
-    """
-
-    frames: NDArray[np.uint8]
-    texts: list[str | None]
-    notes: str
-    answer: str | None
-    cuts: NDArray[np.bool_]
-    moves: NDArray[np.int64]
+from mod.world.words import COLOURS, LEVELS, MOTIONS, MOVES
 
 
 def watch(seed: int, n_frames: int, *, ask: bool = True) -> Dialogue:
-    """A stream of ``n_frames`` sampled pictures; with ``ask`` it ends in a request to summarize."""
+    """A stream of ``n_frames`` sampled pictures; with ``ask`` it ends in a question.
+
+    A third of the questions asks for a summary, the others what ``questions.py`` can answer.
+    """
     samples = list(islice(World(seed), n_frames))
     texts = [s.text for s in samples]
-    return Dialogue(
-        frames=np.stack([s.frame for s in samples]),
-        texts=texts,
-        notes="",
-        answer=digest([t for t in texts if t]).sentence if ask else None,
+    turns: tuple[Turn, ...] = ()
+    if ask:
+        said = [t for t in texts if t]
+        choice = seed % (3 * len(QUESTIONS)) // 2
+        if choice < len(QUESTIONS):
+            question = list(QUESTIONS)[choice]
+            turns = (Turn(n_frames, question, QUESTIONS[question](said)),)
+        else:
+            turns = (Turn(n_frames, None, digest(said).sentence),)
+    labels = Labels(
         cuts=np.array([s.cut for s in samples]),
         moves=np.array([-1 if s.move is None else MOVES.index(s.move) for s in samples]),
     )
+    return Dialogue(np.stack([s.frame for s in samples]), texts, turns, labels)
 
 
 def look(seed: int, n_frames: int) -> Dialogue:
@@ -57,21 +47,21 @@ def read(seed: int, n_notes: int) -> Dialogue:
     """Summaries of ``n_notes`` consecutive parts, and the request to summarize them as one."""
     rng = np.random.default_rng([5, seed])
     notes = [_random_summary(rng) for _ in range(n_notes)]
-    empty = np.zeros((0, 1, 1, 3), np.uint8)
-    nothing = np.zeros(0, np.int64)
-    answer = digest(notes).sentence
-    return Dialogue(empty, [], " ".join(notes), answer, nothing.astype(bool), nothing)
+    turn = Turn(0, None, digest(notes).sentence, notes=" ".join(notes))
+    return Dialogue(np.zeros((0, 1, 1, 3), np.uint8), [], (turn,))
 
 
 def corpus() -> list[str]:
     """Texts from which the tokenizer learns the words of this world."""
     rng = np.random.default_rng(0)
-    texts = [STILL, MOVING, "The picture fades to black."]
+    texts = [*MOTIONS.values(), "The picture fades to black."]
     looks = [f"{level} {colour}".strip() for level in LEVELS for colour in COLOURS] + ["black"]
     for look in looks:
         article = "an" if look[0] in "aeiou" else "a"
         texts += [f"Cut to {article} {look} scene.", f"{article.title()} {look} scene."]
         texts += [f"The picture turns {look}."]
+        texts += [answer([f"A {look} scene."]) for answer in QUESTIONS.values()]
+    texts += list(QUESTIONS)
     return texts * 4 + [_random_summary(rng) for _ in range(400)]
 
 
@@ -84,5 +74,5 @@ def _random_summary(rng: np.random.Generator) -> str:
     parts = [f"A {look()} scene.", *["Cut to a grey scene."] * int(rng.choice([0, 1, 3, 6]))]
     parts += [f"The picture turns {look()}."]
     if rng.random() < 0.5:
-        parts.append(MOVING)
+        parts.append(str(rng.choice(list(MOTIONS.values()))))
     return digest(parts).sentence

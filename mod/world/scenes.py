@@ -136,6 +136,35 @@ class Scene:
                 )
         return scene
 
+    def elsewhere(self, rng: np.random.Generator) -> Scene:
+        """Another view of the same place, as film cuts between two sides of one scene."""
+        x, y = rng.uniform(0, CANVAS, 2)
+        view = float(rng.uniform(90, 150))
+        there = Scene(self.canvas, float(x), float(y), view, channels=self.channels)
+        there.flip = not self.flip
+        return there
+
+    def pass_by(self, rng: np.random.Generator) -> None:
+        """Send an object, up to most of the view wide, in from one side."""
+        radius = float(rng.uniform(0.08, 0.4))
+        side = 1.0 if rng.random() < 0.5 else -1.0
+        speed = -side * float(rng.uniform(0.08, 0.4))
+        across = float(rng.uniform(0.2, 0.8))
+        r, g, b = (int(v) for v in _random_colour(rng) * rng.uniform(60, 255))
+        start = 0.5 + side * (0.5 + radius)
+        level = rng.random() < 0.7
+        self.sprites.append(
+            Sprite(
+                start if level else across,
+                across if level else start,
+                speed if level else 0.0,
+                0.0 if level else speed,
+                radius,
+                (r, g, b),
+                bool(rng.random() < 0.5),
+            )
+        )
+
     def move(self, dx: float, dy: float, zoom: float = 1.0) -> None:
         """Advance by one sample.
 

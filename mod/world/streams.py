@@ -47,7 +47,7 @@ def _random_move(rng: np.random.Generator) -> _Move:
     if kind < 0.85:
         name = str(rng.choice(list(DIRECTIONS)))
         ux, uy = DIRECTIONS[name]
-        speed = float(rng.uniform(0.035, 0.2))
+        speed = float(np.exp(rng.uniform(np.log(0.03), np.log(0.4))))
         drift = float(rng.uniform(-0.3, 0.3)) * speed
         return _Move(name, ux * speed + (ux == 0) * drift, uy * speed + (uy == 0) * drift)
     if kind < 0.93:
@@ -144,7 +144,7 @@ class World:
         rng = self._rng
         if state.coming is not None or rng.random() >= self._cut_rate:
             return False
-        state.scene = Scene.random(rng)
+        state.scene = state.scene.elsewhere(rng) if rng.random() < 0.3 else Scene.random(rng)
         state.move = _random_move(rng)
         if state.gain_left == 0:
             state.gain = 1.0
@@ -154,6 +154,8 @@ class World:
         rng = self._rng
         if rng.random() < 0.15:
             state.move = _random_move(rng)
+        if rng.random() < 0.04:
+            state.scene.pass_by(rng)
         if not 70 < state.scene.view * state.move.zoom < 200:
             state.move = _Move("still")
         if self._shake:

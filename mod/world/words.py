@@ -32,9 +32,18 @@ HUES = (
 LEVELS = ("dark", "", "bright")
 COLOURS = ("grey", "red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 
+#: What is said of the camera, by how the view moved between two samples.
+MOTIONS = {
+    "still": "The camera holds still.",
+    "left": "The camera pans left.",
+    "right": "The camera pans right.",
+    "up": "The camera tilts up.",
+    "down": "The camera tilts down.",
+    "in": "The camera zooms in.",
+    "out": "The camera zooms out.",
+}
 #: How the view can move between two samples.
-MOVES = ("still", "left", "right", "up", "down", "in", "out")
-STILL, MOVING = "The camera holds still.", "The camera moves."
+MOVES = tuple(MOTIONS)
 
 
 @dataclass(frozen=True)
@@ -118,7 +127,7 @@ class Narrator:
 
     def __init__(self) -> None:
         self._look: Look | None = None
-        self._moving = False
+        self._move = "still"
 
     def tell(self, rgb: NDArray[np.float64], *, cut: bool, move: str | None) -> str | None:
         """Narrate one sample.
@@ -135,7 +144,7 @@ class Narrator:
         if self._look is None or cut:
             opening = self._look is None
             self._look = look_of(rgb)
-            self._moving = False
+            self._move = "still"
             article = "An" if self._look.phrase[0] in "aeiou" else "A"
             if opening:
                 return f"{article} {self._look.phrase} scene."
@@ -144,10 +153,10 @@ class Narrator:
         if now != self._look:
             self._look = now
             if now.level == "black":
-                self._moving = False
+                self._move = "still"
                 return "The picture fades to black."
             return f"The picture turns {now.phrase}."
-        if move is not None and (move != "still") != self._moving:
-            self._moving = not self._moving
-            return MOVING if self._moving else STILL
+        if move is not None and move != self._move:
+            self._move = move
+            return MOTIONS[move]
         return None

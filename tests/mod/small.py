@@ -46,6 +46,7 @@ def small_config(family: str = "llama", **fields: Any) -> VideoLLMMoDConfig:
             num_attention_heads=2,
             image_size=48,
             patch_size=16,
+            num_channels=6 if fields.get("frame_difference") else 3,
         ),
         text_config=FAMILIES[family](**_TEXT),
         **{"class_token": "last", **fields},

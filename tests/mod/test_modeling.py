@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
+from transformers import LlamaConfig
 
 from mod.attention import NAME
 from mod.cache import RaggedKVCache
-from mod.config import VideoLLMMoDConfig
+from mod.config import ROUTERS, VideoLLMMoDConfig
 from mod.cost import kv_bytes, token_layers
-from mod.modeling import Stream, VideoLLMMoD
+from mod.modeling import Stream, VideoLLMMoD, frames_before
+from mod.routing import Routing
 from tests.mod.small import FAMILIES, small_config, small_model, some_frames
 
 
@@ -25,7 +28,8 @@ def _text(n: int, seed: int = 1) -> Tensor:
 def _stream(model: VideoLLMMoD, n_frames: int) -> tuple[Tensor, Tensor]:
     """Opening text, then frames each followed by one text token; and where frames start."""
     n = model.config.tokens_per_frame
-    features = model.encode_frames(some_frames(n_frames))
+    frames = some_frames(n_frames)
+    features = model.encode_frames(frames, frames_before(frames, None))
     words = model.embed_text(_text(n_frames + 3))
     parts = [words[:3]]
     starts = []
@@ -48,7 +52,7 @@ def test_without_routing_logits_equal_the_unmodified_transformers_model(family: 
     assert torch.allclose(ours, theirs, atol=1e-4)
 
 
-@pytest.mark.parametrize("router", ["learned", "bounded", "uniform", "random", "none"])
+@pytest.mark.parametrize("router", ROUTERS)
 @torch.no_grad()
 def test_frame_by_frame_equals_one_forward(router: str) -> None:
     """Guards against routing or attention that looks at other frames or at the chunking."""
@@ -96,7 +100,7 @@ def test_a_mod_layer_follows_the_papers_equation() -> None:
     """Guards against a wrong weight or update: kept mu*f+x, skipped x, text f+x."""
     model = small_model(router="learned", mod_layers=[0], always_keep_decision=False)
     x, starts = _stream(model, 3)
-    n, k = model.config.tokens_per_frame, model.config.kept_per_frame
+    n, k = model.config.tokens_per_frame, model.config.tokens_in_layer(0)
     positions = torch.arange(len(x))
     seen: list[Tensor] = []
     hook = model.language_model.model.layers[1].register_forward_pre_hook(
@@ -153,18 +157,99 @@ def test_save_and_load_keep_config_weights_and_routing(tmp_path: Path) -> None:
         ({"keep_ratio": 0.0}, "keep_ratio"),
         ({"keep_ratio": 1.5}, "keep_ratio"),
         ({"mod_layers": [4]}, "mod_layers"),
+        ({"mod_layers": [1, 1]}, "mod_layers"),
+        ({"mod_layers": "everywhere"}, "mod_layers"),
+        ({"keep_ratios": [0.5]}, "keep_ratios"),
+        ({"keep_ratios": [0.5, 0.0]}, "keep_ratios"),
+        ({"keep_schedule": "rising"}, "keep_schedule"),
+        ({"pool_grid": 4}, "pool_grid"),
         ({"router": "best"}, "router"),
         ({"class_token": "middle"}, "class_token"),
         ({"pool_grid": 0}, "pool_grid"),
         ({"fps": 0.0}, "fps"),
+        ({"fps": "fast"}, "fps"),
+        ({"keep_ratio": None}, "keep_ratio"),
     ],
 )
 def test_a_config_that_cannot_work_is_refused_by_name(fields: dict[str, Any], named: str) -> None:
-    with pytest.raises(Exception, match=named):
+    with pytest.raises((ValueError, StrictDataclassError), match=named):
         small_config(**fields)
 
 
 def test_defaults_are_the_papers() -> None:
     config = VideoLLMMoDConfig()
-    assert (config.tokens_per_frame, config.kept_per_frame, config.fps) == (10, 2, 2.0)
+    assert (config.tokens_per_frame, config.tokens_in_layer(1), config.fps) == (10, 2, 2.0)
     assert config.mod_layers == list(range(1, 32, 2))
+
+
+@torch.no_grad()
+def test_a_tower_that_sees_differences_needs_the_frame_before() -> None:
+    """Guards against a change seen in the wrong direction or at the wrong frame."""
+    model = small_model(frame_difference=True)
+    frames = some_frames(4)
+    whole = model.encode_frames(frames, frames_before(frames, None))
+    rest = model.encode_frames(frames[2:], frames_before(frames[2:], frames[1]))
+    assert torch.allclose(whole[2:], rest, atol=1e-5)
+    still = model.encode_frames(frames[2:], frames[2:])
+    assert not torch.allclose(whole[2:], still, atol=1e-2)
+
+
+def test_a_tower_whose_channels_do_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"vision_config.num_channels must be 6"):
+        VideoLLMMoDConfig(frame_difference=True)
+
+
+@pytest.mark.parametrize(
+    ("placement", "layers"),
+    [
+        ("interleaved", [1, 3, 5, 7]),
+        ("interleaved-deep", [3, 5, 7]),
+        ("all", list(range(8))),
+        ("all-deep", list(range(2, 8))),
+        ("after-2", list(range(2, 8))),
+    ],
+)
+def test_placements_are_those_of_the_paper(placement: str, layers: list[int]) -> None:
+    text = LlamaConfig(num_hidden_layers=8)
+    assert VideoLLMMoDConfig(text_config=text, mod_layers=placement).mod_layers == layers
+
+
+def test_a_keep_schedule_falls_over_the_depth_and_keeps_its_mean() -> None:
+    text = LlamaConfig(num_hidden_layers=32)
+    config = VideoLLMMoDConfig(
+        text_config=text, mod_layers="all", keep_schedule="shifted_cosine", keep_ratio=0.4
+    )
+    kept = [config.tokens_in_layer(layer) for layer in range(32)]
+    assert kept == sorted(kept, reverse=True)
+    assert kept[0] > 6 > 2 > kept[-1]
+    assert sum(kept) / 320 == pytest.approx(0.4, abs=0.03)
+    config = VideoLLMMoDConfig(text_config=text, mod_layers=[3, 5], keep_ratios=[0.5, 0.1])
+    assert [config.tokens_in_layer(layer) for layer in (2, 3, 5)] == [10, 5, 1]
+
+
+@torch.no_grad()
+def test_skipping_baselines_run_the_decision_token_or_none_at_all() -> None:
+    for keep, expected in ((True, 1), (False, 0)):
+        model = small_model(router="skip", mod_layers="after-2", always_keep_decision=keep)
+        x, starts = _stream(model, 3)
+        cache = RaggedKVCache(4)
+        routings: dict[int, Routing] = {}
+        model(Stream(x, torch.arange(len(x)), starts, [len(x)], [cache]), routings)
+        assert [int(r.kept.sum()) for r in routings.values()] == [3 * expected] * 2
+        text = len(x) - 3 * model.config.tokens_per_frame
+        assert cache.lengths == [len(x)] * 2 + [text + 3 * expected] * 2
+
+
+@torch.no_grad()
+def test_routings_can_be_asked_for() -> None:
+    """Guards the heat map: the kept tokens are those of the highest scores."""
+    model = small_model(router="learned", always_keep_decision=False)
+    x, starts = _stream(model, 5)
+    routings: dict[int, Routing] = {}
+    model(Stream(x, torch.arange(len(x)), starts, [len(x)]), routings)
+    assert list(routings) == [1, 3]
+    for routing in routings.values():
+        assert routing.score.shape == (5, 10)
+        lowest = routing.score.masked_fill(~routing.kept, torch.inf).amin(1)
+        highest = routing.score.masked_fill(routing.kept, -torch.inf).amax(1)
+        assert (lowest >= highest).all()

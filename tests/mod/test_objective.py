@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ import torch
 from mod.batches import collate
 from mod.checkpoint import find_checkpoint
 from mod.loading import load
-from mod.objective import Perception, live_loss, losses
+from mod.objective import Objective, live_loss
+from mod.recipe import DataPart, TrainingPart, TrainRecipe
 from mod.session import Session
-from mod.train import Recipe, train
+from mod.train import train
 from mod.world.dialogues import watch
 from tests.mod.small import small_layout, small_model, some_frames
 
@@ -39,10 +41,11 @@ def test_gradients_reach_tower_connector_routers_and_every_layer() -> None:
         torch.from_numpy(dialogue.frames).permute(0, 3, 1, 2).float(), size=48
     )
     frames = small.permute(0, 2, 3, 1).to(torch.uint8).numpy()
-    batch = collate([type(dialogue)(**{**vars(dialogue), "frames": frames})], layout, model.config)
-    live, seen, right = losses(model, Perception(32), batch, layout.silence)
-    torch.autograd.backward(live + seen)
-    assert 0.0 <= right.item() <= 1.0
+    batch = collate([replace(dialogue, frames=frames)], layout, model.config)
+    results = Objective(model, layout.silence, perception_weight=1.0)(batch)
+    torch.autograd.backward(results["loss"])
+    assert 0.0 <= results["right"].item() <= 1.0
+    assert results["loss"].item() == pytest.approx((results["live"] + results["perception"]).item())
     without = [
         name
         for name, parameter in model.named_parameters()
@@ -53,8 +56,12 @@ def test_gradients_reach_tower_connector_routers_and_every_layer() -> None:
 
 @pytest.mark.slow
 def test_the_documented_command_trains_a_checkpoint_that_loads(tmp_path: Path) -> None:
-    recipe = Recipe(steps=8, see_steps=1, warmup=2, batch_frames=16, frames=(8,), long_frames=8)
-    train(recipe, tmp_path, threads=1, workers=0)
-    assert json.loads((tmp_path / "training.jsonl").read_text().splitlines()[0])["steps"] == 8
+    recipe = TrainRecipe(
+        data=DataPart(batch_frames=16, frames=[8], long_frames=8),
+        training=TrainingPart(steps=8, see_steps=1, warmup=2),
+    )
+    train(recipe, tmp_path, workers=0)
+    first = json.loads((tmp_path / "training.jsonl").read_text().splitlines()[0])
+    assert first == recipe.as_dict()
     model, layout = load(find_checkpoint(str(tmp_path)))
     assert len(Session(model, layout, max_new_tokens=2).watch(some_frames(3, size=96))) == 3

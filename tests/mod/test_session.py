@@ -14,7 +14,7 @@ from tests.mod.small import small_layout, small_model, some_frames
 @pytest.fixture(scope="module")
 def talker() -> tuple[VideoLLMMoD, StreamLayout]:
     """A random model whose silence is made about as likely as speech."""
-    model = small_model(router="bounded", seed=3)
+    model = small_model(router="bounded", frame_difference=True, seed=3)
     layout = small_layout(model.config)
     frames = some_frames(40, seed=9)
     for _ in range(40):

@@ -9,9 +9,10 @@ import pytest
 
 from mod.batches import IGNORE, collate
 from mod.world.dialogues import look, read, watch
+from mod.world.questions import QUESTIONS
 from mod.world.streams import World
 from mod.world.summaries import digest
-from mod.world.words import MOVING, STILL, Look, Narrator, look_of
+from mod.world.words import MOTIONS, Look, Narrator, look_of
 from tests.mod.small import small_config, small_layout
 
 
@@ -73,9 +74,10 @@ def test_the_narrator_says_each_change_once() -> None:
     narrator = Narrator()
     blue, red = np.array([20.0, 20, 120]), np.array([250.0, 60, 60])
     assert narrator.tell(blue, cut=False, move=None) == "A dark blue scene."
-    assert narrator.tell(blue, cut=False, move="left") == MOVING
-    assert narrator.tell(blue, cut=False, move="up") is None
-    assert narrator.tell(blue, cut=False, move="still") == STILL
+    assert narrator.tell(blue, cut=False, move="left") == MOTIONS["left"]
+    assert narrator.tell(blue, cut=False, move="left") is None
+    assert narrator.tell(blue, cut=False, move="up") == MOTIONS["up"]
+    assert narrator.tell(blue, cut=False, move="still") == MOTIONS["still"]
     assert narrator.tell(red, cut=True, move=None) == "Cut to a red scene."
     assert narrator.tell(np.zeros(3), cut=False, move=None) == "The picture fades to black."
     assert narrator.tell(np.zeros(3), cut=False, move=None) is None
@@ -84,19 +86,19 @@ def test_the_narrator_says_each_change_once() -> None:
 def test_summaries_add_up() -> None:
     parts = [
         digest(["A red scene.", "Cut to a blue scene."]).sentence,
-        digest(["A blue scene.", MOVING, "The picture turns dark grey."]).sentence,
+        digest(["A blue scene.", MOTIONS["up"], "The picture turns dark grey."]).sentence,
     ]
     whole = digest(parts)
     assert (whole.opens, whole.ends, whole.cuts, whole.moves) == ("red", "dark grey", 1, True)
     with pytest.raises(ValueError, match="how the video looks"):
-        digest([MOVING])
+        digest([MOTIONS["in"]])
 
 
 def test_supervision_sits_on_decisions_words_and_ends_only() -> None:
     """Guards the LIVE labels: each frame's last token decides, questions are only read."""
     config = small_config(pool_grid=3)
     layout = small_layout(config)
-    dialogue = watch(4, 6)
+    dialogue = watch(next(s for s in range(40) if watch(s, 6).turns[0].question), 6)
     batch = collate([dialogue], layout, config)
     decisions = (batch.frame_starts + config.tokens_per_frame - 1).tolist()
     for place, text in zip(decisions, dialogue.texts, strict=True):
@@ -104,8 +106,8 @@ def test_supervision_sits_on_decisions_words_and_ends_only() -> None:
         assert batch.labels[place] == wanted
     asked = set((batch.labels != IGNORE).nonzero()[:, 0].tolist())
     n_words = sum(1 if t is None else len(layout.encode(t)) + 1 for t in dialogue.texts)
-    assert dialogue.answer is not None
-    assert len(asked) == n_words + len(layout.encode(dialogue.answer)) + 1
+    (turn,) = dialogue.turns
+    assert len(asked) == n_words + len(layout.encode(turn.answer)) + 1
     for start in batch.frame_starts.tolist():
         assert not asked & set(range(start, start + config.tokens_per_frame - 1))
 
@@ -119,3 +121,16 @@ def test_batches_mix_lengths_by_padding_what_nobody_attends_to() -> None:
     silent = collate([look(1, 4)], layout, config)
     assert set(silent.labels.tolist()) == {IGNORE, layout.silence}
     assert len(collate([read(1, 3)], layout, config).frames) == 0
+
+
+def test_answers_follow_from_what_was_said() -> None:
+    said = ["A blue scene.", MOTIONS["up"], "Cut to a red scene.", "The picture turns dark red."]
+    answers = {question: rule(said) for question, rule in QUESTIONS.items()}
+    assert answers == {
+        "How did it begin?": "It was blue.",
+        "How does it look now?": "It is dark red.",
+        "How many cuts so far?": "One cut.",
+        "What did the camera do last?": "The camera tilts up.",
+    }
+    assert QUESTIONS["What did the camera do last?"](said[:1]) == "Nothing."
+    assert QUESTIONS["How many cuts so far?"](["Cut to a red scene."] * 10) == "Many cuts."

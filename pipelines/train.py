@@ -1,0 +1,312 @@
+"""Train a model on Ray Train: any number of workers, states from which a killed run goes on."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import train as ray_train
+from ray.train.torch import TorchConfig, TorchTrainer
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from actors.objects import arrow_filesystem, exists, join_uri, read_bytes, write_bytes
+from longreel.errors import LongreelError, UsageError
+from mod.dialogue import Dialogue
+from mod.evaluate import evaluate
+from mod.layout import StreamLayout
+from mod.metrics import teacher_forced
+from mod.modeling import VideoLLMMoD
+from mod.recipe import TrainRecipe, recipe_of
+from mod.sequences import Batches, GeneratedWorld, Source
+from mod.start import start
+from mod.train import Curve, save
+from mod.trainer import Trainer
+from mod.world.dialogues import watch
+from pipelines.cluster import connected
+from pipelines.footage import Footage, read_footage, split
+
+#: Files of an output beside the checkpoint's own.
+RECIPE, METRICS, CURVE, STATE = "recipe.json", "metrics.json", "training.jsonl", "state.pt"
+#: Length and first seed of the generated dialogues on which teacher-forced metrics are taken.
+_WORLD_FRAMES, _WORLD_SEED = 24, 5_000
+
+
+@dataclass(frozen=True)
+class Told:
+    """One thing a run has to say: a line of its curve, a remark, or the metrics at its end."""
+
+    kind: str
+    values: dict[str, Any]
+
+
+def train(
+    recipe: TrainRecipe, output: str, report: Callable[[Told], None], address: str | None = None
+) -> dict[str, Any]:
+    """Train by ``recipe`` and leave the checkpoint, its curves and its metrics in ``output``.
+
+    Run again after a kill, it goes on from the last saved state.
+
+    Args:
+        output: a folder that all workers share, or an ``s3://`` prefix.
+        report: told of progress.
+        address: of a Ray cluster; None starts one here.
+
+    Returns:
+        The metrics, also in ``metrics.json``.
+
+    Raises:
+        UsageError: ``output`` holds a run of another recipe.
+        LongreelError: the run failed more often than ``scale.retries`` allows.
+    """
+    _claim(recipe, output)
+    if exists(join_uri(output, METRICS)):
+        report(Told("remark", {"text": f"{output} holds this run, finished"}))
+        return dict(json.loads(read_bytes(join_uri(output, METRICS))))
+    with connected(address):
+        mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+        done = threading.Event()
+        listener = threading.Thread(target=_listen, args=(mailbox, report, done), daemon=True)
+        listener.start()
+        try:
+            _fit(recipe, output, mailbox)
+        finally:
+            done.set()
+            listener.join(timeout=10)
+    return dict(json.loads(read_bytes(join_uri(output, METRICS))))
+
+
+def _claim(recipe: TrainRecipe, output: str) -> None:
+    """Record the recipe in a new output, or see that it is the one there."""
+    file = join_uri(output, RECIPE)
+    mine = recipe.as_dict()
+    if not exists(file):
+        write_bytes(file, json.dumps(mine, indent=2).encode())
+        return
+    theirs = recipe_of(json.loads(read_bytes(file)), file).as_dict()
+    for part, values in mine.items():
+        for name, value in values.items():
+            # Where a run goes on may change; what it computes may not.
+            if part != "scale" and theirs[part][name] != value:
+                raise UsageError(
+                    f"{output} holds a run with {part}.{name} = {theirs[part][name]!r}, "
+                    f"not {value!r}; name another output"
+                )
+
+
+def _fit(recipe: TrainRecipe, output: str, mailbox: Any) -> None:
+    filesystem, path = arrow_filesystem(output)
+    on_gpu = recipe.scale.gpus_per_worker > 0
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"recipe": recipe.as_dict(), "output": output, "mailbox": mailbox},
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        scaling_config=ray_train.ScalingConfig(
+            num_workers=recipe.scale.workers,
+            use_gpu=on_gpu,
+            resources_per_worker={"CPU": 1} | ({"GPU": 1} if on_gpu else {}),
+        ),
+        run_config=ray_train.RunConfig(
+            name="states",
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=ray_train.FailureConfig(max_failures=recipe.scale.retries),
+            checkpoint_config=ray_train.CheckpointConfig(num_to_keep=2),
+            logging_config=ray_train.LoggingConfig(log_level="CRITICAL"),
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray_train.TrainingFailedError as failure:
+        reason = str(failure).strip().splitlines()[-1]
+        raise LongreelError(f"the training failed: {reason}") from None
+
+
+class _Mailbox:
+    """Carries what workers say to the process that started them."""
+
+    def __init__(self) -> None:
+        self._told: list[Told] = []
+
+    def put(self, told: Told) -> None:
+        self._told.append(told)
+
+    def take(self) -> list[Told]:
+        told, self._told = self._told, []
+        return told
+
+
+def _listen(mailbox: Any, report: Callable[[Told], None], done: threading.Event) -> None:
+    while True:
+        last = done.wait(0.5)
+        for told in ray.get(mailbox.take.remote()):
+            report(told)
+        if last:
+            return
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """The loop of one training worker."""
+    recipe, output, mailbox = recipe_of(config["recipe"], "recipe"), config["output"], None
+    context = ray_train.get_context()
+    rank = context.get_world_rank()
+    if rank == 0:
+        mailbox = config["mailbox"]
+    torch.set_num_threads(recipe.scale.threads)
+    model, layout = start(recipe)
+    source, held_out = _source(recipe, model, mailbox)
+    device = ray_train.torch.get_device()
+    trainer = Trainer(
+        recipe,
+        model,
+        layout.silence,
+        device=device,
+        wrap=_wrapper(recipe.scale.strategy, context.get_world_size()),
+    )
+    checkpoint = ray_train.get_checkpoint()
+    if checkpoint:
+        with checkpoint.as_directory() as folder:
+            trainer.restore(torch.load(Path(folder) / STATE, map_location="cpu"))
+        _tell(mailbox, "remark", text=f"going on after step {trainer.step_number}")
+    batches = Batches(recipe, source, layout, model.config, start=trainer.step_number, rank=rank)
+    curves = _Curves(output, trainer.step_number) if rank == 0 else None
+    for batch in DataLoader(batches, batch_size=None, num_workers=1):
+        results = trainer.step(batch)
+        line = curves.add(trainer.step_number, results) if curves else None
+        if line:
+            _tell(mailbox, "curve", **line, steps=recipe.training.steps)
+        if trainer.step_number % recipe.training.save_every == 0:
+            _save_state(trainer, rank)
+            if curves:
+                curves.publish()
+    weights = trainer.plain_weights()
+    if rank == 0 and curves:
+        curves.publish()
+        _finish(recipe, model, layout, weights, held_out, output, mailbox)
+
+
+def _tell(mailbox: Any, kind: str, **values: Any) -> None:
+    if mailbox is not None:
+        ray.get(mailbox.put.remote(Told(kind, values)))
+
+
+def _source(
+    recipe: TrainRecipe, model: VideoLLMMoD, mailbox: Any
+) -> tuple[Source, Iterable[Dialogue]]:
+    """Where batches come from, and dialogues to measure on that are no part of them."""
+    data = recipe.data
+    if not data.narrations:
+        seeds = range(_WORLD_SEED, _WORLD_SEED + recipe.training.evaluate_streams)
+        return GeneratedWorld(recipe), (watch(seed, _WORLD_FRAMES) for seed in seeds)
+    fps, size = float(model.config.fps), int(model.config.vision_config.image_size)
+    clips = read_footage(data.narrations, fps, lambda text: _tell(mailbox, "remark", text=text))
+    learned, measured = split(clips, data.held_out)
+
+    def footage(chosen: Any) -> Footage:
+        return Footage(
+            chosen, fps=fps, size=size, lengths=data.frames, batch_frames=data.batch_frames
+        )
+
+    longest = max(data.frames)
+    held = (
+        footage([clip]).stretch(clip, at, min(clip.frames, at + longest))
+        for clip in measured
+        for at in range(0, clip.frames, longest)
+    )
+    return footage(learned), (dialogue for dialogue in held if len(dialogue.frames))
+
+
+def _wrapper(strategy: str, workers: int) -> Callable[[nn.Module], nn.Module]:
+    def wrap(objective: nn.Module) -> nn.Module:
+        if workers == 1:
+            return objective
+        if strategy == "ddp":
+            return DistributedDataParallel(objective, find_unused_parameters=True)
+        for layer in objective.model.language_model.model.layers:  # type: ignore[union-attr]
+            fully_shard(layer)
+        fully_shard(objective)
+        return objective
+
+    return wrap
+
+
+def _save_state(trainer: Trainer, rank: int) -> None:
+    state = trainer.state()
+    if rank:
+        ray_train.report({"step": trainer.step_number})
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save(state, Path(folder) / STATE)
+        ray_train.report(
+            {"step": trainer.step_number}, checkpoint=ray_train.Checkpoint.from_directory(folder)
+        )
+
+
+class _Curves:
+    """The run's curves: lines of JSON, and TensorBoard events; published with each saved state."""
+
+    def __init__(self, output: str, step: int) -> None:
+        from tensorboardX import SummaryWriter
+
+        self._output = output
+        self._folder = tempfile.TemporaryDirectory()
+        self._events = SummaryWriter(self._folder.name, filename_suffix=f".{step}")
+        self._curve = Curve()
+        uri = join_uri(output, CURVE)
+        earlier = read_bytes(uri).decode().splitlines() if exists(uri) else []
+        # What was written after the state that the run goes on from is written again.
+        self._lines = [line for line in earlier if line and json.loads(line)["step"] <= step]
+
+    def add(self, step: int, results: dict[str, float]) -> dict[str, Any] | None:
+        line = self._curve.add(step, results)
+        if line is None:
+            return None
+        self._lines.append(json.dumps(line))
+        for name, value in line.items():
+            if name != "step":
+                self._events.add_scalar(name, value, step)
+        return line
+
+    def publish(self) -> None:
+        self._events.flush()
+        write_bytes(join_uri(self._output, CURVE), ("\n".join(self._lines) + "\n").encode())
+        for file in Path(self._folder.name).iterdir():
+            write_bytes(join_uri(self._output, "curves", file.name), file.read_bytes())
+
+
+def _finish(
+    recipe: TrainRecipe,
+    model: VideoLLMMoD,
+    layout: StreamLayout,
+    weights: dict[str, torch.Tensor],
+    held_out: Iterable[Dialogue],
+    output: str,
+    mailbox: Any,
+) -> None:
+    """Write the checkpoint, measure it as a user would load it, write the metrics last."""
+    from mod.checkpoint import find_checkpoint
+    from mod.loading import load
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save(model, weights, layout.tokenizer, folder)
+        for file in folder.iterdir():
+            write_bytes(join_uri(output, file.name), file.read_bytes())
+        trained, layout = load(find_checkpoint(name))
+    metrics: dict[str, Any] = {"steps": recipe.training.steps}
+    if measured := list(held_out):
+        metrics["teacher_forced"] = asdict(teacher_forced(trained, layout, measured))
+    if not recipe.data.narrations and recipe.training.evaluate_streams:
+        n_streams = recipe.training.evaluate_streams
+        metrics["self_conditioned"] = asdict(evaluate(trained, layout, n_streams=n_streams))
+    write_bytes(join_uri(output, METRICS), json.dumps(metrics, indent=2).encode())
+    _tell(mailbox, "metrics", **metrics)

@@ -1,0 +1,173 @@
+"""Training on Ray: several workers, killed and resumed, on the world and on own footage."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from longreel.errors import UsageError
+from longreel.training import TrainingView
+from mod.checkpoint import find_checkpoint
+from mod.loading import load
+from mod.recipe import read_recipe
+from mod.session import Session
+from pipelines.cluster import connected
+from pipelines.train import train
+from tests.mod.small import some_frames
+from tests.pipelines.test_footage import write_footage
+
+pytestmark = pytest.mark.slow
+RECIPE = """
+[data]
+batch_frames = 16
+frames = [8]
+long_frames = 8
+
+[training]
+steps = {steps}
+see_steps = 6
+see_frames = 4
+warmup = 2
+save_every = 4
+evaluate_streams = 2
+
+[scale]
+workers = {workers}
+strategy = "{strategy}"
+"""
+
+
+def _recipe(
+    folder: Path, name: str, steps: int = 12, workers: int = 1, strategy: str = "ddp"
+) -> Path:
+    file = folder / f"{name}.toml"
+    file.write_text(RECIPE.format(steps=steps, workers=workers, strategy=strategy))
+    return file
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """One cluster for all runs but the one that is killed with its own."""
+    with connected():
+        yield
+
+
+def _run(recipe: Path, output: Path) -> list[str]:
+    """Train, and return what was said."""
+    said: list[str] = []
+    view = TrainingView(said.append)
+    view.metrics(train(read_recipe(recipe), str(output), lambda t: view.show(t.kind, t.values)))
+    return said
+
+
+def _weights(output: Path) -> dict[str, torch.Tensor]:
+    return load_file(output / "model.safetensors")
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "longreel.cli", "train", *arguments]
+
+
+def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
+    """Guards resume: state, data order and schedule all go on where they were."""
+    recipe = _recipe(tmp_path, "whole", steps=40)
+    said = _run(recipe, tmp_path / "whole")
+    assert said[0].startswith("step 20 of 40, ")
+    assert said[-2].startswith("teacher-forced: lm_ppl")
+    assert said[-1].startswith("self-conditioned: cut_precision")
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        _command("--config", str(recipe), "--output", str(killed)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    snapshot = killed / "states" / "checkpoint_manager_snapshot.json"
+    while not (snapshot.exists() and "checkpoint_20" in snapshot.read_text()):
+        assert process.poll() is None, "the run ended before its first state"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (killed / "metrics.json").exists()
+    assert any("going on after step" in line for line in _run(recipe, killed))
+    ours, theirs = _weights(killed), _weights(tmp_path / "whole")
+    assert set(ours) == set(theirs)
+    for name, tensor in theirs.items():
+        assert torch.equal(ours[name], tensor), name
+    steps = [json.loads(line)["step"] for line in (killed / "training.jsonl").open()]
+    assert steps == [20, 40]
+    assert list((killed / "curves").glob("events.out.tfevents.*"))
+    assert "holds this run, finished" in _run(recipe, killed)[0]
+    with pytest.raises(UsageError, match=r"training.steps = 40, not 41"):
+        _run(_recipe(tmp_path, "other", steps=41), killed)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_workers_train_one_model(tmp_path: Path, strategy: str) -> None:
+    """Guards against shards that are saved as if they were the whole."""
+    output = tmp_path / "out"
+    _run(_recipe(tmp_path, strategy, workers=2, strategy=strategy), output)
+    model, layout = load(find_checkpoint(str(output)))
+    assert len(Session(model, layout, max_new_tokens=2).watch(some_frames(3, size=96))) == 3
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["teacher_forced"]["turns"] > 2
+
+
+def test_own_footage_with_lora_starts_from_the_bundled_model(tmp_path: Path) -> None:
+    rows = write_footage(tmp_path)
+    recipe = tmp_path / "own.toml"
+    recipe.write_text(
+        f"""
+        [model]
+        start = "longreel-tiny"
+        train = "lora"
+        lora_rank = 4
+        [data]
+        narrations = ["{rows}"]
+        frames = [6]
+        batch_frames = 12
+        held_out = 0.5
+        augment = 0.3
+        [training]
+        steps = 6
+        see_steps = 0
+        warmup = 2
+        learning_rate = 1e-3
+        """
+    )
+    said = _run(recipe, tmp_path / "out")
+    assert said[-1].startswith("teacher-forced: lm_ppl")
+    before, after = _weights(find_checkpoint("longreel-tiny").folder), _weights(tmp_path / "out")
+    assert set(before) == set(after)
+    changed = {name for name in before if not before[name].equal(after[name])}
+    assert not any("vision" in name for name in changed)
+    assert any("q_proj" in name for name in changed)
+
+
+def test_a_bad_recipe_is_one_line(tmp_path: Path) -> None:
+    recipe = tmp_path / "bad.toml"
+    recipe.write_text("[training]\nstep = 5")
+    done = subprocess.run(
+        _command("--config", str(recipe), "--output", str(tmp_path / "out")),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "[training] has no field 'step'" in done.stderr
+    assert not (tmp_path / "out").exists()

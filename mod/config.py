@@ -121,7 +121,25 @@ class VideoLLMMoDConfig(PreTrainedConfig):
                 )
             if not all(0.0 < ratio <= 1.0 for ratio in self.keep_ratios):
                 raise ValueError(f"keep_ratios must lie in (0, 1], not {self.keep_ratios}")
-        side = self.vision_config.image_size // self.vision_config.patch_size
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        vision, text = self.vision_config, self.text_config
+        for name, part in (("vision_config", vision), ("text_config", text)):
+            if part.hidden_size % part.num_attention_heads and not hasattr(part, "head_dim"):
+                raise ValueError(
+                    f"{name}.hidden_size {part.hidden_size} is no multiple of its "
+                    f"{part.num_attention_heads} num_attention_heads"
+                )
+        kv_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        if text.num_attention_heads % kv_heads:
+            raise ValueError(
+                f"text_config.num_attention_heads {text.num_attention_heads} is no multiple of "
+                f"its {kv_heads} num_key_value_heads"
+            )
+        if text.is_encoder_decoder:
+            raise ValueError("text_config must be a decoder alone, not an encoder with a decoder")
+        side = vision.image_size // vision.patch_size
         if side < self.pool_grid:
             raise ValueError(
                 f"pool_grid {self.pool_grid} is finer than the tower's {side}x{side} patches"

@@ -7,6 +7,7 @@ generated world is rendered from its seed, so that a run can be repeated.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import time
 from pathlib import Path
@@ -79,9 +80,14 @@ def save(
     tokenizer: PreTrainedTokenizerBase,
     output: Path,
 ) -> None:
-    """Write ``weights`` as bfloat16, config and tokenizer to ``output``."""
+    """Write ``weights`` as bfloat16, config, generation config and tokenizer to ``output``."""
     halves = {name: tensor.to(torch.bfloat16) for name, tensor in weights.items()}
     model.save_pretrained(output, state_dict=halves)
+    config = copy.deepcopy(model.config)
+    config.dtype = torch.bfloat16
+    config.save_pretrained(output)
+    if generation := getattr(model.language_model, "generation_config", None):
+        generation.save_pretrained(output)
     for file in output.glob("*.safetensors"):
         # Written for the owner alone; whoever may read the folder shall load the model.
         file.chmod(0o644)

@@ -176,6 +176,23 @@ def test_a_config_that_cannot_work_is_refused_by_name(fields: dict[str, Any], na
         small_config(**fields)
 
 
+@pytest.mark.parametrize(
+    ("part", "fields", "named"),
+    [
+        ("vision_config", {"hidden_size": 30, "num_attention_heads": 4}, "vision_config.hidden"),
+        ("text_config", {"num_attention_heads": 4, "num_key_value_heads": 3}, "num_key_value"),
+        ("text_config", {"is_encoder_decoder": True}, "decoder alone"),
+        ("vision_config", {"patch_size": 48}, "pool_grid 3 is finer"),
+    ],
+)
+def test_parts_that_cannot_work_are_refused_at_construction(
+    part: str, fields: dict[str, Any], named: str
+) -> None:
+    config = small_config().to_dict()
+    with pytest.raises(ValueError, match=named):
+        VideoLLMMoDConfig(**{**config, part: {**config[part], **fields}})
+
+
 def test_defaults_are_the_papers() -> None:
     config = VideoLLMMoDConfig()
     assert (config.tokens_per_frame, config.tokens_in_layer(1), config.fps) == (10, 2, 2.0)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -105,6 +108,29 @@ def test_gradient_checkpointing_changes_memory_and_not_gradients() -> None:
         trainer = Trainer(recipe, model, silence)
         gradients.append([trainer.step(batches.batch(step))["norm"] for step in range(3)])
     assert gradients[0] == pytest.approx(gradients[1], rel=1e-4)
+
+
+def test_bfloat16_autocast_learns_the_same_within_rounding() -> None:
+    """In a process of its own: some virtual machines promise matrix units that they lack."""
+    script = """
+import torch
+from tests.mod.test_trainer import _batches, _recipe
+from mod.trainer import Trainer
+torch.set_num_threads(1)
+for precision in ("float32", "bfloat16"):
+    recipe = _recipe(see_steps=0, precision=precision)
+    model, silence, batches = _batches(recipe)
+    print(Trainer(recipe, model, silence).step(batches.batch(0))["live"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False
+    )
+    if done.returncode == -signal.SIGILL:
+        pytest.skip("this processor promises bfloat16 instructions that it does not run")
+    assert done.returncode == 0, done.stderr
+    plain, half = (float(line) for line in done.stdout.split())
+    assert half == pytest.approx(plain, rel=0.02)
+    assert half != plain
 
 
 def test_doubtful_frames_teach_nothing() -> None:

@@ -8,25 +8,12 @@ import torch
 from mod.layout import StreamLayout
 from mod.modeling import VideoLLMMoD
 from mod.session import Session
-from tests.mod.small import small_layout, small_model, some_frames
+from tests.mod.small import some_frames, talking_model
 
 
 @pytest.fixture(scope="module")
 def talker() -> tuple[VideoLLMMoD, StreamLayout]:
-    """A random model whose silence is made about as likely as speech."""
-    model = small_model(router="bounded", frame_difference=True, seed=3)
-    layout = small_layout(model.config)
-    frames = some_frames(40, seed=9)
-    for _ in range(40):
-        spoken = sum(
-            o.text is not None for o in Session(model, layout, max_new_tokens=3).watch(frames)
-        )
-        if 8 <= spoken <= 32:
-            return model, layout
-        with torch.no_grad():
-            head = model.language_model.lm_head.weight
-            head[layout.silence] *= 1.15 if spoken > 32 else 0.9
-    raise AssertionError("no balance between silence and speech found")
+    return talking_model()
 
 
 def _texts(session: Session, pieces: list[torch.Tensor]) -> list[tuple[float, str | None]]:

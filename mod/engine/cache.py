@@ -1,0 +1,226 @@
+"""The cache of one session: tables of pages, ragged over layers, cut back, forked, saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from mod.config import VideoLLMMoDConfig
+from mod.engine.pages import OutOfPagesError, PagePool
+
+
+@dataclass(frozen=True)
+class LayerClass:
+    """Layers that keep equally many of a frame's tokens, and so hold equally many."""
+
+    layers: tuple[int, ...]
+    tokens_per_frame: int
+
+
+def layer_classes(config: VideoLLMMoDConfig) -> list[LayerClass]:
+    """The classes of a model's layers, fullest first."""
+    groups: dict[int, list[int]] = {}
+    for layer in range(config.text_config.num_hidden_layers):
+        groups.setdefault(config.tokens_in_layer(layer), []).append(layer)
+    return [LayerClass(tuple(groups[n]), n) for n in sorted(groups, reverse=True)]
+
+
+class Memory:
+    """The page pools of one model, one for each class of layers.
+
+    Args:
+        capacity_bytes: of all pools together; each gets what equally long streams would fill.
+    """
+
+    def __init__(
+        self,
+        config: VideoLLMMoDConfig,
+        capacity_bytes: int,
+        *,
+        page_size: int = 32,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+    ) -> None:
+        text = config.text_config
+        head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        heads = text.num_key_value_heads
+        self.classes = layer_classes(config)
+        token_bytes = 2 * heads * head_dim * torch.empty(0, dtype=dtype).element_size()
+        frame_bytes = [len(c.layers) * (c.tokens_per_frame + 1) * token_bytes for c in self.classes]
+        self.pools = []
+        for kind, share in zip(self.classes, frame_bytes, strict=True):
+            page_bytes = len(kind.layers) * page_size * token_bytes
+            n_pages = max(1, int(capacity_bytes * share / sum(frame_bytes) / page_bytes))
+            self.pools.append(
+                PagePool(
+                    len(kind.layers),
+                    n_pages,
+                    page_size,
+                    heads,
+                    head_dim,
+                    dtype=dtype,
+                    device=device or torch.device("cpu"),
+                )
+            )
+        #: Class of each layer, and its number within the class.
+        self.place = {
+            layer: (c, number)
+            for c, kind in enumerate(self.classes)
+            for number, layer in enumerate(kind.layers)
+        }
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of all pages that somebody holds."""
+        return sum(pool.n_used * pool.page_bytes for pool in self.pools)
+
+
+class PagedCache:
+    """Keys and values of one session, in pages of ``memory``.
+
+    Serves the model's forward as ``RaggedKVCache`` does: ``append`` per layer.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._tables: list[list[int]] = [[] for _ in memory.pools]
+        self._lengths = [0] * len(memory.place)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens held in each layer; a copy, good for a later ``truncate``."""
+        return list(self._lengths)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the keys and values held, page rounding left out."""
+        total = 0
+        for layer, length in enumerate(self._lengths):
+            pool = self._memory.pools[self._memory.place[layer][0]]
+            _, _, heads, dim = pool.keys.shape
+            total += 2 * length * heads * dim * pool.keys.element_size()
+        return total
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add keys and values of shape (heads, tokens, head_dim) to ``layer``.
+
+        Returns:
+            All keys and values of the layer, (heads, length, head_dim).
+
+        Raises:
+            OutOfPagesError: there is no room; nothing of this layer has changed.
+        """
+        c, index = self._memory.place[layer]
+        pool = self._memory.pools[c]
+        start = self._lengths[layer]
+        end = start + keys.shape[1]
+        self._make_room(c, start, end)
+        slots = self._slots(c, start, end)
+        pool.keys[index, slots] = keys.transpose(0, 1).to(pool.keys.dtype)
+        pool.values[index, slots] = values.transpose(0, 1).to(pool.values.dtype)
+        self._lengths[layer] = end
+        held = self._slots(c, 0, end)
+        return pool.keys[index, held].transpose(0, 1), pool.values[index, held].transpose(0, 1)
+
+    def pages_needed(self, c: int, new_tokens: int) -> int:
+        """Pages that appending to the layers of class ``c`` takes, a copied one included."""
+        pool, table = self._memory.pools[c], self._tables[c]
+        start = self._class_length(c)
+        total = -(-(start + new_tokens) // pool.page_size)
+        first = start // pool.page_size
+        copied = sum(pool.shared(page) for page in table[first : first + 1])
+        return max(0, total - len(table)) + copied
+
+    def truncate(self, lengths: list[int]) -> None:
+        """Forget everything after ``lengths`` tokens per layer; pages that empty are free.
+
+        Raises:
+            ValueError: a layer holds fewer tokens than asked to keep.
+        """
+        for layer, (have, keep) in enumerate(zip(self._lengths, lengths, strict=True)):
+            if not 0 <= keep <= have:
+                raise ValueError(f"layer {layer} holds {have} tokens, cannot keep {keep}")
+        self._lengths = list(lengths)
+        for c, pool in enumerate(self._memory.pools):
+            pages = -(-self._class_length(c) // pool.page_size)
+            pool.release(self._tables[c][pages:])
+            del self._tables[c][pages:]
+
+    def fork(self) -> PagedCache:
+        """A cache with the same content that shares all pages until one of the two writes."""
+        other = PagedCache(self._memory)
+        other._lengths = list(self._lengths)
+        for c, pool in enumerate(self._memory.pools):
+            pool.retain(self._tables[c])
+            other._tables[c] = list(self._tables[c])
+        return other
+
+    def release(self) -> None:
+        """Give all pages back."""
+        self.truncate([0] * len(self._lengths))
+
+    def save(self) -> list[Tensor]:
+        """Keys and values per class, (2, layers, length, heads, head_dim), compact copies."""
+        saved = []
+        for c, pool in enumerate(self._memory.pools):
+            slots = self._slots(c, 0, self._class_length(c))
+            saved.append(torch.stack([pool.keys[:, slots], pool.values[:, slots]]).cpu())
+        return saved
+
+    def load(self, saved: Sequence[Tensor]) -> None:
+        """Take in what ``save`` returned, into an empty cache.
+
+        Raises:
+            OutOfPagesError: there is no room; the cache is empty again.
+        """
+        for c, (pool, tensor) in enumerate(zip(self._memory.pools, saved, strict=True)):
+            length = tensor.shape[2]
+            try:
+                self._make_room(c, 0, length)
+            except OutOfPagesError:
+                self.release()
+                raise
+            slots = self._slots(c, 0, length)
+            pool.keys[:, slots] = tensor[0].to(pool.keys)
+            pool.values[:, slots] = tensor[1].to(pool.values)
+            for layer in self._memory.classes[c].layers:
+                self._lengths[layer] = length
+
+    def _class_length(self, c: int) -> int:
+        return max(self._lengths[layer] for layer in self._memory.classes[c].layers)
+
+    def _make_room(self, c: int, start: int, end: int) -> None:
+        pool, table = self._memory.pools[c], self._tables[c]
+        first = start // pool.page_size
+        for place in range(first, min(len(table), -(-end // pool.page_size))):
+            page = table[place]
+            if pool.shared(page):
+                table[place] = pool.take(after=table[place - 1] if place else None)
+                pool.copy(page, table[place])
+                pool.release([page])
+        taken: list[int] = []
+        try:
+            while (len(table) + len(taken)) * pool.page_size < end:
+                last = taken[-1] if taken else (table[-1] if table else None)
+                taken.append(pool.take(after=last))
+        except OutOfPagesError:
+            pool.release(taken)
+            raise
+        table.extend(taken)
+
+    def _slots(self, c: int, start: int, end: int) -> slice | Tensor:
+        """Where tokens ``[start, end)`` lie: a slice when their pages are consecutive."""
+        pool, table = self._memory.pools[c], self._tables[c]
+        size = pool.page_size
+        first, last = start // size, max(start, end - 1) // size
+        pages = table[first : last + 1]
+        if not pages or all(b == a + 1 for a, b in pairwise(pages)):
+            base = (pages[0] - first) * size if pages else 0
+            return slice(base + start, base + end)
+        starts = torch.tensor(pages, device=pool.keys.device) * size
+        slots = (starts[:, None] + torch.arange(size, device=starts.device)).flatten()
+        return slots[start - first * size : end - first * size]

@@ -1,0 +1,95 @@
+"""A session as bytes: everything that is committed, to go on elsewhere token for token."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from mod.engine.log import StreamLog
+from mod.engine.state import SessionState, Turn
+
+#: Version of the layout of the bytes.
+VERSION = 1
+
+
+class SnapshotError(ValueError):
+    """The bytes are no snapshot that this model can go on from."""
+
+
+def pack(session: SessionState, caches: list[Tensor] | None, model: str) -> bytes:
+    """``session`` as bytes; what waits in its inbox is not part of it.
+
+    Args:
+        caches: keys and values as ``PagedCache.save`` gives them; None leaves them out, and the
+            cache is computed again from the log.
+        model: what must be the same where it goes on, such as a revision.
+    """
+    meta: dict[str, Any] = {
+        "version": VERSION,
+        "model": model,
+        "kind": session.kind,
+        "threshold": session.threshold,
+        "max_new_tokens": session.max_new_tokens,
+        "lengths": session.lengths,
+        "prefix": session.prefix,
+        "position": session.position,
+        "n_frames": session.n_frames,
+        "turn": asdict(session.turn) if session.turn else None,
+        "n_caches": None if caches is None else len(caches),
+    }
+    tensors = {"log.ids": torch.tensor(session.log.ids, dtype=torch.int64)}
+    if session.log.features:
+        tensors["log.features"] = torch.stack(session.log.features).cpu().contiguous()
+    if session.last_seen is not None:
+        tensors["last_seen"] = session.last_seen.cpu().contiguous()
+    for number, tensor in enumerate(caches or []):
+        tensors[f"cache.{number}"] = tensor.contiguous()
+    return save(tensors, {"longreel": json.dumps(meta)})
+
+
+def unpack(name: str, data: bytes, model: str) -> SessionState:
+    """A cold session called ``name`` from what ``pack`` made.
+
+    Raises:
+        SnapshotError: it is damaged, of another version, or of another model.
+    """
+    try:
+        tensors = load(data)
+        size = int.from_bytes(data[:8], "little")
+        meta = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["longreel"])
+    except (SafetensorError, ValueError, KeyError) as failure:
+        raise SnapshotError(f"no snapshot: {failure}") from None
+    if meta["version"] != VERSION:
+        raise SnapshotError(f"a snapshot of version {meta['version']}, not {VERSION}")
+    if meta["model"] != model:
+        raise SnapshotError(f"a snapshot of model {meta['model']!r}, not {model!r}")
+    features = tensors.get("log.features")
+    last_seen = tensors.get("last_seen")
+    n_caches = meta["n_caches"]
+    return SessionState(
+        name=name,
+        kind=meta["kind"],
+        threshold=meta["threshold"],
+        max_new_tokens=meta["max_new_tokens"],
+        cache=None,
+        lengths=meta["lengths"],
+        prefix=meta["prefix"],
+        log=StreamLog(
+            tensors["log.ids"].tolist(), [] if features is None else list(features.unbind())
+        ),
+        position=meta["position"],
+        n_frames=meta["n_frames"],
+        n_pushed=meta["n_frames"],
+        last_seen=last_seen,
+        last_pushed=last_seen,
+        inbox=deque(),
+        turn=Turn(**meta["turn"]) if meta["turn"] else None,
+        saved=None if n_caches is None else [tensors[f"cache.{i}"] for i in range(n_caches)],
+    )

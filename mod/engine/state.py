@@ -1,0 +1,109 @@
+"""One session as the engine holds it: what is committed, what waits, what is being said."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+from mod.engine.cache import PagedCache
+from mod.engine.log import StreamLog
+from mod.modeling import frames_before
+
+#: Frames of one speculative chunk; it grows while the model stays silent.
+MIN_CHUNK, MAX_CHUNK = 2, 32
+
+
+@dataclass
+class FrameRun:
+    """Consecutive frames that wait.
+
+    Attributes:
+        pixels: (frames, height, width, 3) uint8.
+        last: the frame before the first of them, if there was one.
+        since: when they arrived.
+        features: of the first frames, as far as they were encoded, (n, tokens, D).
+    """
+
+    pixels: Tensor
+    last: Tensor | None
+    since: float
+    features: Tensor | None = None
+
+    def to_encode(self, count: int) -> tuple[Tensor, Tensor] | None:
+        """Those of the first ``count`` frames without features, and the frame before each."""
+        done = 0 if self.features is None else len(self.features)
+        if done >= count:
+            return None
+        new = self.pixels[done:count]
+        return new, frames_before(new, self.pixels[done - 1] if done else self.last)
+
+    def drop(self, count: int) -> None:
+        """The first ``count`` frames are taken."""
+        self.last = self.pixels[count - 1]
+        self.pixels = self.pixels[count:]
+        if self.features is not None:
+            self.features = self.features[count:]
+
+
+@dataclass
+class Question:
+    """A question that waits: its name, its token ids, when it arrived."""
+
+    name: str
+    ids: list[int]
+    since: float
+
+
+@dataclass
+class Turn:
+    """A narration or answer in progress.
+
+    Attributes:
+        said: token ids so far, the last of which is not yet fed.
+    """
+
+    frame: int | None
+    question: str | None
+    said: list[int]
+
+
+@dataclass
+class SessionState:
+    """Everything about one session.
+
+    Attributes:
+        cache: None while the session is cold: its cache is in ``saved``, or only in its log.
+        saved: the cache's content elsewhere, as ``PagedCache.save`` gives it.
+        lengths: tokens per layer that are committed.
+        position: tokens of the stream that are committed.
+        prefix: text that is part of the stream and not fed yet: it goes with the next input.
+        last_seen: the last committed frame; the next one is seen against it.
+        used: number of the step that last ran this session.
+    """
+
+    name: str
+    kind: Literal["live", "bulk"]
+    threshold: float
+    max_new_tokens: int
+    cache: PagedCache | None
+    lengths: list[int]
+    prefix: list[int]
+    log: StreamLog = field(default_factory=StreamLog)
+    position: int = 0
+    n_frames: int = 0
+    n_pushed: int = 0
+    last_seen: Tensor | None = None
+    last_pushed: Tensor | None = None
+    inbox: deque[FrameRun | Question] = field(default_factory=deque)
+    turn: Turn | None = None
+    chunk: int = MIN_CHUNK
+    saved: list[Tensor] | None = None
+    used: int = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step could do something for it."""
+        return self.turn is not None or bool(self.inbox)

@@ -1,0 +1,319 @@
+"""A session's words depend on its own inputs alone, whatever the engine does around it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mod.cost import kv_bytes
+from mod.engine.cache import Memory
+from mod.engine.engine import Engine, UnknownSessionError
+from mod.engine.events import Event, Failed, FrameSeen, TurnEnded, Word
+from mod.engine.snapshot import SnapshotError
+from mod.session import Session
+from tests.mod.small import some_frames, talking_model
+
+FRAMES = some_frames(60, seed=9)
+MAX_NEW = 3
+
+
+def _engine(megabytes: float = 8.0, **options: object) -> Engine:
+    model, layout = talking_model()
+    memory = Memory(model.config, int(megabytes * 2**20), page_size=8)
+    return Engine(model, layout, memory, **options)  # type: ignore[arg-type]
+
+
+def _drain(engine: Engine) -> list[Event]:
+    events: list[Event] = []
+    while engine.busy:
+        events += engine.step()
+    return events
+
+
+@dataclass
+class Script:
+    """What one session was given, in order: frame numbers, or questions."""
+
+    inputs: list[int | str] = field(default_factory=list)
+
+
+def _plainly(script: Script) -> list[tuple[int | str, str]]:
+    """What a plain session says to the same inputs, frame by frame."""
+    session = Session(*talking_model(), max_new_tokens=MAX_NEW)
+    said: list[tuple[int | str, str]] = []
+    frame = 0
+    for given_ in script.inputs:
+        if isinstance(given_, str):
+            said.append((given_, session.ask(given_)))
+            continue
+        (outcome,) = session.watch(FRAMES[given_ : given_ + 1])
+        if outcome.text is not None:
+            said.append((frame, outcome.text))
+        frame += 1
+    return said
+
+
+def _transcripts(events: list[Event]) -> dict[str, list[tuple[int | str, str]]]:
+    found: dict[str, list[tuple[int | str, str]]] = defaultdict(list)
+    for event in events:
+        assert not isinstance(event, Failed), event
+        if isinstance(event, TurnEnded):
+            key = event.frame if event.frame is not None else str(event.question)
+            found[event.session].append((key, event.text))
+    return found
+
+
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("push"), st.integers(0, 5), st.integers(1, 12)),
+        st.tuples(st.just("ask"), st.integers(0, 5), st.just(0)),
+        st.tuples(st.just("step"), st.just(0), st.integers(1, 4)),
+        st.tuples(st.just("evict"), st.integers(0, 5), st.just(0)),
+        st.tuples(st.just("fork"), st.integers(0, 5), st.just(0)),
+        st.tuples(st.just("open"), st.just(0), st.just(0)),
+    ),
+    min_size=3,
+    max_size=25,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(OPERATIONS, st.sampled_from(["copy", "rebuild"]), st.sampled_from([0.15, 8.0]))
+def test_words_do_not_depend_on_what_happens_around(
+    operations: list[tuple[str, int, int]], spill: str, megabytes: float
+) -> None:
+    """Guards batching, chunks, rollback, eviction, restore, rebuild and forks, all at once."""
+    engine = _engine(megabytes, spill=spill, step_tokens=160)
+    engine.open("s0", max_new_tokens=MAX_NEW)
+    scripts = {"s0": Script()}
+    events: list[Event] = []
+    inherited: dict[str, list[tuple[int | str, str]]] = {}
+    for number, (kind, which, amount) in enumerate(operations):
+        name = list(scripts)[which % len(scripts)]
+        if kind == "open" and len(scripts) < 5:
+            fresh = f"s{len(scripts)}"
+            engine.open(fresh, max_new_tokens=MAX_NEW)
+            scripts[fresh] = Script()
+        elif kind == "push":
+            start = len(scripts[name].inputs) % 40
+            engine.push(name, FRAMES[start : start + amount])
+            scripts[name].inputs += range(start, start + amount)
+        elif kind == "ask":
+            engine.ask(name, f"q{number}", f"q{number}")
+            scripts[name].inputs.append(f"q{number}")
+        elif kind == "evict":
+            engine.evict(name)
+        elif kind == "step":
+            for _ in range(amount):
+                events += engine.step()
+        elif kind == "fork" and len(scripts) < 5:
+            events += _drain(engine)
+            fresh = f"s{len(scripts)}"
+            engine.fork(name, fresh)
+            scripts[fresh] = Script(list(scripts[name].inputs))
+            inherited[fresh] = [*inherited.get(name, []), *_transcripts(events).get(name, [])]
+    events += _drain(engine)
+    found = _transcripts(events)
+    for name, script in scripts.items():
+        assert inherited.get(name, []) + found.get(name, []) == _plainly(script), name
+
+
+def test_every_frame_is_decided_once_and_in_order() -> None:
+    engine = _engine()
+    engine.open("a", max_new_tokens=MAX_NEW)
+    for start in (0, 7, 8, 30):
+        engine.push("a", FRAMES[start : start + 7])
+    events = _drain(engine)
+    assert [e.frame for e in events if isinstance(e, FrameSeen)] == list(range(28))
+    spoken = [e.frame for e in events if isinstance(e, FrameSeen) and e.speaks]
+    assert spoken == [e.frame for e in events if isinstance(e, TurnEnded)]
+    layout = talking_model()[1]
+    for turn in (e for e in events if isinstance(e, TurnEnded)):
+        words = [e.token for e in events if isinstance(e, Word) and e.frame == turn.frame]
+        assert layout.decode(words) == turn.text
+
+
+def test_cache_bytes_are_those_of_the_cost_model() -> None:
+    """Guards against pages that hold skipped tokens, or that leak."""
+    engine = _engine()
+    engine.open("a", max_new_tokens=MAX_NEW)
+    engine.push("a", FRAMES)
+    _drain(engine)
+    config = talking_model()[0].config
+    lengths = engine.lengths("a")
+    n_text = lengths[1] - 60 * config.tokens_in_layer(1)
+    expected = kv_bytes(config, 60, n_text, 4)
+    rounding = 2 * sum(pool.page_bytes for pool in engine.memory.pools)
+    assert expected <= engine.memory.used_bytes <= expected + rounding
+    engine.close("a")
+    assert engine.memory.used_bytes == 0
+
+
+def test_many_sessions_come_and_go_and_leave_no_page() -> None:
+    engine = _engine(2.0, spill="rebuild")
+    for number in range(120):
+        engine.open(f"n{number}", max_new_tokens=2)
+        engine.push(f"n{number}", FRAMES[: 1 + number % 7])
+        for _ in range(number % 5):
+            engine.step()
+        if number % 3 == 0:
+            engine.close(f"n{number}")
+    _drain(engine)
+    for number in range(120):
+        if number % 3:
+            engine.close(f"n{number}")
+    assert [pool.n_used for pool in engine.memory.pools] == [0, 0]
+
+
+def test_a_cancelled_turn_ends_where_it_stands_and_the_stream_goes_on() -> None:
+    engine = _engine()
+    engine.open("a", max_new_tokens=50)
+    engine.ask("a", "q", "why")
+    engine.push("a", FRAMES[:9])
+    words: list[Event] = []
+    while len(words) < 3:
+        words += [e for e in engine.step() if isinstance(e, Word)]
+    engine.cancel("a")
+    events = engine.step()
+    (ended,) = [e for e in events if isinstance(e, TurnEnded)]
+    assert ended.cancelled
+    assert ended.question == "q"
+    assert not engine.busy
+    # The stream is what it would be had the answer been as short as that.
+    short = _engine()
+    short.open("a", max_new_tokens=len(words))
+    short.ask("a", "q", "why")
+    _drain(short)
+    answers = []
+    for one in (engine, short):
+        one.ask("a", "r", "and then")
+        answers.append([e.token for e in _drain(one) if isinstance(e, Word)])
+    assert answers[0][: len(words)] == answers[1][: len(words)]
+    assert answers[0]
+
+
+@pytest.mark.parametrize("with_cache", [True, False])
+@pytest.mark.parametrize("steps", [0, 3, 6, 11])
+def test_a_snapshot_goes_on_elsewhere_token_for_token(with_cache: bool, steps: int) -> None:
+    """Guards recovery, also in the middle of a narration: after some steps, from bytes alone."""
+    engine = _engine()
+    engine.open("a", max_new_tokens=MAX_NEW)
+    engine.push("a", FRAMES[:20])
+    events: list[Event] = []
+    for _ in range(steps):
+        events += engine.step()
+    data = engine.snapshot("a", with_cache=with_cache)
+    seen = sum(isinstance(e, FrameSeen) for e in events)
+    other = _engine()
+    other.restore("b", data)
+    other.push("b", FRAMES[seen:20])
+    other.ask("b", "q", "what now?")
+    engine.ask("a", "q", "what now?")
+    rest, theirs = _drain(engine), _drain(other)
+    assert _transcripts(theirs)["b"] == _transcripts(rest)["a"]
+    ours = [(e.frame, e.token) for e in rest if isinstance(e, Word)]
+    assert [(e.frame, e.token) for e in theirs if isinstance(e, Word)] == ours
+    assert other.lengths("b") == engine.lengths("a")
+
+
+def test_a_snapshot_that_does_not_fit_is_refused() -> None:
+    engine = _engine(identity="one")
+    engine.open("a")
+    data = engine.snapshot("a")
+    with pytest.raises(SnapshotError, match="model 'one', not 'two'"):
+        _engine(identity="two").restore("a", data)
+    with pytest.raises(SnapshotError, match="no snapshot"):
+        engine.restore("b", data[:40])
+    with pytest.raises(ValueError, match="already"):
+        engine.restore("a", data)
+
+
+def test_a_step_that_fails_harms_only_who_caused_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards isolation: poisoned features of one session, a model that raises for another."""
+    script = Script([*range(12)])
+    engine = _engine()
+    for name in ("good", "bad", "nan"):
+        engine.open(name, max_new_tokens=MAX_NEW)
+        engine.push(name, FRAMES[:12])
+    model = talking_model()[0]
+    encode = type(model).encode_frames
+
+    def poisoned(self: object, frames: Tensor, before: Tensor) -> Tensor:
+        features = encode(self, frames, before)  # type: ignore[arg-type]
+        if "nan" in broken:
+            features = features.clone()
+            features[-1] = torch.nan
+            broken.discard("nan")
+        return features
+
+    broken = {"nan"}
+    monkeypatch.setattr(type(model), "encode_frames", poisoned)
+    events = engine.step()
+    events += _drain(engine)
+    failed = [e for e in events if isinstance(e, Failed)]
+    assert len(failed) == 1
+    victim = failed[0].session
+    assert victim == "nan"
+    assert failed[0].frame == 0
+    said = _transcripts([e for e in events if not isinstance(e, Failed)])
+    for name in {"good", "bad"}:
+        assert said[name] == _plainly(script)
+    engine.ask(victim, "still", "still there?")
+    after = _transcripts(_drain(engine))
+    assert [question for question, _ in after[victim]] == ["still"]
+
+
+def test_a_model_that_raises_ends_one_turn_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = _engine()
+    for name in ("a", "b"):
+        engine.open(name, max_new_tokens=MAX_NEW)
+        engine.push(name, FRAMES[:6])
+    engine.ask("b", "poison", "z" * 40)
+    model = talking_model()[0]
+    forward = model.forward
+
+    def failing(stream: object, routings: object = None) -> Tensor:
+        lengths = stream.lengths  # type: ignore[attr-defined]
+        if any(30 < n < 60 for n in lengths) and not len(stream.frame_starts):  # type: ignore[attr-defined]
+            raise torch.OutOfMemoryError("out of memory")
+        out: Tensor = forward(stream, routings)  # type: ignore[arg-type]
+        return out
+
+    monkeypatch.setattr(model, "forward", failing)
+    events = _drain(engine)
+    failed = [e for e in events if isinstance(e, Failed)]
+    assert [(e.session, e.question) for e in failed] == [("b", "poison")]
+    assert "out of memory" in failed[0].error
+    said = _transcripts([e for e in events if not isinstance(e, Failed)])
+    assert said["a"] == said["b"] == _plainly(Script([*range(6)]))
+
+
+def test_a_session_that_outgrows_memory_fails_alone() -> None:
+    engine = _engine(0.05)
+    engine.open("big", max_new_tokens=1)
+    engine.push("big", FRAMES)
+    engine.open("small", max_new_tokens=1)
+    engine.push("small", FRAMES[:1])
+    events = _drain(engine)
+    assert any("no longer fits" in e.error for e in events if isinstance(e, Failed))
+    assert any(isinstance(e, FrameSeen) and e.session == "small" for e in events)
+
+
+def test_what_cannot_be_pushed_is_refused_by_shape() -> None:
+    engine = _engine()
+    engine.open("a")
+    with pytest.raises(ValueError, match=r"must be \(n, 48, 48, 3\) uint8, not \(2, 10, 10, 3\)"):
+        engine.push("a", torch.zeros(2, 10, 10, 3, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="float32"):
+        engine.push("a", torch.zeros(2, 48, 48, 3))
+    with pytest.raises(ValueError, match="already"):
+        engine.open("a")
+    with pytest.raises(UnknownSessionError):
+        engine.push("b", FRAMES)
+    assert not engine.busy

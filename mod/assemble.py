@@ -29,7 +29,6 @@ from transformers import (
 from transformers import logging as transformers_logging
 
 from longreel.errors import LongreelError, UsageError
-from longreel.readable import count, plural, size
 from mod.config import PLACEMENTS, ROUTERS, VideoLLMMoDConfig
 from mod.cost import kv_bytes
 from mod.layout import StreamLayout
@@ -306,21 +305,26 @@ def _described(model: VideoLLMMoD, n_added: int) -> list[str]:
     dense.router = "none"
     frames = round(3600 * config.fps)
     dtype = weights[0].dtype
-    kv = [size(kv_bytes(each, frames, frames, dtype.itemsize)) for each in (dense, config)]
+    kv = [_size(kv_bytes(each, frames, frames, dtype.itemsize)) for each in (dense, config)]
     lines = {
-        "vision": f"SigLIP, {plural(vision.num_hidden_layers, 'layer')} of width "
+        "vision": f"SigLIP, {vision.num_hidden_layers} layers of width "
         f"{vision.hidden_size}, {vision.image_size}x{vision.image_size} pixels in patches of "
         f"{vision.patch_size}",
-        "language": f"{text.model_type}, {plural(text.num_hidden_layers, 'layer')} of width "
-        f"{text.hidden_size}, {count(text.vocab_size)} tokens known, {n_added} of them new",
+        "language": f"{text.model_type}, {text.num_hidden_layers} layers of width "
+        f"{text.hidden_size}, {text.vocab_size:,} tokens known, {n_added} of them new",
         "frame": f"{config.tokens_per_frame} tokens (class token and {config.pool_grid}x"
         f"{config.pool_grid} patches) and a word, {config.fps:g} frames a second",
         "MoD": f"router {config.router}, {config.tokens_in_layer(layers[0])} of "
         f"{config.tokens_per_frame} tokens kept in layers {', '.join(map(str, layers))}"
         if layers
         else "none, every token runs in every layer",
-        "weights": f"{count(sum(w.numel() for w in weights))} in {str(dtype)[6:]}, "
-        + size(sum(w.numel() * w.itemsize for w in weights)),
+        "weights": f"{sum(w.numel() for w in weights):,} in {str(dtype)[6:]}, "
+        + _size(sum(w.numel() * w.itemsize for w in weights)),
         "KV cache": f"{kv[0]} an hour of video dense, {kv[1]} with MoD",
     }
     return [f"{name + ':':<10}{line}" for name, line in lines.items()]
+
+
+def _size(n_bytes: int) -> str:
+    unit, name = (2**30, "GiB") if n_bytes >= 2**30 else (2**20, "MiB")
+    return f"{n_bytes / unit:.1f} {name}"

@@ -214,6 +214,15 @@ class Engine:
             raise ValueError(f"there is a session {name!r} already")
         self._sessions[name] = unpack(name, snapshot, self._identity)
 
+    def bring_in(self, name: str) -> None:
+        """Put a cold session's cache in place before it is needed.
+
+        Raises:
+            OutOfPagesError: there is no room.
+        """
+        with torch.inference_mode():
+            self._bring_in(self._session(name))
+
     @property
     def busy(self) -> bool:
         """Whether a step would do anything."""

@@ -1,0 +1,270 @@
+"""The session engine beside the plain loop and beside its own dense form.
+
+``python -m bench.engine --json``; every side runs the same weights on the same frames, in turn.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, SiglipVisionConfig
+
+from bench.harness import ratio, run
+from bench.plain import PlainLoop, Said
+from mod.config import VideoLLMMoDConfig
+from mod.cost import macs
+from mod.engine.cache import Memory
+from mod.engine.engine import Engine
+from mod.engine.events import TurnEnded, Word
+from mod.layout import StreamLayout, train_tokenizer
+from mod.modeling import VideoLLMMoD
+from mod.world.dialogues import corpus
+
+#: A decoder whose layers dominate: the tower is small, the vocabulary too.
+WIDTH, LAYERS = 512, 8
+LIVE_SESSIONS = 16
+#: Share of frames at which the dense model speaks.
+SPEAKS = 0.03
+
+
+def build(router: str, keep_ratio: float = 0.2) -> tuple[VideoLLMMoD, StreamLayout]:
+    """Random weights, the same for every router, with silence made likely as in real footage."""
+    torch.manual_seed(0)
+    draft = VideoLLMMoDConfig()
+    tokenizer = train_tokenizer(corpus(), draft, 512)
+    config = VideoLLMMoDConfig(
+        vision_config=SiglipVisionConfig(
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=96,
+            patch_size=32,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=WIDTH * 8 // 3,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=WIDTH // 64,
+            num_key_value_heads=WIDTH // 256,
+            max_position_embeddings=32768,
+        ),
+        class_token="last",
+        router=router,
+        keep_ratio=keep_ratio,
+    )
+    model = VideoLLMMoD(config).eval()
+    layout = StreamLayout.of(tokenizer, config)
+    return model, layout
+
+
+def frames_of(n: int, seed: int = 0) -> Tensor:
+    """Random pictures (n, 96, 96, 3)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (n, 96, 96, 3), dtype=torch.uint8, generator=generator)
+
+
+def balance(model: VideoLLMMoD, layout: StreamLayout, speaks: float) -> None:
+    """Set the head's silence row so that about ``speaks`` of the frames are spoken at.
+
+    Along the mean state after a frame all states agree: a multiple of it is a constant bias. What
+    is said changes the states that follow, so it is set again from all that were met.
+    """
+    head = model.language_model.lm_head.weight
+    states: list[Tensor] = []
+
+    def keep(_module: Any, _inputs: Any, out: Tensor) -> None:
+        if out.shape[1] == model.config.tokens_per_frame:
+            states.append(out[0, -1].detach())
+
+    for _ in range(4):
+        hook = model.language_model.model.norm.register_forward_hook(keep)
+        PlainLoop(model, layout, max_new_tokens=2).watch(frames_of(60, seed=3))
+        hook.remove()
+        seen = torch.stack(states)
+        direction = seen.mean(0) / seen.mean(0).norm()
+        with torch.no_grad():
+            logits = seen @ head.T
+            logits[:, layout.silence] = -torch.inf
+            scale = torch.quantile(logits.amax(1) / (seen @ direction), 1.0 - speaks)
+            head[layout.silence] = direction * scale
+
+
+def silenced(model: VideoLLMMoD, layout: StreamLayout) -> VideoLLMMoD:
+    """A copy that never speaks, to time the arithmetic of frames alone."""
+    quiet = copy.deepcopy(model)
+    with torch.no_grad():
+        quiet.language_model.lm_head.weight.zero_()
+    hush = torch.zeros(model.config.text_config.vocab_size)
+    hush[layout.silence] = 1.0
+    quiet.language_model.lm_head.bias = torch.nn.Parameter(hush)
+    return quiet
+
+
+def engine_of(model: VideoLLMMoD, layout: StreamLayout, gib: float = 2.0) -> Engine:
+    """An engine with room for everything here."""
+    return Engine(model, layout, Memory(model.config, int(gib * 2**30)))
+
+
+def drain(engine: Engine) -> dict[str, list[Said]]:
+    """Run until nothing waits; narrations by session."""
+    words: dict[tuple[str, int], list[int]] = {}
+    said: dict[str, list[Said]] = {}
+    while engine.busy:
+        for event in engine.step():
+            if isinstance(event, Word) and event.frame is not None:
+                words.setdefault((event.session, event.frame), []).append(event.token)
+            elif isinstance(event, TurnEnded) and event.frame is not None:
+                tokens = words.pop((event.session, event.frame), [])
+                said.setdefault(event.session, []).append(Said(event.frame, tokens))
+    return said
+
+
+def timed_bulk(model: VideoLLMMoD, layout: StreamLayout, frames: Tensor) -> tuple[float, Any]:
+    """Seconds for one stream whose frames all wait, and what was said."""
+    engine = engine_of(model, layout)
+    engine.open("s", max_new_tokens=8, kind="bulk")
+    engine.push("s", frames)
+    started = time.perf_counter()
+    said = drain(engine)
+    return time.perf_counter() - started, said.get("s", [])
+
+
+def timed_plain(model: VideoLLMMoD, layout: StreamLayout, frames: Tensor) -> tuple[float, Any]:
+    """The same by the plain loop."""
+    started = time.perf_counter()
+    loop = PlainLoop(model, layout, max_new_tokens=8)
+    loop.watch(frames)
+    return time.perf_counter() - started, loop.said
+
+
+def timed_live(model: VideoLLMMoD, layout: StreamLayout, streams: Sequence[Tensor]) -> float:
+    """Seconds for sessions that each get one frame at a time, as live streams do."""
+    engine = engine_of(model, layout)
+    for number in range(len(streams)):
+        engine.open(f"s{number}", max_new_tokens=8)
+    started = time.perf_counter()
+    for tick in range(len(streams[0])):
+        for number, frames in enumerate(streams):
+            engine.push(f"s{number}", frames[tick : tick + 1])
+        drain(engine)
+    return time.perf_counter() - started
+
+
+def timed_plain_live(model: VideoLLMMoD, layout: StreamLayout, streams: Sequence[Tensor]) -> float:
+    """The same by one plain loop a stream, taking turns."""
+    loops = [PlainLoop(model, layout, max_new_tokens=8) for _ in streams]
+    started = time.perf_counter()
+    for tick in range(len(streams[0])):
+        for loop, frames in zip(loops, streams, strict=True):
+            loop.watch(frames[tick : tick + 1])
+    return time.perf_counter() - started
+
+
+def timed_restore(model: VideoLLMMoD, layout: StreamLayout, frames: Tensor) -> tuple[float, float]:
+    """Seconds to bring a session back from a snapshot, and to compute its cache again."""
+    engine = engine_of(model, layout)
+    engine.open("s", max_new_tokens=8)
+    engine.push("s", frames)
+    drain(engine)
+    seconds = []
+    for with_cache in (True, False):
+        data = engine.snapshot("s", with_cache=with_cache)
+        other = engine_of(model, layout)
+        started = time.perf_counter()
+        other.restore("s", data)
+        other.bring_in("s")
+        seconds.append(time.perf_counter() - started)
+    return seconds[0], seconds[1]
+
+
+def cache_bytes(model: VideoLLMMoD, layout: StreamLayout, frames: Tensor) -> int:
+    """Bytes of the pages that a stream holds at its end."""
+    engine = engine_of(model, layout)
+    engine.open("s", max_new_tokens=8)
+    engine.push("s", frames)
+    drain(engine)
+    return engine.memory.used_bytes
+
+
+def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """All comparisons on one thread."""
+    torch.set_num_threads(1)
+    runs, n_bulk, n_live = (2, 150, 12) if quick else (5, 600, 40)
+    plain, layout = build("none")
+    plain.language_model.set_attn_implementation("sdpa")
+    balance(plain, layout, SPEAKS)
+    (dense, _), (mod, _) = build("none"), build("bounded")
+    for model in (dense, mod):
+        model.load_state_dict(plain.state_dict(), strict=False)
+    quiet_dense, quiet_mod = silenced(dense, layout), silenced(mod, layout)
+    frames = frames_of(n_bulk)
+    streams = [frames_of(n_live, seed=10 + i) for i in range(LIVE_SESSIONS)]
+    found: dict[str, list[float]] = {}
+    same = True
+    for _ in range(runs):
+        plain_s, plain_said = timed_plain(plain, layout, frames)
+        dense_s, dense_said = timed_bulk(dense, layout, frames)
+        mod_s, mod_said = timed_bulk(mod, layout, frames)
+        quiet_dense_s, _ = timed_bulk(quiet_dense, layout, frames)
+        quiet_mod_s, _ = timed_bulk(quiet_mod, layout, frames)
+        plain_live_s = timed_plain_live(plain, layout, streams)
+        mod_live_s = timed_live(mod, layout, streams)
+        restore_s, rebuild_s = timed_restore(mod, layout, frames)
+        same &= plain_said == dense_said
+        for name, value in (
+            ("plain_bulk_s", plain_s),
+            ("dense_bulk_s", dense_s),
+            ("mod_bulk_s", mod_s),
+            ("quiet_dense_s", quiet_dense_s),
+            ("quiet_mod_s", quiet_mod_s),
+            ("plain_live_s", plain_live_s),
+            ("mod_live_s", mod_live_s),
+            ("restore_s", restore_s),
+            ("rebuild_s", rebuild_s),
+        ):
+            found.setdefault(name, []).append(value)
+    if not same:
+        raise AssertionError("engine and plain loop said different words at keep ratio 1")
+    # Of the silent stream: the same text on both sides, one silence token a frame.
+    cost = macs(mod.config, n_bulk, n_bulk) / macs(dense.config, n_bulk, n_bulk)
+
+    def ratios_of(a: str, b: str, factor: float = 1.0) -> dict[str, float]:
+        return ratio([factor * x / y for x, y in zip(found[a], found[b], strict=True)])
+
+    ratios = {
+        "bulk_over_plain_loop": ratios_of("plain_bulk_s", "mod_bulk_s"),
+        "live16_over_plain_loop": ratios_of("plain_live_s", "mod_live_s"),
+        "mod_time_over_cost_model": ratios_of("quiet_mod_s", "quiet_dense_s", 1.0 / cost),
+        "mod_cache_over_dense": ratio(
+            [cache_bytes(quiet_mod, layout, frames) / cache_bytes(quiet_dense, layout, frames)]
+        ),
+        "restore_over_prefill": ratios_of("restore_s", "rebuild_s"),
+    }
+    settings = {
+        "width": WIDTH,
+        "layers": LAYERS,
+        "bulk_frames": n_bulk,
+        "live_sessions": LIVE_SESSIONS,
+        "live_frames": n_live,
+        "speaks": SPEAKS,
+        "threads": 1,
+    }
+    figures = {
+        "seconds": found,
+        "cost_model_ratio": cost,
+        "narrations": {"dense": len(dense_said), "mod": len(mod_said)},
+        "words_equal_plain_loop": same,
+        "dense_engine_over_plain_loop": ratios_of("plain_bulk_s", "dense_bulk_s"),
+    }
+    return settings, ratios, figures
+
+
+if __name__ == "__main__":
+    run("engine", measure)

@@ -1,0 +1,272 @@
+"""Cost and quality of mixture-of-depths training: ``python -m bench.model --json``.
+
+One training step beside the full model's, in time and peak memory; quality of the paper's methods
+after equal steps on the generated world; the bundled model on streams nobody trained on.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, SiglipVisionConfig
+
+from bench.harness import ratio, run
+from mod.batches import IGNORE, Batch, collate
+from mod.checkpoint import TINY, find_checkpoint
+from mod.config import VideoLLMMoDConfig
+from mod.dialogue import Dialogue
+from mod.evaluate import evaluate
+from mod.layout import StreamLayout
+from mod.loading import load
+from mod.metrics import TeacherForced, teacher_forced
+from mod.modeling import Stream, VideoLLMMoD
+from mod.objective import live_loss, stream_of
+from mod.world.dialogues import watch
+
+#: Geometry of the timed step: layers dominate, as at full scale.
+FRAMES, WIDTH, LAYERS = 600, 512, 8
+#: The methods of the paper's tables by their config.
+METHODS: dict[str, dict[str, Any]] = {
+    "full": {"router": "none"},
+    "mod 0.1": {"keep_ratio": 0.1},
+    "mod 0.2": {"keep_ratio": 0.2},
+    "mod 0.3": {"keep_ratio": 0.3},
+    "learned 0.2": {"keep_ratio": 0.2, "router": "learned"},
+    "random 0.2": {"keep_ratio": 0.2, "router": "random"},
+    "uniform 0.2": {"keep_ratio": 0.2, "router": "uniform"},
+    "early exit": {"router": "skip", "mod_layers": "after-2"},
+    "layer skip": {"router": "skip"},
+}
+#: Seeds of held-out streams; training streams have others.
+HELD_OUT, TRAINED = 7_000_000, 8_000_000
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured."""
+
+    step_runs: int
+    seeds: int
+    steps: int
+    streams: int
+    held_out: int
+
+
+QUICK = Effort(step_runs=2, seeds=1, steps=150, streams=120, held_out=24)
+FULL = Effort(step_runs=5, seeds=3, steps=900, streams=900, held_out=60)
+
+
+def step_model(router: str) -> VideoLLMMoD:
+    """A model whose layers dominate, with random weights."""
+    torch.manual_seed(0)
+    config = VideoLLMMoDConfig(
+        vision_config=SiglipVisionConfig(
+            hidden_size=64,
+            intermediate_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            image_size=96,
+            patch_size=32,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=1024,
+            hidden_size=WIDTH,
+            intermediate_size=WIDTH * 8 // 3,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=WIDTH // 64,
+            num_key_value_heads=WIDTH // 256,
+            tie_word_embeddings=True,
+        ),
+        class_token="last",
+        router=router,
+    )
+    return VideoLLMMoD(config).train()
+
+
+def train_step(model: VideoLLMMoD) -> None:
+    """Forward and backward over one stream of ``FRAMES`` frames with their silence tokens."""
+    n = model.config.tokens_per_frame
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(FRAMES, n, 64, generator=generator)
+    starts = torch.arange(FRAMES) * (n + 1)
+    places = (starts[:, None] + torch.arange(n)).flatten()
+    length = FRAMES * (n + 1)
+    words = model.embed_text(torch.zeros(length, dtype=torch.long))
+    embeddings = words.index_copy(0, places, model.connector(features).flatten(0, 1))
+    hidden = model(Stream(embeddings, torch.arange(length), starts, [length]))
+    labels = torch.randint(0, 1024, (FRAMES,), generator=generator)
+    torch.autograd.backward(live_loss(model.logits(hidden[starts + n - 1]), labels, 0))
+    model.zero_grad()
+
+
+def step_times(runs: int) -> dict[str, list[float]]:
+    """Seconds of a step of both models, in turn; the first of each warms up."""
+    models = {router: step_model(router) for router in ("none", "bounded")}
+    seconds: dict[str, list[float]] = {router: [] for router in models}
+    for _ in range(runs + 1):
+        for router, model in models.items():
+            started = time.perf_counter()
+            train_step(model)
+            seconds[router].append(time.perf_counter() - started)
+    return {router: values[1:] for router, values in seconds.items()}
+
+
+def _peak_bytes(router: str, results: Any) -> None:
+    torch.set_num_threads(1)
+    model = step_model(router)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    train_step(model)
+    results.put(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+
+
+def peak_bytes(router: str) -> int:
+    """How much a step raises the resident memory of a process that holds the model."""
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    process = context.Process(target=_peak_bytes, args=(router, results))
+    process.start()
+    peak: int = results.get(timeout=600)
+    process.join()
+    return peak
+
+
+class World:
+    """Dialogues with the features that the bundled tower gives their frames.
+
+    The tower is frozen and shared, so that methods differ in their decoder alone.
+    """
+
+    def __init__(self, tiny: VideoLLMMoD, layout: StreamLayout, seeds: Iterable[int]) -> None:
+        self.dialogues = [watch(seed, 16) for seed in seeds]
+        self.layout = layout
+        self._seen: list[tuple[Tensor, Tensor]] = []
+        with torch.no_grad():
+            for dialogue in self.dialogues:
+                batch = collate([dialogue], layout, tiny.config)
+                self._seen.append(tiny.see(batch.frames, batch.before))
+
+    def batch(self, chosen: list[int], config: VideoLLMMoDConfig) -> tuple[Batch, Tensor, Tensor]:
+        """Some dialogues laid out for ``config``, and their patch and pooled features."""
+        patches, pooled = zip(*(self._seen[i] for i in chosen), strict=True)
+        dialogues = [self.dialogues[i] for i in chosen]
+        return collate(dialogues, self.layout, config), torch.cat(patches), torch.cat(pooled)
+
+
+def train_method(
+    fields: dict[str, Any], tiny: VideoLLMMoD, world: World, steps: int, seed: int
+) -> VideoLLMMoD:
+    """A small decoder behind the frozen tower, trained for ``steps`` by the LIVE objective."""
+    torch.manual_seed(seed)
+    config = VideoLLMMoDConfig(
+        vision_config=tiny.config.vision_config,
+        text_config=LlamaConfig(
+            vocab_size=len(world.layout.tokenizer),
+            hidden_size=128,
+            intermediate_size=352,
+            num_hidden_layers=6,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            tie_word_embeddings=True,
+        ),
+        # What is seen must come from the patches: the pooled token would carry it past any router.
+        class_token="none",
+        frame_difference=tiny.config.frame_difference,
+        **{"router": "bounded", **fields},
+    )
+    model = VideoLLMMoD(config)
+    model.vision_tower.load_state_dict(tiny.vision_tower.state_dict())
+    model.vision_tower.requires_grad_(False)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 3e-3, total_steps=steps, pct_start=0.1
+    )
+    rng = np.random.default_rng(seed)
+    for _ in range(steps):
+        chosen = [int(i) for i in rng.integers(0, len(world.dialogues), 8)]
+        batch, patches, pooled = world.batch(chosen, config)
+        hidden = model(stream_of(model, batch, model.connect(patches, pooled)))
+        asked = (batch.labels != IGNORE).nonzero()[:, 0]
+        loss = live_loss(model.logits(hidden[asked]), batch.labels[asked], world.layout.silence)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        schedule.step()
+    return model.eval()
+
+
+def gap(metrics: TeacherForced, full: TeacherForced) -> float:
+    """The largest relative loss against the full model over the four metrics."""
+    return max(
+        metrics.lm_ppl / full.lm_ppl - 1.0,
+        metrics.time_diff_s / max(1e-9, full.time_diff_s) - 1.0,
+        1.0 - metrics.fluency / full.fluency,
+        1.0 - metrics.lm_correctness / full.lm_correctness,
+    )
+
+
+def quality(
+    effort: Effort, tiny: VideoLLMMoD, layout: StreamLayout
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Worst gaps of each method, one a seed, and all metrics."""
+    world = World(tiny, layout, range(TRAINED, TRAINED + effort.streams))
+    held_out: list[Dialogue] = [watch(HELD_OUT + i, 16) for i in range(effort.held_out)]
+    found: dict[str, list[TeacherForced]] = {}
+    for seed in range(effort.seeds):
+        for name, fields in METHODS.items():
+            model = train_method(fields, tiny, world, effort.steps, seed)
+            found.setdefault(name, []).append(teacher_forced(model, layout, held_out))
+    gaps = {
+        name: [gap(m, full) for m, full in zip(values, found["full"], strict=True)]
+        for name, values in found.items()
+        if name != "full"
+    }
+    return gaps, {name: [asdict(m) for m in values] for name, values in found.items()}
+
+
+def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """All parts, one thread each: the ratios do not depend on how many streams run beside."""
+    effort = QUICK if quick else FULL
+    torch.set_num_threads(1)
+    seconds = step_times(effort.step_runs)
+    times = [m / f for m, f in zip(seconds["bounded"], seconds["none"], strict=True)]
+    peaks = {router: peak_bytes(router) for router in ("none", "bounded")}
+    tiny, layout = load(find_checkpoint(TINY))
+    gaps, metrics = quality(effort, tiny, layout)
+    bundled = evaluate(tiny, layout, n_streams=effort.held_out, first_seed=HELD_OUT)
+    ratios = {
+        "train_time_mod_over_full": ratio(times),
+        "train_memory_mod_over_full": ratio([peaks["bounded"] / peaks["none"]]),
+        "quality_mod_worst_gap": ratio(gaps["mod 0.2"]),
+        "quality_random_worst_gap": ratio(gaps["random 0.2"]),
+        "quality_earlyexit_worst_gap": ratio(gaps["early exit"]),
+        "quality_layerskip_worst_gap": ratio(gaps["layer skip"]),
+        "tiny_cut_f1": ratio([bundled.cut_f1]),
+        "tiny_colour_accuracy": ratio([bundled.colour_accuracy]),
+    }
+    settings = {
+        "step": {"frames": FRAMES, "width": WIDTH, "layers": LAYERS, "tokens": FRAMES * 11},
+        "quality": asdict(effort),
+    }
+    figures = {
+        "step_seconds": {name: statistics.median(s) for name, s in seconds.items()},
+        "step_peak_bytes": peaks,
+        "methods": metrics,
+        "worst_gaps": gaps,
+        "tiny": asdict(bundled),
+    }
+    return settings, ratios, figures
+
+
+if __name__ == "__main__":
+    run("model", measure)

@@ -1,0 +1,75 @@
+"""The plain loop that demos of streaming video models run: one stream, one frame a forward, dense.
+
+Hugging Face's own model with its own cache; what the engine is measured against, word for word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from mod.layout import StreamLayout
+from mod.modeling import VideoLLMMoD, frames_before
+
+
+@dataclass(frozen=True)
+class Said:
+    """A narration: the frame it began at, and its token ids."""
+
+    frame: int
+    tokens: list[int]
+
+
+class PlainLoop:
+    """One stream on the unmodified language model of ``model``, with transformers' own attention.
+
+    Args:
+        model: must route nothing.
+    """
+
+    def __init__(self, model: VideoLLMMoD, layout: StreamLayout, *, max_new_tokens: int) -> None:
+        self._model, self._layout = model, layout
+        self._lm = model.language_model
+        self._max_new_tokens = max_new_tokens
+        self._cache = DynamicCache(config=self._lm.config)
+        self._last: Tensor | None = None
+        self._feed(self._words(layout.opening(model.config.instruction)))
+        self.said: list[Said] = []
+        self.n_frames = 0
+
+    @torch.inference_mode()
+    def watch(self, frames: Tensor) -> None:
+        """See ``frames`` one by one, and say what is to be said."""
+        for frame in frames:
+            before = frames_before(frame[None], self._last)
+            self._last = frame
+            logits = self._feed(self._model.encode_frames(frame[None], before)[0])
+            token = int(logits.argmax())
+            if token == self._layout.silence:
+                self._feed(self._words([token]))
+            else:
+                tokens: list[int] = []
+                while token != self._layout.end and len(tokens) < self._max_new_tokens:
+                    tokens.append(token)
+                    token = int(self._feed(self._words([token])).argmax())
+                self._feed(self._words([self._layout.end]))
+                self.said.append(Said(self.n_frames, tokens))
+            self.n_frames += 1
+
+    def _words(self, ids: list[int]) -> Tensor:
+        return self._model.embed_text(torch.tensor(ids))
+
+    @torch.inference_mode()
+    def _feed(self, embeddings: Tensor) -> Tensor:
+        """Next-token logits after ``embeddings``."""
+        out = self._lm(
+            inputs_embeds=embeddings[None],
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: Tensor = out.logits[0, -1]
+        return logits

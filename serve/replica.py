@@ -1,11 +1,10 @@
-"""The replica: one deployment that holds the model and works on bounded calls."""
+"""The replica: one deployment that holds the model and its session engine."""
 
 from __future__ import annotations
 
-import asyncio
-import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +13,11 @@ from ray import serve
 
 from mod.checkpoint import Checkpoint, find_checkpoint
 from mod.cost import vision_token_layers
+from mod.engine.cache import Memory
+from mod.engine.engine import Engine
 from mod.loading import load
-from mod.session import Session
-from mod.summarizing import summarize_session, summarize_texts
+from mod.summarizing import by_rule
+from serve.engine_loop import EngineLoop, LoopStream
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Narrated:
 
 
 class Replica:
-    """Holds one checkpoint; calls take turns at the model.
+    """Holds one checkpoint and an engine; calls share the engine's steps.
 
     Args:
         model: name or folder of the checkpoint.
@@ -55,48 +56,66 @@ class Replica:
         if threads:
             torch.set_num_threads(threads)
         self._checkpoint = find_checkpoint(model)
-        self._model, self._layout = load(self._checkpoint, keep_ratio)
-        self._keep_ratio = self._model.config.keep_ratio
-        self._turn = asyncio.Lock()
+        network, layout = load(self._checkpoint, keep_ratio)
+        self._config = network.config
+        memory = Memory(network.config, _cache_bytes(), dtype=network.dtype, device=network.device)
+        engine = Engine(network, layout, memory, identity=self._checkpoint.revision)
+        self._engine = EngineLoop(engine)
 
     async def describe(self) -> tuple[Checkpoint, float]:
         """The checkpoint and the keep ratio in use."""
-        return self._checkpoint, self._keep_ratio
+        return self._checkpoint, self._config.keep_ratio
 
     async def narrate(
         self, frames: NDArray[np.uint8], instruction: str, silence_threshold: float
     ) -> Narrated:
-        """Watch ``frames`` (n, height, width, 3) as one short session, then summarize it."""
-        async with self._turn:
-            return await asyncio.to_thread(self._narrate, frames, instruction, silence_threshold)
+        """Watch ``frames`` (n, height, width, 3) as one short session, then summarize it.
+
+        Raises:
+            ValueError: they are no pictures of the model's size.
+            ModelError: the model could not take them in.
+        """
+        async with self._stream(instruction, silence_threshold) as stream:
+            # Frames that arrive through the object store are read-only; torch wants to own them.
+            outcomes = await stream.watch(torch.from_numpy(np.array(frames)))
+            kv_bytes = await stream.held_bytes()
+            texts = [outcome.text for outcome in outcomes]
+            if self._config.summarizer == "digest":
+                summary = by_rule([text for text in texts if text])
+            else:
+                summary = await stream.ask(self._config.summary_request)
+            return Narrated(
+                texts=texts,
+                salience=[1.0 - outcome.p_silence for outcome in outcomes],
+                summary=summary,
+                vision_tokens=len(outcomes) * self._config.tokens_per_frame,
+                processed_token_layers=vision_token_layers(self._config, len(outcomes)),
+                kv_bytes=kv_bytes,
+                model_s=stream.model_s,
+            )
 
     async def summarize(self, texts: list[str]) -> str:
         """One summary of the summaries of consecutive parts."""
-        async with self._turn:
-            return await asyncio.to_thread(summarize_texts, self._model, self._layout, texts)
+        if self._config.summarizer == "digest":
+            return by_rule(texts)
+        async with self._stream(None, 0.0) as stream:
+            return await stream.ask(" ".join([*texts, self._config.summary_request]))
 
-    def _narrate(self, frames: Any, instruction: str, silence_threshold: float) -> Narrated:
-        started = time.perf_counter()
-        config = self._model.config
-        session = Session(
-            self._model,
-            self._layout,
-            instruction=instruction,
-            silence_threshold=silence_threshold,
-        )
-        # Frames that arrive through the object store are read-only; torch wants to own them.
-        outcomes = session.watch(torch.from_numpy(np.array(frames)))
-        texts = [o.text for o in outcomes]
-        summary = summarize_session(session, self._model, [t for t in texts if t])
-        return Narrated(
-            texts=texts,
-            salience=[1.0 - o.p_silence for o in outcomes],
-            summary=summary,
-            vision_tokens=len(outcomes) * config.tokens_per_frame,
-            processed_token_layers=vision_token_layers(config, len(outcomes)),
-            kv_bytes=session.cache.n_bytes,
-            model_s=time.perf_counter() - started,
-        )
+    @asynccontextmanager
+    async def _stream(self, instruction: str | None, threshold: float) -> AsyncIterator[LoopStream]:
+        stream = await self._engine.open(instruction=instruction, threshold=threshold, kind="bulk")
+        try:
+            yield stream
+        finally:
+            await stream.close()
+
+
+def _cache_bytes() -> int:
+    """Room for caches: most of what is free on a GPU, else as much as is touched of 2 GiB."""
+    if torch.cuda.is_available():
+        free, _ = torch.cuda.mem_get_info()
+        return int(0.8 * free)
+    return 2 * 2**30
 
 
 ReplicaDeployment = serve.deployment(name="replica", max_ongoing_requests=8)(Replica)

@@ -228,6 +228,15 @@ class Engine:
         """Whether a step would do anything."""
         return bool(self._events) or any(s.busy for s in self._sessions.values())
 
+    def held_bytes(self, name: str) -> int:
+        """Bytes of keys and values of the session's stream, page rounding left out."""
+        lengths = self._session(name).lengths
+        total = 0
+        for layer, length in enumerate(lengths):
+            pool = self.memory.pools[self.memory.place[layer][0]]
+            total += length * pool.page_bytes // (pool.page_size * pool.keys.shape[0])
+        return total
+
     def lengths(self, name: str) -> list[int]:
         """Tokens per layer that the session's stream holds."""
         return list(self._session(name).lengths)

@@ -61,10 +61,25 @@ def test_a_segment_is_narrated(replica: DeploymentHandle) -> None:
     assert again.kv_bytes == told.kv_bytes
 
 
+def test_segments_side_by_side_are_narrated_as_alone(replica: DeploymentHandle) -> None:
+    """Guards shared steps: who else is in the replica changes no word."""
+    seen = [np.stack([s.frame for s in islice(World(seed), 12)]) for seed in range(6)]
+    alone = [replica.narrate.remote(f, "Narrate what changes.", 0.0).result() for f in seen]
+    together = [replica.narrate.remote(f, "Narrate what changes.", 0.0) for f in seen]
+    for one, other in zip(alone, together, strict=True):
+        found = other.result(timeout_s=120)
+        assert (found.texts, found.summary, found.kv_bytes) == (
+            one.texts,
+            one.summary,
+            one.kv_bytes,
+        )
+        assert found.model_s > 0
+
+
 def test_a_bad_call_fails_alone(replica: DeploymentHandle) -> None:
     """Guards against a picture of the wrong shape taking the replica with it."""
     wrong = np.zeros((2, 10, 10, 3), np.uint8)
-    with pytest.raises(Exception, match=r"size|shape|match"):
+    with pytest.raises(Exception, match=r"frames must be \(n, 96, 96, 3\) uint8"):
         replica.narrate.remote(wrong, "x", 0.0).result(timeout_s=120)
     assert replica.summarize.remote(["A red scene."]).result(timeout_s=120)
 

@@ -1,0 +1,191 @@
+"""The engine's own thread in a replica, and streams on it for calls that await."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any, Literal, TypeVar
+
+from torch import Tensor
+
+from mod.engine.engine import Engine
+from mod.engine.events import Event, Failed, FrameSeen, TurnEnded
+from mod.session import FrameOutcome
+
+_Result = TypeVar("_Result")
+
+
+class ModelError(RuntimeError):
+    """The model could not take an input in; the stream stands where it stood before."""
+
+
+class EngineLoop:
+    """Steps an engine while anything waits; all else is done to it by its thread, between steps."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._actions: SimpleQueue[tuple[Callable[[Engine], Any], Future[Any]]] = SimpleQueue()
+        self._streams: dict[str, LoopStream] = {}
+        self._numbers = itertools.count(1)
+        threading.Thread(target=self._run, name="engine", daemon=True).start()
+
+    async def open(
+        self,
+        *,
+        instruction: str | None,
+        threshold: float = 0.0,
+        kind: Literal["live", "bulk"],
+    ) -> LoopStream:
+        """A new stream, to be awaited on the event loop that opens it."""
+        name = f"{kind}-{next(self._numbers)}"
+        stream = LoopStream(self, name, asyncio.get_running_loop())
+
+        def begin(engine: Engine) -> None:
+            engine.open(name, instruction=instruction, threshold=threshold, kind=kind)
+            self._streams[name] = stream
+
+        await self.use(begin)
+        return stream
+
+    async def close(self, name: str) -> None:
+        """End a stream and free its memory."""
+
+        def end(engine: Engine) -> None:
+            if self._streams.pop(name, None):
+                engine.close(name)
+
+        await self.use(end)
+
+    async def use(self, action: Callable[[Engine], _Result]) -> _Result:
+        """Do something with the engine before its next step."""
+        done: Future[_Result] = Future()
+        self._actions.put((action, done))
+        return await asyncio.wrap_future(done)
+
+    def _run(self) -> None:
+        while True:
+            self._act(wait=not self._engine.busy)
+            if self._engine.busy:
+                self._step()
+
+    def _act(self, *, wait: bool) -> None:
+        """Do what was asked for; with ``wait`` at least one thing."""
+        while wait or not self._actions.empty():
+            action, done = self._actions.get()
+            wait = False
+            try:
+                done.set_result(action(self._engine))
+            except Exception as failure:
+                done.set_exception(failure)
+
+    def _step(self) -> None:
+        started = time.perf_counter()
+        try:
+            events = self._engine.step()
+        except Exception as failure:
+            # No input's fault, so everybody hears of it, and nobody waits for ever.
+            for name, stream in self._streams.items():
+                self._engine.close(name)
+                stream.fail(ModelError(f"the engine failed: {failure}"))
+            self._streams.clear()
+            return
+        seconds = time.perf_counter() - started
+        sessions = {event.session for event in events}
+        for name in sessions:
+            # Sessions of one step share its time evenly.
+            self._streams[name].model_s += seconds / len(sessions)
+        for event in events:
+            self._streams[event.session].take(event)
+
+
+class LoopStream:
+    """One stream for one caller, who awaits each input before giving the next.
+
+    Attributes:
+        model_s: seconds of the engine's steps, this stream's part of them.
+    """
+
+    def __init__(self, loop: EngineLoop, name: str, caller: asyncio.AbstractEventLoop) -> None:
+        self.name = name
+        self.model_s = 0.0
+        self._loop, self._caller = loop, caller
+        self._done: asyncio.Future[None] | None = None
+        self._outcomes: list[FrameOutcome] = []
+        self._answer: str | None = None
+        self._awaited = 0
+
+    async def watch(self, frames: Tensor) -> list[FrameOutcome]:
+        """See ``frames`` (n, height, width, 3) uint8; what the model made of each.
+
+        Raises:
+            ModelError: they could not be taken in.
+        """
+        if not len(frames):
+            return []
+        self._outcomes, self._awaited = [], len(frames)
+        await self._give(lambda engine: engine.push(self.name, frames))
+        return self._outcomes
+
+    async def ask(self, text: str) -> str:
+        """The answer to ``text``.
+
+        Raises:
+            ModelError: it could not be answered.
+        """
+        self._answer = None
+        await self._give(lambda engine: engine.ask(self.name, "question", text))
+        return self._answer or ""
+
+    async def held_bytes(self) -> int:
+        """Bytes of keys and values that the stream holds."""
+        return await self._loop.use(lambda engine: engine.held_bytes(self.name))
+
+    async def close(self) -> None:
+        """End the stream."""
+        await self._loop.close(self.name)
+
+    async def _give(self, action: Callable[[Engine], None]) -> None:
+        self._done = self._caller.create_future()
+        await self._loop.use(action)
+        await self._done
+
+    def fail(self, error: ModelError) -> None:
+        """Whoever awaits gets ``error``; called by the engine's thread, as ``take`` is."""
+        self._finish(error)
+
+    def take(self, event: Event) -> None:
+        """Note what a step told of this stream."""
+        match event:
+            case Failed(error=error):
+                self.fail(ModelError(error))
+            case FrameSeen(p_silence=p, speaks=speaks):
+                self._outcomes.append(FrameOutcome(p, "" if speaks else None))
+                if not speaks and len(self._outcomes) == self._awaited:
+                    self._finish(None)
+            case TurnEnded(question=None, text=text):
+                self._outcomes[-1] = FrameOutcome(self._outcomes[-1].p_silence, text)
+                if len(self._outcomes) == self._awaited:
+                    self._finish(None)
+            case TurnEnded(text=text):
+                self._answer = text
+                self._finish(None)
+
+    def _finish(self, error: Exception | None) -> None:
+        done = self._done
+
+        def settle() -> None:
+            if done is not None and not done.done():
+                if error is None:
+                    done.set_result(None)
+                else:
+                    done.set_exception(error)
+
+        # A caller whose own loop is gone awaits nothing any more.
+        with suppress(RuntimeError):
+            self._caller.call_soon_threadsafe(settle)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -12,37 +11,18 @@ from torch import Tensor
 
 from mod.engine.cache import Memory, PagedCache
 from mod.engine.events import Event, Failed, FrameSeen, TurnEnded, Word
-from mod.engine.log import FRAME, StreamLog
+from mod.engine.log import FRAME
+from mod.engine.residence import Residence
+from mod.engine.runner import Item, Runner
 from mod.engine.scheduler import Kind, Taken, Work, plan
 from mod.engine.snapshot import pack, unpack
 from mod.engine.state import MAX_CHUNK, MIN_CHUNK, FrameRun, Question, SessionState, Turn
 from mod.layout import StreamLayout
-from mod.modeling import Stream, VideoLLMMoD
-
-#: Tokens of one piece when a cache is computed again from its log.
-REBUILD_TOKENS = 512
+from mod.modeling import VideoLLMMoD
 
 
 class UnknownSessionError(KeyError):
     """There is no session of this name."""
-
-
-@dataclass(frozen=True)
-class _Item:
-    """One session's part of a step.
-
-    Attributes:
-        ids: token ids in stream order, ``FRAME`` where a frame lies.
-        features: of those frames, (frames, tokens, D).
-        wanted: places among the tokens whose next-token logits are needed.
-    """
-
-    session: SessionState
-    ids: list[int]
-    features: Tensor | None
-    wanted: list[int]
-    frames: int = 0
-    question: Question | None = None
 
 
 class Engine:
@@ -73,9 +53,10 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model, self._layout, self.memory = model, layout, memory
-        self._step_tokens, self._spill, self._clock = step_tokens, spill, clock
+        self._step_tokens, self._clock = step_tokens, clock
         self._identity = identity
-        self._device: torch.device = model.get_input_embeddings().weight.device
+        self._runner = Runner(model)
+        self._residence = Residence(memory, self._runner, spill)
         self._sessions: dict[str, SessionState] = {}
         self._events: list[Event] = []
         self._n_layers = len(memory.place)
@@ -185,12 +166,7 @@ class Engine:
 
     def evict(self, name: str) -> None:
         """Free a session's pages; the cache comes back when it is needed."""
-        session = self._session(name)
-        if session.cache is None:
-            return
-        session.saved = session.cache.save() if self._spill == "copy" else None
-        session.cache.release()
-        session.cache = None
+        self._residence.evict(self._session(name))
 
     def snapshot(self, name: str, *, with_cache: bool = True) -> bytes:
         """The session's committed state as bytes; what waits in its inbox is not part of it.
@@ -221,7 +197,7 @@ class Engine:
             OutOfPagesError: there is no room.
         """
         with torch.inference_mode():
-            self._bring_in(self._session(name))
+            self._residence.bring_in(self._session(name))
 
     @property
     def busy(self) -> bool:
@@ -246,15 +222,12 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> list[Event]:
         """Run one step; returns what happened, in order of time within each session."""
-        taken = plan(
-            [w for s in self._sessions.values() if (w := self._work(s))], self._step_tokens
-        )
-        taken = self._with_room(taken)
+        waiting = [work for s in self._sessions.values() if (work := self._work(s))]
+        taken = self._encoded(self._with_room(plan(waiting, self._step_tokens)))
         if taken:
             self.steps += 1
-            self._encode(taken)
             items = [self._item(t) for t in taken]
-            for item, outcome in zip(items, self._run(items), strict=True):
+            for item, outcome in zip(items, self._runner.run(items), strict=True):
                 item.session.used = self.steps
                 if isinstance(outcome, Tensor):
                     self._take_in(item, outcome)
@@ -285,113 +258,43 @@ class Engine:
         per_frame = self._model.config.tokens_per_frame + 1
         return Work(session.name, kind, head.since, fixed, units, per_frame)
 
-    def _item(self, taken: Taken) -> _Item:
+    def _encoded(self, taken: list[Taken]) -> list[Taken]:
+        """The part of a step whose frames could be encoded."""
+        runs = [run if isinstance(run := self._head(t), FrameRun) else None for t in taken]
+        wanted = [(run, t.units) for run, t in zip(runs, taken, strict=True) if run]
+        errors = iter(self._runner.encode(wanted))
+        ready = []
+        for run, t in zip(runs, taken, strict=True):
+            error = next(errors) if run else None
+            if error is None:
+                ready.append(t)
+            else:
+                self._fail(self._sessions[t.work.session], error)
+        return ready
+
+    def _head(self, taken: Taken) -> FrameRun | Question | None:
+        """The input that a work is about; None while the session speaks."""
+        session = self._sessions[taken.work.session]
+        return None if session.turn else session.inbox[0]
+
+    def _item(self, taken: Taken) -> Item:
         session = self._sessions[taken.work.session]
         if session.turn:
-            return _Item(session, session.turn.said[-1:], None, [0])
+            return Item(session, session.turn.said[-1:], None, [0])
         head = session.inbox[0]
         if isinstance(head, Question):
             ids = [*session.prefix, *head.ids]
-            return _Item(session, ids, None, [len(ids) - 1], question=head)
+            return Item(session, ids, None, [len(ids) - 1], question=head)
         assert head.features is not None
         n, count = self._model.config.tokens_per_frame, taken.units
         ids = [*session.prefix, *([FRAME, self._layout.silence] * count)]
         first = len(session.prefix) + n - 1
         wanted = [first + i * (n + 1) for i in range(count)]
-        return _Item(session, ids, head.features[:count], wanted, frames=count)
-
-    def _encode(self, taken: Sequence[Taken]) -> None:
-        """Run the tower once over all frames of the step."""
-        runs, pixels, before = [], [], []
-        for t in taken:
-            session = self._sessions[t.work.session]
-            if session.turn or not t.units:
-                continue
-            run = session.inbox[0]
-            assert isinstance(run, FrameRun)
-            new = run.to_encode(t.units)
-            if new:
-                runs.append(run)
-                pixels.append(new[0])
-                before.append(new[1])
-        if not runs:
-            return
-        counts = [len(p) for p in pixels]
-        features = self._model.encode_frames(
-            torch.cat(pixels).to(self._device), torch.cat(before).to(self._device)
-        )
-        for run, part in zip(runs, torch.split(features, counts), strict=True):
-            run.features = part if run.features is None else torch.cat([run.features, part])
-
-    def _run(self, items: Sequence[_Item]) -> list[Tensor | str]:
-        """Wanted logits of each item, or one line about why it failed; then it left no trace."""
-        try:
-            logits = self._forward(items)
-        except Exception as failure:
-            for item in items:
-                assert item.session.cache is not None
-                item.session.cache.truncate(item.session.lengths)
-            if len(items) > 1:
-                # Whoever caused it fails again alone; the others do not notice.
-                return [self._run([item])[0] for item in items]
-            reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
-            return [f"{type(failure).__name__}: {reason}"]
-        outcomes: list[Tensor | str] = []
-        for item, part in zip(items, logits, strict=True):
-            if bool(torch.isfinite(part).all()):
-                outcomes.append(part)
-                continue
-            assert item.session.cache is not None
-            item.session.cache.truncate(item.session.lengths)
-            outcomes.append("the model gave logits that are no numbers")
-        return outcomes
-
-    def _forward(self, items: Sequence[_Item]) -> list[Tensor]:
-        """One forward over the flattened items; float32 logits at each item's wanted places."""
-        parts, positions, starts, lengths, wanted = [], [], [], [], []
-        base = 0
-        for item in items:
-            embeddings, frame_starts = self._embed(item.ids, item.features)
-            length = len(embeddings)
-            parts.append(embeddings)
-            positions.append(torch.arange(length) + item.session.position)
-            starts += [base + s for s in frame_starts]
-            wanted += [base + w for w in item.wanted]
-            lengths.append(length)
-            base += length
-        caches = [item.session.cache for item in items]
-        stream = Stream(
-            torch.cat(parts),
-            torch.cat(positions).to(self._device),
-            torch.tensor(starts, dtype=torch.long, device=self._device),
-            lengths,
-            caches,  # type: ignore[arg-type]
-        )
-        hidden = self._model(stream)
-        logits = self._model.logits(hidden[torch.tensor(wanted, device=self._device)]).float()
-        return list(torch.split(logits, [len(item.wanted) for item in items]))
-
-    def _embed(self, ids: Sequence[int], features: Tensor | None) -> tuple[Tensor, list[int]]:
-        """Ids and frames as embeddings (tokens, D), and where frames start."""
-        text = self._model.embed_text(torch.tensor([max(0, i) for i in ids], device=self._device))
-        if features is None:
-            return text, []
-        pieces, starts, place, frame, run = [], [], 0, 0, 0
-        n = features.shape[1]
-        for i, token in enumerate(ids):
-            if token != FRAME:
-                continue
-            pieces += [text[run:i], features[frame].to(text)]
-            place += i - run
-            starts.append(place)
-            place += n
-            frame, run = frame + 1, i + 1
-        pieces.append(text[run:])
-        return torch.cat(pieces), starts
+        return Item(session, ids, head.features[:count], wanted, frames=count)
 
     # Outcomes
 
-    def _take_in(self, item: _Item, logits: Tensor) -> None:
+    def _take_in(self, item: Item, logits: Tensor) -> None:
         session = item.session
         if item.frames:
             self._take_in_frames(item, logits)
@@ -403,7 +306,7 @@ class Engine:
             session.turn = Turn(None, item.question.name, [])
         self._say(session, int(logits[-1].argmax()))
 
-    def _take_in_frames(self, item: _Item, logits: Tensor) -> None:
+    def _take_in_frames(self, item: Item, logits: Tensor) -> None:
         """Commit the chunk up to and including the first frame the model speaks at."""
         session, silence = item.session, self._layout.silence
         run = session.inbox[0]
@@ -503,10 +406,12 @@ class Engine:
         """The part of a step that memory has room for, its caches in place."""
         while taken:
             running = {t.work.session for t in taken}
-            if self._free_for(taken, running):
+            wanted = [(self._sessions[t.work.session], t.work.fixed_tokens, t.units) for t in taken]
+            others = (s for s in self._sessions.values() if s.name not in running)
+            if self._residence.make_room(wanted, others):
                 try:
                     for t in taken:
-                        self._bring_in(self._sessions[t.work.session])
+                        self._residence.bring_in(self._sessions[t.work.session])
                 except Exception as failure:
                     session = self._sessions[t.work.session]
                     self._fail(session, f"its cache cannot be restored: {failure}")
@@ -524,54 +429,3 @@ class Engine:
             self._fail(session, "the session no longer fits the memory of the engine")
             taken = []
         return taken
-
-    def _free_for(self, taken: Sequence[Taken], running: set[str]) -> bool:
-        """Whether the pages that a step needs are free; evicts idle sessions to get there."""
-        needed = [0] * len(self.memory.pools)
-        for t in taken:
-            session = self._sessions[t.work.session]
-            for c, kind in enumerate(self.memory.classes):
-                new = t.work.fixed_tokens + t.units * (kind.tokens_per_frame + 1)
-                size = self.memory.pools[c].page_size
-                if session.cache is None:
-                    needed[c] += -(-(session.lengths[kind.layers[0]] + new) // size)
-                else:
-                    needed[c] += session.cache.pages_needed(c, new)
-        others = (s for s in self._sessions.values() if s.cache and s.name not in running)
-        idle = sorted(others, key=lambda s: (s.busy, s.used))
-        while any(n > pool.n_free for n, pool in zip(needed, self.memory.pools, strict=True)):
-            if not idle:
-                return False
-            self.evict(idle.pop(0).name)
-        return True
-
-    def _bring_in(self, session: SessionState) -> None:
-        """Restore or rebuild a cold session's cache."""
-        if session.cache is not None:
-            return
-        cache = PagedCache(self.memory)
-        try:
-            if session.saved is not None:
-                cache.load(session.saved)
-            else:
-                self._rebuild(session.log, cache)
-        except BaseException:
-            cache.release()
-            raise
-        session.cache, session.saved = cache, None
-
-    def _rebuild(self, log: StreamLog, cache: PagedCache) -> None:
-        """Feed a log into an empty cache, in large pieces."""
-        position = 0
-        for ids, features in log.pieces(REBUILD_TOKENS):
-            embeddings, starts = self._embed(ids, features)
-            length = len(embeddings)
-            stream = Stream(
-                embeddings,
-                torch.arange(position, position + length, device=self._device),
-                torch.tensor(starts, dtype=torch.long, device=self._device),
-                [length],
-                [cache],  # type: ignore[list-item]
-            )
-            self._model(stream)
-            position += length

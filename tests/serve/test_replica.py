@@ -76,7 +76,7 @@ def test_a_call_the_model_cannot_take_fails_and_the_next_does_not(
             await replica.narrate(np.zeros((2, 5, 5, 3), np.uint8), "Watch.", 0.0)
         with monkeypatch.context() as broken:
             broken.setattr(
-                "mod.engine.engine.Engine._forward",
+                "mod.engine.runner.Runner._logits",
                 lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("out of memory")),
             )
             with pytest.raises(ModelError, match="out of memory"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from mod.engine.cache import Memory
 from mod.engine.engine import Engine, UnknownSessionError
 from mod.engine.events import Event, Failed, FrameSeen, TurnEnded, Word
 from mod.engine.snapshot import SnapshotError
+from mod.modeling import VideoLLMMoD
 from mod.session import Session
 from tests.mod.small import some_frames, talking_model
 
@@ -155,20 +158,26 @@ def test_cache_bytes_are_those_of_the_cost_model() -> None:
     assert engine.memory.used_bytes == 0
 
 
-def test_many_sessions_come_and_go_and_leave_no_page() -> None:
+@pytest.mark.slow
+def test_a_thousand_sessions_come_and_go_and_leave_nothing() -> None:
+    """Guards against pages, features or logs that outlive their session."""
     engine = _engine(2.0, spill="rebuild")
-    for number in range(120):
+    resident = []
+    for number in range(1000):
         engine.open(f"n{number}", max_new_tokens=2)
         engine.push(f"n{number}", FRAMES[: 1 + number % 7])
         for _ in range(number % 5):
             engine.step()
-        if number % 3 == 0:
-            engine.close(f"n{number}")
-    _drain(engine)
-    for number in range(120):
-        if number % 3:
-            engine.close(f"n{number}")
+        if number >= 20:
+            engine.close(f"n{number - 20}")
+        if number in (400, 999):
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            resident.append(pages * resource.getpagesize())
+    for number in range(980, 1000):
+        engine.close(f"n{number}")
+    assert not engine.busy
     assert [pool.n_used for pool in engine.memory.pools] == [0, 0]
+    assert resident[1] - resident[0] < 16 * 2**20
 
 
 def test_a_cancelled_turn_ends_where_it_stands_and_the_stream_goes_on() -> None:
@@ -267,6 +276,29 @@ def test_a_step_that_fails_harms_only_who_caused_it(monkeypatch: pytest.MonkeyPa
     engine.ask(victim, "still", "still there?")
     after = _transcripts(_drain(engine))
     assert [question for question, _ in after[victim]] == ["still"]
+
+
+def test_frames_that_cannot_be_encoded_fail_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = _engine()
+    poison = FRAMES[:3].clone()
+    poison[1] = 77
+    for name, frames in (("good", FRAMES[:6]), ("bad", poison)):
+        engine.open(name, max_new_tokens=MAX_NEW)
+        engine.push(name, frames)
+    model = talking_model()[0]
+    encode = type(model).encode_frames
+
+    def failing(self: VideoLLMMoD, frames: Tensor, before: Tensor) -> Tensor:
+        if any(bool((frame == 77).all()) for frame in frames):
+            raise RuntimeError("cannot look at this")
+        return encode(self, frames, before)
+
+    monkeypatch.setattr(type(model), "encode_frames", failing)
+    events = _drain(engine)
+    failed = [e for e in events if isinstance(e, Failed)]
+    assert [(e.session, e.error) for e in failed] == [("bad", "RuntimeError: cannot look at this")]
+    said = _transcripts([e for e in events if not isinstance(e, Failed)])
+    assert said["good"] == _plainly(Script([*range(6)]))
 
 
 def test_a_model_that_raises_ends_one_turn_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

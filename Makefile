@@ -46,8 +46,10 @@ lint: $(VENV)/.test ## Check style and types
 serve: $(VENV)/.runtime ## Serve the bundled model over HTTP on port 8000
 	$(BIN)/longreel serve
 
-bench: $(VENV)/.runtime ## Run the benches and write bench/results/
+bench: $(VENV)/.runtime ## Run the quick form of every bench and write bench/results/
 	$(BIN)/python -m bench.flops --json
+	$(BIN)/python -m bench.model --json --quick
+	$(BIN)/python -m bench.engine --json --quick
 
 objectstore: $(VENV)/.test ## Run an S3-compatible store on port 8075 for trying s3:// paths
 	$(BIN)/python -m infra.objectstore --port 8075

@@ -244,19 +244,21 @@ class Engine:
 
     def _work(self, session: SessionState) -> Work | None:
         """What the session could do next."""
+        bulk = session.kind == "bulk"
         if session.turn:
-            return Work(session.name, Kind.DECODE, 0.0, 1)
+            kind = Kind.BULK if bulk else Kind.DECODE
+            return Work(session.name, kind, 0.0, 1, alone=bulk)
         if not session.inbox:
             return None
         head = session.inbox[0]
         fixed = len(session.prefix)
         if isinstance(head, Question):
-            kind = Kind.QUESTION if session.kind == "live" else Kind.BULK
-            return Work(session.name, kind, head.since, fixed + len(head.ids))
-        kind = Kind.LIVE if session.kind == "live" else Kind.BULK
+            kind = Kind.BULK if bulk else Kind.QUESTION
+            return Work(session.name, kind, head.since, fixed + len(head.ids), alone=bulk)
+        kind = Kind.BULK if bulk else Kind.LIVE
         units = min(len(head.pixels), session.chunk)
         per_frame = self._model.config.tokens_per_frame + 1
-        return Work(session.name, kind, head.since, fixed, units, per_frame)
+        return Work(session.name, kind, head.since, fixed, units, per_frame, alone=bulk)
 
     def _encoded(self, taken: list[Taken]) -> list[Taken]:
         """The part of a step whose frames could be encoded."""

@@ -27,6 +27,8 @@ class Work:
         fixed_tokens: tokens that run whatever share is taken.
         units: how many units (frames) wait; 0 when there is nothing but the fixed tokens.
         unit_tokens: tokens of one unit.
+        alone: it shares no step. Rounding depends on who shares one: words do not, but the
+            probabilities in a bulk job's rows would differ from run to run.
     """
 
     session: str
@@ -35,6 +37,7 @@ class Work:
     fixed_tokens: int
     units: int = 0
     unit_tokens: int = 0
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,13 @@ def plan(waiting: Sequence[Work], budget: int) -> list[Taken]:
     left = budget
     for index, work in enumerate(order):
         least = work.fixed_tokens + min(work.units, 1) * work.unit_tokens
-        if taken and least > left:
+        if taken and (work.alone or least > left):
             # Nor does anything behind it run: what is small would pass it by again and again.
             break
         taken.append([index, min(work.units, 1)])
         left -= least
+        if work.alone:
+            break
     for entry in taken:
         work = order[entry[0]]
         if work.unit_tokens:

@@ -127,6 +127,22 @@ def test_words_do_not_depend_on_what_happens_around(
         assert inherited.get(name, []) + found.get(name, []) == _plainly(script), name
 
 
+def test_bulk_streams_are_the_same_to_the_last_bit_in_any_company() -> None:
+    """Guards a job's rows: who else was in the replica leaves no trace, not even in rounding."""
+
+    def decided(company: int) -> list[float]:
+        engine = _engine()
+        for number in range(company):
+            engine.open(f"x{number}", max_new_tokens=MAX_NEW, kind="live" if number % 2 else "bulk")
+            engine.push(f"x{number}", FRAMES[number : number + 20])
+        engine.open("a", max_new_tokens=MAX_NEW, kind="bulk")
+        engine.push("a", FRAMES[:30])
+        events = _drain(engine)
+        return [e.p_silence for e in events if isinstance(e, FrameSeen) and e.session == "a"]
+
+    assert decided(0) == decided(1) == decided(4)
+
+
 def test_every_frame_is_decided_once_and_in_order() -> None:
     engine = _engine()
     engine.open("a", max_new_tokens=MAX_NEW)

@@ -71,6 +71,12 @@ def test_words_come_before_frames_frames_before_questions_and_bulk_last() -> Non
     ]
 
 
+def test_what_runs_alone_shares_no_step() -> None:
+    alone = [Work(name, Kind.BULK, 0.0, 0, 9, 11, alone=True) for name in ("a", "b")]
+    assert [(t.work.session, t.units) for t in plan(alone, 1000)] == [("a", 9)]
+    assert [t.work.session for t in plan([*alone, _live("x", 5.0, 1)], 1000)] == ["x"]
+
+
 def test_a_long_run_takes_nobodys_first_frame() -> None:
     taken = plan([_live("old", 0.0, 100), *(_live(f"new{i}", 1.0, 1) for i in range(5))], 110)
     assert {t.work.session: t.units for t in taken} == {

@@ -62,7 +62,7 @@ class Effort:
 
 
 QUICK = Effort(step_runs=2, seeds=1, steps=150, streams=120, held_out=24)
-FULL = Effort(step_runs=5, seeds=3, steps=900, streams=900, held_out=60)
+FULL = Effort(step_runs=5, seeds=3, steps=400, streams=400, held_out=40)
 
 
 def step_model(router: str) -> VideoLLMMoD:
@@ -210,8 +210,8 @@ def gap(metrics: TeacherForced, full: TeacherForced) -> float:
     return max(
         metrics.lm_ppl / full.lm_ppl - 1.0,
         metrics.time_diff_s / max(1e-9, full.time_diff_s) - 1.0,
-        1.0 - metrics.fluency / full.fluency,
-        1.0 - metrics.lm_correctness / full.lm_correctness,
+        1.0 - metrics.fluency / max(1e-9, full.fluency),
+        1.0 - metrics.lm_correctness / max(1e-9, full.lm_correctness),
     )
 
 

@@ -6,17 +6,35 @@ its own cache. Registered with transformers' attention interface under ``NAME``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
-from mod.cache import RaggedKVCache
+from mod.cache import KVCache
 
 NAME = "longreel_ragged"
+
+
+class Paged(Protocol):
+    """A step whose caches lie in pages that one call of a kernel reads."""
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
+    ) -> Tensor:
+        """Append to all caches and attend.
+
+        Args:
+            query: (heads, tokens, head_dim), RoPE applied.
+            key, value: (kv_heads, tokens, head_dim).
+
+        Returns:
+            (tokens, heads, head_dim).
+        """
 
 
 @dataclass(frozen=True)
@@ -26,10 +44,12 @@ class Spans:
     Attributes:
         lengths: tokens of each sequence in this layer; they sum to the flattened length.
         caches: one cache per sequence, or None when nothing is cached (training).
+        paged: takes the place of both where caches lie in pages.
     """
 
     lengths: list[int]
-    caches: list[RaggedKVCache] | None = None
+    caches: Sequence[KVCache] | None = None
+    paged: Paged | None = None
 
 
 def ragged_attention(
@@ -53,6 +73,9 @@ def ragged_attention(
     Returns:
         (1, tokens, heads, head_dim) and None for the weights.
     """
+    if spans.paged is not None:
+        out = spans.paged.attend(module.layer_idx, query[0], key[0], value[0], scaling)
+        return out[None], None
     if spans.caches is None and len(set(spans.lengths)) == 1:
         return _equal_lengths(query, key, value, len(spans.lengths), scaling, dropout), None
     outputs = []
@@ -62,25 +85,41 @@ def ragged_attention(
         start += length
         q, k, v = query[:, :, part], key[:, :, part], value[:, :, part]
         if spans.caches is not None:
-            all_k, all_v = spans.caches[i].append(module.layer_idx, k[0], v[0])
+            cache = spans.caches[i]
+            cache.look(module.layer_idx, q[0])
+            all_k, all_v = cache.append(module.layer_idx, k[0], v[0])
             k, v = all_k[None], all_v[None]
-        past = k.shape[2] - length
-        mask = None
-        if past and length > 1:
-            mask = torch.ones(length, k.shape[2], dtype=torch.bool, device=q.device).tril(past)
-        outputs.append(
-            F.scaled_dot_product_attention(
-                q,
-                k,
-                v,
-                attn_mask=mask,
-                dropout_p=dropout,
-                is_causal=past == 0 and length > 1,
-                scale=scaling,
-                enable_gqa=q.shape[1] != k.shape[1],
-            )
-        )
+        outputs.append(causal_attention(q, k, v, scaling, dropout))
     return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+def causal_attention(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float, dropout: float = 0.0
+) -> Tensor:
+    """Attention of a sequence's last tokens over all of it.
+
+    Args:
+        query: (1, heads, tokens, head_dim).
+        key, value: (1, kv_heads, length, head_dim), length at least tokens.
+
+    Returns:
+        (1, heads, tokens, head_dim).
+    """
+    length = query.shape[2]
+    past = key.shape[2] - length
+    mask = None
+    if past and length > 1:
+        mask = torch.ones(length, key.shape[2], dtype=torch.bool, device=query.device).tril(past)
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=past == 0 and length > 1,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
 
 
 def _equal_lengths(

@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 from torch import Tensor
+
+
+class KVCache(Protocol):
+    """What the attention function needs of a session's cache."""
+
+    def look(self, layer: int, queries: Tensor) -> None:
+        """See ``queries`` (heads, tokens, head_dim) of a layer just before its ``append``."""
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add keys and values (heads, tokens, head_dim) to ``layer``; all that it then shows."""
+
+
+def check_cut(have: Sequence[int], keep: Sequence[int]) -> None:
+    """Refuse to cut layers that hold ``have`` tokens back to ``keep``.
+
+    Raises:
+        ValueError: a layer holds fewer tokens than asked to keep.
+    """
+    for layer, (held, kept) in enumerate(zip(have, keep, strict=True)):
+        if not 0 <= kept <= held:
+            raise ValueError(f"layer {layer} holds {held} tokens, cannot keep {kept}")
 
 
 class RaggedKVCache:
@@ -21,6 +45,9 @@ class RaggedKVCache:
     def lengths(self) -> list[int]:
         """Tokens held in each layer; a copy, good for a later ``truncate``."""
         return list(self._lengths)
+
+    def look(self, layer: int, queries: Tensor) -> None:
+        """Nothing: what this cache shows does not depend on queries."""
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Add ``keys`` and ``values`` of shape (heads, tokens, head_dim) to ``layer``.
@@ -43,9 +70,7 @@ class RaggedKVCache:
         Raises:
             ValueError: a layer holds fewer tokens than asked to keep.
         """
-        for layer, (have, keep) in enumerate(zip(self._lengths, lengths, strict=True)):
-            if not 0 <= keep <= have:
-                raise ValueError(f"layer {layer} holds {have} tokens, cannot keep {keep}")
+        check_cut(self._lengths, lengths)
         self._lengths = list(lengths)
 
     @property

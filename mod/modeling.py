@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, SiglipVisionModel
 
-from mod.attention import NAME, Spans
-from mod.cache import RaggedKVCache
+from mod.attention import NAME, Paged, Spans
+from mod.cache import KVCache
 from mod.config import VideoLLMMoDConfig
 from mod.routing import LayerRouter, Routing
 
@@ -27,13 +28,17 @@ class Stream:
             frame's vision tokens are contiguous.
         lengths: tokens of each sequence; they sum to ``tokens``.
         caches: one cache per sequence, which the forward extends; None in training.
+        frames: of each sequence, where the caller knows; then no layer waits for the device.
+        paged: takes the place of ``caches`` where they lie in pages; needs ``frames``.
     """
 
     embeddings: Tensor
     positions: Tensor
     frame_starts: Tensor
     lengths: list[int]
-    caches: list[RaggedKVCache] | None = None
+    caches: Sequence[KVCache] | None = None
+    frames: list[int] | None = None
+    paged: Paged | None = None
 
 
 def frames_before(frames: Tensor, last: Tensor | None) -> Tensor:
@@ -162,14 +167,14 @@ class VideoLLMMoD(PreTrainedModel):
         x = stream.embeddings
         decoder = self.language_model.model
         cos, sin = decoder.rotary_emb(x[None], stream.positions[None])
-        every = Spans(stream.lengths, stream.caches)
+        every = Spans(stream.lengths, stream.caches, stream.paged)
         for index, layer in enumerate(decoder.layers):
             key = str(index)
             if key in self.routers and stream.frame_starts.numel():
                 vision, routing = self._route(index, x, stream)
                 if routings is not None:
                     routings[index] = routing
-                x = self._mod_layer(layer, x, cos, sin, stream, vision, routing)
+                x = self._mod_layer(index, layer, x, cos, sin, stream, vision, routing)
             else:
                 x = layer(x[None], position_embeddings=(cos, sin), spans=every)[0]
         out: Tensor = decoder.norm(x)
@@ -194,6 +199,7 @@ class VideoLLMMoD(PreTrainedModel):
 
     def _mod_layer(
         self,
+        index: int,
         layer: Any,
         x: Tensor,
         cos: Tensor,
@@ -205,14 +211,23 @@ class VideoLLMMoD(PreTrainedModel):
         runs = torch.ones(len(x), dtype=torch.bool, device=x.device)
         runs[vision] = routing.kept.flatten()
         weight = x.new_ones(len(x)).index_put((vision,), routing.weight.flatten().to(x.dtype))
-        chosen = runs.nonzero()[:, 0]
-        lengths = [int(part.sum()) for part in torch.split(runs, stream.lengths)]
+        if stream.frames is None:
+            chosen = runs.nonzero()[:, 0]
+            lengths = [int(part.sum()) for part in torch.split(runs, stream.lengths)]
+        else:
+            skipped = self.config.tokens_per_frame - self.config.tokens_in_layer(index)
+            lengths = [
+                n - frames * skipped
+                for n, frames in zip(stream.lengths, stream.frames, strict=True)
+            ]
+            order = torch.argsort((~runs).to(torch.uint8), stable=True)
+            chosen = order[: sum(lengths)]
         if not len(chosen):
             return x
         picked = x[chosen]
         out = layer(
             picked[None],
             position_embeddings=(cos[:, chosen], sin[:, chosen]),
-            spans=Spans(lengths, stream.caches),
+            spans=Spans(lengths, stream.caches, stream.paged),
         )[0]
         return x.index_copy(0, chosen, picked + weight[chosen, None] * (out - picked))

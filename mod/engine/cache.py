@@ -9,8 +9,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from mod.cache import check_cut
 from mod.config import VideoLLMMoDConfig
 from mod.engine.pages import OutOfPagesError, PagePool
+
+#: Tokens of a page; paged attention on CUDA reads pages of multiples of 256 alone.
+PAGE_SIZE, CUDA_PAGE_SIZE = 32, 256
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Memory:
 
     Args:
         capacity_bytes: of all pools together; each gets what equally long streams would fill.
+        page_size: tokens of a page; None takes what attention on the device wants.
     """
 
     def __init__(
@@ -41,13 +46,15 @@ class Memory:
         config: VideoLLMMoDConfig,
         capacity_bytes: int,
         *,
-        page_size: int = 32,
+        page_size: int | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | None = None,
     ) -> None:
         text = config.text_config
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         heads = text.num_key_value_heads
+        on_cuda = device is not None and device.type == "cuda"
+        page_size = page_size or (CUDA_PAGE_SIZE if on_cuda else PAGE_SIZE)
         self.classes = layer_classes(config)
         token_bytes = 2 * heads * head_dim * torch.empty(0, dtype=dtype).element_size()
         frame_bytes = [len(c.layers) * (c.tokens_per_frame + 1) * token_bytes for c in self.classes]
@@ -105,6 +112,9 @@ class PagedCache:
             total += 2 * length * heads * dim * pool.keys.element_size()
         return total
 
+    def look(self, layer: int, queries: Tensor) -> None:
+        """Nothing: what this cache shows does not depend on queries."""
+
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Add keys and values of shape (heads, tokens, head_dim) to ``layer``.
 
@@ -123,7 +133,28 @@ class PagedCache:
         pool.keys[index, slots] = keys.transpose(0, 1).to(pool.keys.dtype)
         pool.values[index, slots] = values.transpose(0, 1).to(pool.values.dtype)
         self._lengths[layer] = end
-        held = self._slots(c, 0, end)
+        return self.read(layer)
+
+    def reserve(self, c: int, n: int) -> tuple[list[int], int]:
+        """Lengthen all layers of class ``c`` by ``n`` tokens that are written later.
+
+        Returns:
+            The pages of the class, and how many tokens it held before.
+
+        Raises:
+            OutOfPagesError: there is no room; nothing has changed.
+        """
+        start = self._class_length(c)
+        self._make_room(c, start, start + n)
+        for layer in self._memory.classes[c].layers:
+            self._lengths[layer] = start + n
+        return list(self._tables[c]), start
+
+    def read(self, layer: int) -> tuple[Tensor, Tensor]:
+        """All keys and values of ``layer``, (heads, length, head_dim)."""
+        c, index = self._memory.place[layer]
+        pool = self._memory.pools[c]
+        held = self._slots(c, 0, self._lengths[layer])
         return pool.keys[index, held].transpose(0, 1), pool.values[index, held].transpose(0, 1)
 
     def pages_needed(self, c: int, new_tokens: int) -> int:
@@ -135,15 +166,17 @@ class PagedCache:
         copied = sum(pool.shared(page) for page in table[first : first + 1])
         return max(0, total - len(table)) + copied
 
+    def shared_pages(self, c: int) -> int:
+        """Pages of class ``c`` that others hold too, and that do not come free by a cut."""
+        return sum(self._memory.pools[c].shared(page) for page in self._tables[c])
+
     def truncate(self, lengths: list[int]) -> None:
         """Forget everything after ``lengths`` tokens per layer; pages that empty are free.
 
         Raises:
             ValueError: a layer holds fewer tokens than asked to keep.
         """
-        for layer, (have, keep) in enumerate(zip(self._lengths, lengths, strict=True)):
-            if not 0 <= keep <= have:
-                raise ValueError(f"layer {layer} holds {have} tokens, cannot keep {keep}")
+        check_cut(self._lengths, lengths)
         self._lengths = list(lengths)
         for c, pool in enumerate(self._memory.pools):
             pages = -(-self._class_length(c) // pool.page_size)
@@ -171,24 +204,44 @@ class PagedCache:
             saved.append(torch.stack([pool.keys[:, slots], pool.values[:, slots]]).cpu())
         return saved
 
+    def rows(self, c: int, rows: Tensor) -> Tensor:
+        """A copy of some rows of the layers of class ``c``, where the pool lies.
+
+        Args:
+            rows: (n,) numbers of tokens within a layer, on the host.
+
+        Returns:
+            (2, layers, n, heads, head_dim), keys and values.
+        """
+        pool = self._memory.pools[c]
+        table = torch.tensor(self._tables[c], dtype=torch.long)
+        slots = table[rows // pool.page_size] * pool.page_size + rows % pool.page_size
+        slots = slots.to(pool.keys.device)
+        return torch.stack([pool.keys[:, slots], pool.values[:, slots]])
+
     def load(self, saved: Sequence[Tensor]) -> None:
-        """Take in what ``save`` returned, into an empty cache.
+        """Append what ``save`` or ``rows`` returned of each class.
 
         Raises:
-            OutOfPagesError: there is no room; the cache is empty again.
+            OutOfPagesError: there is no room; the cache is as it was.
         """
+        before = list(self._lengths)
+        spans = []
+        for c, tensor in enumerate(saved):
+            start = self._class_length(c)
+            spans.append((start, start + tensor.shape[2]))
+        try:
+            for c, (start, end) in enumerate(spans):
+                self._make_room(c, start, end)
+        except OutOfPagesError:
+            self.truncate(before)
+            raise
         for c, (pool, tensor) in enumerate(zip(self._memory.pools, saved, strict=True)):
-            length = tensor.shape[2]
-            try:
-                self._make_room(c, 0, length)
-            except OutOfPagesError:
-                self.release()
-                raise
-            slots = self._slots(c, 0, length)
+            slots = self._slots(c, *spans[c])
             pool.keys[:, slots] = tensor[0].to(pool.keys)
             pool.values[:, slots] = tensor[1].to(pool.values)
             for layer in self._memory.classes[c].layers:
-                self._lengths[layer] = length
+                self._lengths[layer] = spans[c][1]
 
     def _class_length(self, c: int) -> int:
         return max(self._lengths[layer] for layer in self._memory.classes[c].layers)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mod.engine.cache import Memory, PagedCache
-from mod.engine.events import Event, Failed, FrameSeen, TurnEnded, Word
-from mod.engine.log import FRAME
+from mod.engine.events import Event
+from mod.engine.graphs import DecodeGraphs, Recorder, cuda_recorder
+from mod.engine.outcomes import Outcomes
+from mod.engine.paged import Kernel, kernel_for, varlen_kernel
+from mod.engine.policy import Full, Past, Policy
 from mod.engine.residence import Residence
-from mod.engine.runner import Item, Runner
-from mod.engine.scheduler import Kind, Taken, Work, plan
+from mod.engine.rotation import Rotation
+from mod.engine.runner import Runner
+from mod.engine.scheduler import Taken, plan
 from mod.engine.snapshot import pack, unpack
-from mod.engine.state import MAX_CHUNK, MIN_CHUNK, FrameRun, Question, SessionState, Turn
+from mod.engine.state import FrameRun, Question, SessionState
+from mod.engine.work import item_of, work_of
 from mod.layout import StreamLayout
 from mod.modeling import VideoLLMMoD
 
@@ -39,6 +44,9 @@ class Engine:
             ``rebuild`` drops it and computes it again from the log.
         identity: of the model, such as its revision; snapshots go on where it is the same.
         clock: seconds; orders what waits.
+        kernel: attends over pages; None takes the one of the memory's device, if there is one, and
+            else attends session by session.
+        recorder: records decode-only steps; None records CUDA graphs where a paged kernel runs.
     """
 
     def __init__(
@@ -51,15 +59,22 @@ class Engine:
         spill: Literal["copy", "rebuild"] = "copy",
         identity: str = "",
         clock: Callable[[], float] = time.monotonic,
+        kernel: Kernel | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._model, self._layout, self.memory = model, layout, memory
         self._step_tokens, self._clock = step_tokens, clock
         self._identity = identity
-        self._runner = Runner(model)
-        self._residence = Residence(memory, self._runner, spill)
+        kernel = kernel or kernel_for(memory)
+        if kernel is varlen_kernel and recorder is None:
+            recorder = cuda_recorder()
+        graphs = DecodeGraphs(model, memory, kernel, recorder) if kernel and recorder else None
+        self._runner = Runner(model, memory, layout.silence, kernel, graphs)
+        n = model.config.tokens_per_frame
+        self._rotation = Rotation(model)
+        self._residence = Residence(memory, self._runner, self._rotation, layout, n, spill)
+        self._outcomes = Outcomes(layout, memory.classes, n)
         self._sessions: dict[str, SessionState] = {}
-        self._events: list[Event] = []
-        self._n_layers = len(memory.place)
         self.steps = 0
 
     # Sessions
@@ -72,6 +87,7 @@ class Engine:
         threshold: float = 0.0,
         max_new_tokens: int = 96,
         kind: Literal["live", "bulk"] = "live",
+        policy: Policy | None = None,
     ) -> None:
         """Begin a stream.
 
@@ -80,21 +96,28 @@ class Engine:
             threshold: silence is accepted only where its probability is the highest and at
                 least this (0-1).
             max_new_tokens: bound on one narration or answer, in tokens.
+            policy: what the stream remembers; everything when None.
 
         Raises:
-            ValueError: there is a session of this name.
+            ValueError: there is a session of this name, or the model's keys cannot be moved as
+                the policy needs.
         """
         if name in self._sessions:
             raise ValueError(f"there is a session {name!r} already")
+        if policy is not None and not isinstance(policy, Full):
+            self._rotation.check()
         text = instruction if instruction is not None else self._model.config.instruction
+        opening = self._layout.opening(text)
         self._sessions[name] = SessionState(
             name=name,
             kind=kind,
             threshold=threshold,
             max_new_tokens=max_new_tokens,
             cache=PagedCache(self.memory),
-            lengths=[0] * self._n_layers,
-            prefix=self._layout.opening(text),
+            lengths=[0] * len(self.memory.place),
+            prefix=opening,
+            policy=policy or Full(),
+            past=Past(len(opening)),
         )
 
     def push(self, name: str, frames: Tensor) -> None:
@@ -127,7 +150,7 @@ class Engine:
         session.inbox.clear()
         session.last_pushed, session.n_pushed = session.last_seen, session.n_frames
         if session.turn:
-            self._end_turn(session, cancelled=True)
+            self._outcomes.cancel_turn(session)
 
     def fork(self, name: str, new: str) -> None:
         """A second session with the same past, which copies no cache; nothing waits in it.
@@ -155,11 +178,15 @@ class Engine:
             last_seen=session.last_seen,
             last_pushed=session.last_seen,
             saved=session.saved,
+            policy=session.policy,
+            past=session.past.copy(),
+            blocks=list(session.blocks),
         )
 
     def close(self, name: str) -> None:
         """End a session and free its pages."""
         session = self._session(name)
+        session.forget_recall()
         if session.cache:
             session.cache.release()
         del self._sessions[name]
@@ -172,13 +199,14 @@ class Engine:
         """The session's committed state as bytes; what waits in its inbox is not part of it.
 
         Args:
-            with_cache: else the cache is computed again where the session goes on.
+            with_cache: else the cache is computed again where the session goes on. Once something
+                left a session's window this cannot be, and the cache is part of it always.
         """
         session = self._session(name)
-        caches = session.saved
-        if with_cache and session.cache is not None:
-            caches = session.cache.save()
-        return pack(session, caches if with_cache else None, self._identity)
+        if not with_cache and not session.past.left:
+            return pack(session, None, self._identity)
+        caches = session.saved if session.cache is None else session.cache.save()
+        return pack(session, caches, self._identity)
 
     def restore(self, name: str, snapshot: bytes) -> None:
         """Take in a session from another engine's snapshot; it is cold until it is used.
@@ -202,7 +230,7 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self._events) or any(s.busy for s in self._sessions.values())
+        return self._outcomes.waiting or any(s.busy for s in self._sessions.values())
 
     def held_bytes(self, name: str) -> int:
         """Bytes of keys and values of the session's stream, page rounding left out."""
@@ -213,6 +241,10 @@ class Engine:
             total += length * pool.page_bytes // (pool.page_size * pool.keys.shape[0])
         return total
 
+    def offloaded_bytes(self, name: str) -> int:
+        """Bytes of keys and values that left the session's window and can be looked back at."""
+        return sum(block.n_bytes for block in self._session(name).blocks)
+
     def lengths(self, name: str) -> list[int]:
         """Tokens per layer that the session's stream holds."""
         return list(self._session(name).lengths)
@@ -222,43 +254,25 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> list[Event]:
         """Run one step; returns what happened, in order of time within each session."""
-        waiting = [work for s in self._sessions.values() if (work := self._work(s))]
+        n = self._model.config.tokens_per_frame
+        waiting = [work for s in self._sessions.values() if (work := work_of(s, n))]
         taken = self._encoded(self._with_room(plan(waiting, self._step_tokens)))
         if taken:
             self.steps += 1
-            items = [self._item(t) for t in taken]
+            items = [item_of(self._sessions[t.work.session], t, self._layout, n) for t in taken]
             for item, outcome in zip(items, self._runner.run(items), strict=True):
                 item.session.used = self.steps
-                if isinstance(outcome, Tensor):
-                    self._take_in(item, outcome)
+                if isinstance(outcome, str):
+                    self._outcomes.fail(item.session, outcome)
                 else:
-                    self._fail(item.session, outcome)
-        events, self._events = self._events, []
-        return events
+                    self._outcomes.take_in(item, outcome)
+        return self._outcomes.told()
 
     def _session(self, name: str) -> SessionState:
         try:
             return self._sessions[name]
         except KeyError:
             raise UnknownSessionError(name) from None
-
-    def _work(self, session: SessionState) -> Work | None:
-        """What the session could do next."""
-        bulk = session.kind == "bulk"
-        if session.turn:
-            kind = Kind.BULK if bulk else Kind.DECODE
-            return Work(session.name, kind, 0.0, 1, alone=bulk)
-        if not session.inbox:
-            return None
-        head = session.inbox[0]
-        fixed = len(session.prefix)
-        if isinstance(head, Question):
-            kind = Kind.BULK if bulk else Kind.QUESTION
-            return Work(session.name, kind, head.since, fixed + len(head.ids), alone=bulk)
-        kind = Kind.BULK if bulk else Kind.LIVE
-        units = min(len(head.pixels), session.chunk)
-        per_frame = self._model.config.tokens_per_frame + 1
-        return Work(session.name, kind, head.since, fixed, units, per_frame, alone=bulk)
 
     def _encoded(self, taken: list[Taken]) -> list[Taken]:
         """The part of a step whose frames could be encoded."""
@@ -271,138 +285,13 @@ class Engine:
             if error is None:
                 ready.append(t)
             else:
-                self._fail(self._sessions[t.work.session], error)
+                self._outcomes.fail(self._sessions[t.work.session], error)
         return ready
 
     def _head(self, taken: Taken) -> FrameRun | Question | None:
         """The input that a work is about; None while the session speaks."""
         session = self._sessions[taken.work.session]
         return None if session.turn else session.inbox[0]
-
-    def _item(self, taken: Taken) -> Item:
-        session = self._sessions[taken.work.session]
-        if session.turn:
-            return Item(session, session.turn.said[-1:], None, [0])
-        head = session.inbox[0]
-        if isinstance(head, Question):
-            ids = [*session.prefix, *head.ids]
-            return Item(session, ids, None, [len(ids) - 1], question=head)
-        assert head.features is not None
-        n, count = self._model.config.tokens_per_frame, taken.units
-        ids = [*session.prefix, *([FRAME, self._layout.silence] * count)]
-        first = len(session.prefix) + n - 1
-        wanted = [first + i * (n + 1) for i in range(count)]
-        return Item(session, ids, head.features[:count], wanted, frames=count)
-
-    # Outcomes
-
-    def _take_in(self, item: Item, logits: Tensor) -> None:
-        session = item.session
-        if item.frames:
-            self._take_in_frames(item, logits)
-            return
-        self._commit(session, item.ids, None)
-        if item.question:
-            session.prefix = []
-            session.inbox.popleft()
-            session.turn = Turn(None, item.question.name, [])
-        self._say(session, int(logits[-1].argmax()))
-
-    def _take_in_frames(self, item: Item, logits: Tensor) -> None:
-        """Commit the chunk up to and including the first frame the model speaks at."""
-        session, silence = item.session, self._layout.silence
-        run = session.inbox[0]
-        assert isinstance(run, FrameRun)
-        quiet = logits.softmax(-1)[:, silence].tolist()
-        best = logits.argmax(-1).tolist()
-        prefix = len(session.prefix)
-        for i, p in enumerate(quiet):
-            speaks = best[i] != silence or p < session.threshold
-            frame = session.n_frames + i
-            self._events.append(FrameSeen(session.name, frame, p, speaks))
-            if speaks:
-                break
-        seen = i + 1
-        # At a frame that speaks, its silence and all that follows is no part of the stream.
-        self._commit(session, item.ids[: prefix + 2 * seen - speaks], item.features)
-        session.prefix = []
-        session.last_seen = run.pixels[seen - 1]
-        session.n_frames += seen
-        run.drop(seen)
-        if not len(run.pixels):
-            session.inbox.popleft()
-        if not speaks:
-            session.chunk = min(MAX_CHUNK, session.chunk * 2)
-            return
-        session.chunk = max(MIN_CHUNK, session.chunk // 2)
-        first = logits[i].clone()
-        first[silence] = -torch.inf
-        session.turn = Turn(session.n_frames - 1, None, [])
-        self._say(session, int(first.argmax()))
-
-    def _commit(self, session: SessionState, ids: Sequence[int], features: Tensor | None) -> None:
-        """Make ``ids`` part of the stream; what the step fed beyond them is undone."""
-        assert session.cache is not None
-        n_frames = sum(token == FRAME for token in ids)
-        n_text = len(ids) - n_frames
-        for kind in self.memory.classes:
-            for layer in kind.layers:
-                session.lengths[layer] += n_text + n_frames * kind.tokens_per_frame
-        session.cache.truncate(session.lengths)
-        session.position += n_text + n_frames * self._model.config.tokens_per_frame
-        session.saved = None
-        frame = 0
-        for token in ids:
-            if token == FRAME:
-                assert features is not None
-                session.log.add_frame(features[frame])
-                frame += 1
-            else:
-                session.log.add_text([token])
-
-    def _say(self, session: SessionState, token: int) -> None:
-        """Add the next token of the session's turn, or end it."""
-        turn = session.turn
-        assert turn is not None
-        if token == self._layout.end or len(turn.said) >= session.max_new_tokens:
-            # All words are fed by now; the end mark goes with whatever comes next.
-            session.prefix = [self._layout.end]
-            self._close_turn(session, cancelled=False)
-            return
-        turn.said.append(token)
-        self._events.append(Word(session.name, turn.frame, turn.question, token))
-
-    def _end_turn(self, session: SessionState, *, cancelled: bool) -> None:
-        assert session.turn is not None
-        session.prefix = [*session.turn.said[-1:], self._layout.end]
-        self._close_turn(session, cancelled=cancelled)
-
-    def _close_turn(self, session: SessionState, *, cancelled: bool) -> None:
-        turn = session.turn
-        assert turn is not None
-        text = self._layout.decode(turn.said)
-        session.turn = None
-        self._events.append(TurnEnded(session.name, turn.frame, turn.question, text, cancelled))
-
-    def _fail(self, session: SessionState, error: str) -> None:
-        """Drop the input that failed, or end the turn; the stream stands as it was committed."""
-        if session.turn:
-            turn = session.turn
-            self._events.append(Failed(session.name, turn.frame, turn.question, error))
-            # Its last word was never fed and is no part of the stream.
-            turn.said.pop()
-            session.prefix = [self._layout.end]
-            session.turn = None
-            return
-        head = session.inbox.popleft()
-        if isinstance(head, Question):
-            self._events.append(Failed(session.name, None, head.name, error))
-            return
-        self._events.append(Failed(session.name, session.n_frames, None, error))
-        # Frame numbers stay those that were pushed.
-        session.n_frames += len(head.pixels)
-
-    # Memory
 
     def _with_room(self, taken: list[Taken]) -> list[Taken]:
         """The part of a step that memory has room for, its caches in place."""
@@ -413,10 +302,11 @@ class Engine:
             if self._residence.make_room(wanted, others):
                 try:
                     for t in taken:
-                        self._residence.bring_in(self._sessions[t.work.session])
+                        session = self._sessions[t.work.session]
+                        self._residence.bring_in(session)
+                        self._residence.look_back(session)
                 except Exception as failure:
-                    session = self._sessions[t.work.session]
-                    self._fail(session, f"its cache cannot be restored: {failure}")
+                    self._outcomes.fail(session, f"its cache cannot be restored: {failure}")
                     taken = [t for t in taken if t.work.session != session.name]
                     continue
                 return taken
@@ -428,6 +318,6 @@ class Engine:
                 taken = [Taken(only.work, only.units // 2)]
                 continue
             session = self._sessions[only.work.session]
-            self._fail(session, "the session no longer fits the memory of the engine")
+            self._outcomes.fail(session, "the session no longer fits the memory of the engine")
             taken = []
         return taken

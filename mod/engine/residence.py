@@ -1,4 +1,4 @@
-"""Which sessions have their cache in memory: eviction, and coming back."""
+"""Which sessions have their cache in memory: eviction, coming back, what answers look back at."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from mod.engine.cache import Memory, PagedCache
+from mod.engine.compaction import Compactor
+from mod.engine.policy import Retrieve
+from mod.engine.recall import Recall, pages_for
+from mod.engine.rotation import Rotation
 from mod.engine.runner import Runner
-from mod.engine.state import SessionState
+from mod.engine.state import Question, SessionState
+from mod.layout import StreamLayout
 
 
 class Residence:
@@ -15,34 +20,82 @@ class Residence:
 
     Args:
         spill: what becomes of an evicted cache: ``copy`` keeps its content in host memory,
-            ``rebuild`` drops it and computes it again from the log.
+            ``rebuild`` drops it and computes it again from the log. A session that let go of
+            something is copied either way: what it keeps was computed when the rest was there.
     """
 
-    def __init__(self, memory: Memory, runner: Runner, spill: Literal["copy", "rebuild"]) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        runner: Runner,
+        rotation: Rotation,
+        layout: StreamLayout,
+        tokens_per_frame: int,
+        spill: Literal["copy", "rebuild"],
+    ) -> None:
         self._memory, self._runner, self._spill = memory, runner, spill
+        self._rotation, self._layout = rotation, layout
+        self._tokens_per_frame = tokens_per_frame
+        self._compactor = Compactor(memory, rotation, layout, tokens_per_frame)
 
     def evict(self, session: SessionState) -> None:
         """Free a session's pages."""
         if session.cache is None:
             return
-        session.saved = session.cache.save() if self._spill == "copy" else None
+        session.forget_recall()
+        copied = self._spill == "copy" or session.past.left
+        session.saved = session.cache.save() if copied else None
         session.cache.release()
         session.cache = None
 
     def bring_in(self, session: SessionState) -> None:
-        """Restore or rebuild a cold session's cache."""
-        if session.cache is not None:
+        """Have a session's cache in place: restored or rebuilt, without what was due to leave."""
+        if session.cache is None:
+            cache = PagedCache(self._memory)
+            try:
+                if session.saved is not None:
+                    cache.load(session.saved)
+                else:
+                    self._runner.rebuild(session.log, cache)
+            except BaseException:
+                cache.release()
+                raise
+            session.cache, session.saved = cache, None
+        self._compactor.settle(session)
+        if session.recall is None and session.turn and session.turn.picked is not None:
+            session.recall = self._recall(session, picked=session.turn.picked)
+
+    def look_back(self, session: SessionState) -> None:
+        """Have the question that comes next look back at what left the session's window."""
+        if session.turn:
             return
-        cache = PagedCache(self._memory)
-        try:
-            if session.saved is not None:
-                cache.load(session.saved)
-            else:
-                self._runner.rebuild(session.log, cache)
-        except BaseException:
-            cache.release()
-            raise
-        session.cache, session.saved = cache, None
+        session.forget_recall()
+        head = session.inbox[0]
+        if isinstance(head, Question) and session.blocks:
+            question = session.position, len(session.prefix) + len(head.ids)
+            session.recall = self._recall(session, question=question)
+
+    def _recall(
+        self,
+        session: SessionState,
+        *,
+        question: tuple[int, int] = (0, 0),
+        picked: list[list[int]] | None = None,
+    ) -> Recall:
+        assert session.cache is not None
+        assert isinstance(session.policy, Retrieve)
+        return Recall(
+            self._memory,
+            self._rotation,
+            session.cache,
+            session.blocks,
+            count=session.policy.blocks,
+            words=session.past.words,
+            tokens_per_frame=self._tokens_per_frame,
+            silence=self._layout.silence,
+            question=question,
+            picked=picked,
+        )
 
     def make_room(
         self, wanted: Sequence[tuple[SessionState, int, int]], others: Iterable[SessionState]
@@ -55,16 +108,34 @@ class Residence:
         """
         needed = [0] * len(self._memory.pools)
         for session, n_text, n_frames in wanted:
-            for c, kind in enumerate(self._memory.classes):
-                new = n_text + n_frames * (kind.tokens_per_frame + 1)
-                size = self._memory.pools[c].page_size
-                if session.cache is None:
-                    needed[c] += -(-(session.lengths[kind.layers[0]] + new) // size)
-                else:
-                    needed[c] += session.cache.pages_needed(c, new)
+            for c, pages in enumerate(self._pages_needed(session, n_text, n_frames)):
+                needed[c] += pages
         warm = sorted((s for s in others if s.cache), key=lambda s: (s.busy, s.used))
         while any(n > pool.n_free for n, pool in zip(needed, self._memory.pools, strict=True)):
             if not warm:
                 return False
             self.evict(warm.pop(0))
         return True
+
+    def _pages_needed(self, session: SessionState, n_text: int, n_frames: int) -> list[int]:
+        """Per class of layers, the pages that a session takes in a step at most."""
+        due = self._compactor.due(session)
+        needed = []
+        for c, kind in enumerate(self._memory.classes):
+            new = n_text + n_frames * (kind.tokens_per_frame + 1)
+            if session.cache is None:
+                size = self._memory.pools[c].page_size
+                needed.append(-(-(session.lengths[kind.layers[0]] + new) // size))
+            else:
+                # What is due to leave frees at least as much as is moved, but for shared pages.
+                shared = session.cache.shared_pages(c) if due else 0
+                needed.append(session.cache.pages_needed(c, new) + shared)
+        asks = not session.turn and session.inbox and isinstance(session.inbox[0], Question)
+        answers = session.turn and session.turn.picked is not None and session.recall is None
+        if isinstance(session.policy, Retrieve) and (asks or answers):
+            lengths = [block.lengths for block in session.blocks]
+            if due:
+                lengths.append(self._compactor.leaving(session))
+            extra = pages_for(self._memory, lengths, session.policy.blocks)
+            return [a + b for a, b in zip(needed, extra, strict=True)]
+        return needed

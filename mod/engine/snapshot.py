@@ -12,11 +12,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from mod.engine.blocks import Block
 from mod.engine.log import StreamLog
+from mod.engine.policy import POLICIES, Past, Retrieve
 from mod.engine.state import SessionState, Turn
 
 #: Version of the layout of the bytes.
-VERSION = 1
+VERSION = 2
 
 
 class SnapshotError(ValueError):
@@ -28,7 +30,8 @@ def pack(session: SessionState, caches: list[Tensor] | None, model: str) -> byte
 
     Args:
         caches: keys and values as ``PagedCache.save`` gives them; None leaves them out, and the
-            cache is computed again from the log.
+            cache is computed again from the log. A session that let go of something is not what
+            its log alone would give, and must be given with its caches.
         model: what must be the same where it goes on, such as a revision.
     """
     meta: dict[str, Any] = {
@@ -43,6 +46,10 @@ def pack(session: SessionState, caches: list[Tensor] | None, model: str) -> byte
         "n_frames": session.n_frames,
         "turn": asdict(session.turn) if session.turn else None,
         "n_caches": None if caches is None else len(caches),
+        "policy": {name for name, kind in POLICIES.items() if kind is type(session.policy)}.pop(),
+        "policy_fields": asdict(session.policy),  # type: ignore[call-overload]
+        "past": asdict(session.past),
+        "blocks": [{"ids": b.ids, "position": b.position} for b in session.blocks],
     }
     tensors = {"log.ids": torch.tensor(session.log.ids, dtype=torch.int64)}
     if session.log.features:
@@ -51,6 +58,10 @@ def pack(session: SessionState, caches: list[Tensor] | None, model: str) -> byte
         tensors["last_seen"] = session.last_seen.cpu().contiguous()
     for number, tensor in enumerate(caches or []):
         tensors[f"cache.{number}"] = tensor.contiguous()
+    for number, block in enumerate(session.blocks):
+        for c, (rows, mean) in enumerate(zip(block.rows(), block.means, strict=True)):
+            tensors[f"block.{number}.{c}"] = rows.contiguous()
+            tensors[f"block.{number}.{c}.mean"] = mean.contiguous()
     return save(tensors, {"longreel": json.dumps(meta)})
 
 
@@ -73,6 +84,7 @@ def unpack(name: str, data: bytes, model: str) -> SessionState:
     features = tensors.get("log.features")
     last_seen = tensors.get("last_seen")
     n_caches = meta["n_caches"]
+    policy = POLICIES[meta["policy"]](**meta["policy_fields"])
     return SessionState(
         name=name,
         kind=meta["kind"],
@@ -92,4 +104,22 @@ def unpack(name: str, data: bytes, model: str) -> SessionState:
         inbox=deque(),
         turn=Turn(**meta["turn"]) if meta["turn"] else None,
         saved=None if n_caches is None else [tensors[f"cache.{i}"] for i in range(n_caches)],
+        policy=policy,
+        past=Past(**meta["past"]),
+        blocks=[
+            _block(tensors, number, entry, policy.folder if isinstance(policy, Retrieve) else None)
+            for number, entry in enumerate(meta["blocks"])
+        ],
     )
+
+
+def _block(
+    tensors: dict[str, Tensor], number: int, entry: dict[str, Any], folder: str | None
+) -> Block:
+    """The ``number``-th block that left the session's window."""
+    rows: list[Tensor] = []
+    means: list[Tensor] = []
+    while (name := f"block.{number}.{len(rows)}") in tensors:
+        rows.append(tensors[name])
+        means.append(tensors[f"{name}.mean"])
+    return Block(entry["ids"], entry["position"], rows, means, folder)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
+from mod.engine.blocks import Block
 from mod.engine.cache import PagedCache
 from mod.engine.log import StreamLog
+from mod.engine.policy import Full, Past, Policy
 from mod.modeling import frames_before
+
+if TYPE_CHECKING:
+    from mod.engine.recall import Recall
 
 #: Frames of one speculative chunk; it grows while the model stays silent.
 MIN_CHUNK, MAX_CHUNK = 2, 32
@@ -63,11 +68,13 @@ class Turn:
 
     Attributes:
         said: token ids so far, the last of which is not yet fed.
+        picked: per layer, the blocks that an answer looks back at; None where it does not.
     """
 
     frame: int | None
     question: str | None
     said: list[int]
+    picked: list[list[int]] | None = None
 
 
 @dataclass
@@ -82,6 +89,9 @@ class SessionState:
         prefix: text that is part of the stream and not fed yet: it goes with the next input.
         last_seen: the last committed frame; the next one is seen against it.
         used: number of the step that last ran this session.
+        policy: what it remembers; ``past`` is how its log divides by it.
+        blocks: what left its window and can be looked back at, the oldest first.
+        recall: what the answer in progress looks back at, while the cache is in place.
     """
 
     name: str
@@ -102,6 +112,16 @@ class SessionState:
     chunk: int = MIN_CHUNK
     saved: list[Tensor] | None = None
     used: int = 0
+    policy: Policy = field(default_factory=Full)
+    past: Past = field(default_factory=lambda: Past(0))
+    blocks: list[Block] = field(default_factory=list)
+    recall: Recall | None = None
+
+    def forget_recall(self) -> None:
+        """Nothing is looked back at any more."""
+        if self.recall is not None:
+            self.recall.release()
+            self.recall = None
 
     @property
     def busy(self) -> bool:

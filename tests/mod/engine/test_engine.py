@@ -20,7 +20,8 @@ from mod.engine.events import Event, Failed, FrameSeen, TurnEnded, Word
 from mod.engine.snapshot import SnapshotError
 from mod.modeling import VideoLLMMoD
 from mod.session import Session
-from tests.mod.small import some_frames, talking_model
+from tests.mod.engine.models import talking_model
+from tests.mod.small import some_frames
 
 FRAMES = some_frames(60, seed=9)
 MAX_NEW = 3

@@ -1,0 +1,61 @@
+"""Keys that carry rotary position embeddings, moved to other positions."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from torch import Tensor
+
+from mod.modeling import VideoLLMMoD
+
+#: Kinds of RoPE whose frequencies change with the length of what was seen.
+_UNSTEADY = ("dynamic", "longrope")
+
+
+class Rotation:
+    """Rotates keys by differences of positions, with the model's own embedding.
+
+    RoPE is a group: what was rotated to position p, rotated by d, is at p + d. Scaled variants
+    are right because angles and the way that dimensions pair up are the model's.
+    """
+
+    def __init__(self, model: VideoLLMMoD) -> None:
+        decoder = model.language_model.model
+        self._embed = decoder.rotary_emb
+        attention = sys.modules[type(decoder.layers[0].self_attn).__module__]
+        self._apply = getattr(attention, "apply_rotary_pos_emb", None)
+        self._scaling = float(getattr(self._embed, "attention_scaling", 1.0))
+
+    def check(self) -> None:
+        """Refuse models whose keys cannot be moved.
+
+        Raises:
+            ValueError: the family has no rotary embedding, or one that changes with length.
+        """
+        kind = getattr(self._embed, "rope_type", "default")
+        if kind in _UNSTEADY:
+            raise ValueError(f"keys with {kind!r} RoPE cannot be moved: it changes with length")
+        if self._apply is None:
+            raise ValueError("keys of this model family cannot be moved")
+
+    def turn(self, keys: Tensor, by: Tensor) -> Tensor:
+        """Move keys by some positions.
+
+        Args:
+            keys: (..., tokens, heads, head_dim).
+            by: (tokens,) positions, negative towards the beginning.
+
+        Returns:
+            The same shape in float32.
+        """
+        keys = keys.float()
+        by = by.to(keys.device)
+        cos, sin = self._embed(keys, by[None])
+        # Lengths were scaled when the keys were made.
+        cos, sin = cos / self._scaling, sin / self._scaling
+        flat = keys.reshape(-1, *keys.shape[-3:])
+        rotated = flat[..., : cos.shape[-1]]
+        assert self._apply is not None
+        _, moved = self._apply(rotated, rotated, cos, sin, unsqueeze_dim=2)
+        return torch.cat([moved, flat[..., cos.shape[-1] :]], dim=-1).view(keys.shape)

@@ -1,0 +1,77 @@
+"""Keys moved by a difference lie where the model itself would have put them."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from mod.engine.rotation import Rotation
+from tests.mod.small import FAMILIES, small_config, small_model
+
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 128,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 128,
+}
+
+
+def _model(family: str, rope: dict[str, object] | None) -> object:
+    if rope is None:
+        return small_model(family)
+    config = small_config(family)
+    config.text_config.rope_parameters = rope
+    return type(small_model(family))(config)
+
+
+@pytest.mark.parametrize(
+    ("family", "rope"), [*((name, None) for name in FAMILIES), ("llama", YARN), ("llama", LLAMA3)]
+)
+def test_moved_keys_are_those_of_the_other_position(
+    family: str, rope: dict[str, object] | None
+) -> None:
+    """Guards scaled variants: their lengths are scaled once, not again at each move."""
+    model = _model(family, rope)
+    decoder = model.language_model.model  # type: ignore[attr-defined]
+    apply = sys.modules[type(decoder.layers[0].self_attn).__module__].apply_rotary_pos_emb
+    keys = torch.randn(3, 6, 2, 8, generator=torch.Generator().manual_seed(0))
+    positions = torch.tensor([0, 5, 17, 90, 211, 300])
+    moves = torch.tensor([7, -5, 100, -60, 0, -299])
+
+    def at(places: torch.Tensor) -> torch.Tensor:
+        cos, sin = decoder.rotary_emb(keys, places[None])
+        out: torch.Tensor = apply(keys, keys, cos, sin, unsqueeze_dim=2)[1]
+        return out
+
+    moved = Rotation(model).turn(at(positions), moves)  # type: ignore[arg-type]
+    torch.testing.assert_close(moved, at(positions + moves), atol=1e-4, rtol=1e-4)
+    plain = Rotation(model).turn(at(positions), -positions)  # type: ignore[arg-type]
+    torch.testing.assert_close(plain, at(torch.zeros(6, dtype=torch.long)), atol=1e-4, rtol=1e-4)
+
+
+def test_rounding_of_half_precision_keys_stays_small_over_a_windows_moves() -> None:
+    """Guards the bound: nine moves, as a key makes in the default window, cost under 1%."""
+    rotation = Rotation(small_model())
+    keys = torch.randn(64, 2, 8, generator=torch.Generator().manual_seed(0))
+    moved = rotation.turn(keys, torch.full((64,), 2900)).to(torch.bfloat16)
+    for _ in range(9):
+        moved = rotation.turn(moved, torch.full((64,), -320)).to(torch.bfloat16)
+    exact = rotation.turn(keys, torch.full((64,), 20))
+    assert (moved.float() - exact).norm() / exact.norm() < 0.01
+
+
+def test_rope_that_changes_with_length_is_refused() -> None:
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    model = _model("llama", rope)
+    with pytest.raises(ValueError, match="'dynamic' RoPE cannot be moved"):
+        Rotation(model).check()  # type: ignore[arg-type]

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, SiglipVisionConfig
 
 from bench.harness import ratio, run
+from bench.models import LAYERS, WIDTH, wide_config
 from bench.plain import PlainLoop, Said
 from mod.config import VideoLLMMoDConfig
 from mod.cost import macs
@@ -25,8 +25,6 @@ from mod.layout import StreamLayout, train_tokenizer
 from mod.modeling import VideoLLMMoD
 from mod.world.dialogues import corpus
 
-#: A decoder whose layers dominate: the tower is small, the vocabulary too.
-WIDTH, LAYERS = 512, 8
 LIVE_SESSIONS = 16
 #: Share of frames at which the dense model speaks.
 SPEAKS = 0.03
@@ -35,30 +33,8 @@ SPEAKS = 0.03
 def build(router: str, keep_ratio: float = 0.2) -> tuple[VideoLLMMoD, StreamLayout]:
     """Random weights, the same for every router, with silence made likely as in real footage."""
     torch.manual_seed(0)
-    draft = VideoLLMMoDConfig()
-    tokenizer = train_tokenizer(corpus(), draft, 512)
-    config = VideoLLMMoDConfig(
-        vision_config=SiglipVisionConfig(
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=96,
-            patch_size=32,
-        ),
-        text_config=LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=WIDTH * 8 // 3,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=WIDTH // 64,
-            num_key_value_heads=WIDTH // 256,
-            max_position_embeddings=32768,
-        ),
-        class_token="last",
-        router=router,
-        keep_ratio=keep_ratio,
-    )
+    tokenizer = train_tokenizer(corpus(), VideoLLMMoDConfig(), 512)
+    config = wide_config(len(tokenizer), router=router, keep_ratio=keep_ratio)
     model = VideoLLMMoD(config).eval()
     layout = StreamLayout.of(tokenizer, config)
     return model, layout

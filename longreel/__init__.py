@@ -1,6 +1,6 @@
-"""What a user imports and types: the command line, settings and the schemas of the rows.
+"""What a user imports and types: the command line, errors and the schemas of the rows.
 
-Settings, schemas and errors are the ground floor that every other package may import; the
+Schemas and errors are the ground floor that every other package may import; the
 command line is the roof and imports the rest lazily. No video, model or Ray code belongs here.
 """
 

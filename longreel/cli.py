@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -15,14 +16,14 @@ from longreel.errors import LongreelError, UsageError
 
 app = typer.Typer(
     name="longreel",
-    help="Hours of video to timestamped narrations, summaries and answers.",
+    help="Hours of video to timestamped narrations and summaries.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-#: Exit statuses beside 0: the job failed; wrong use; finished, not all videos ok.
+#: Exit statuses beside 0: the job failed; wrong use; finished, not all videos ok; interrupted.
 JOB_FAILED, WRONG_USE, NOT_ALL_OK, INTERRUPTED = 1, 2, 3, 130
 
 Model = Annotated[str, typer.Option(help="'longreel-tiny' or the folder of a checkpoint.")]
@@ -126,7 +127,7 @@ def summarize(
     from longreel.progress import ProgressView
     from longreel.show import render_table
     from mod.checkpoint import find_checkpoint
-    from pipelines.job import SummarizeRequest, recipe_of
+    from pipelines.job import SummarizeRequest, job_recipe
     from pipelines.results import load_results
 
     low, high = _replica_bounds(replicas)
@@ -146,16 +147,16 @@ def summarize(
         num_gpus=gpus_per_replica,
         address=address,
     )
-    recipe_of(request, find_checkpoint(model))  # refuses what cannot work before anything starts
+    job_recipe(request, find_checkpoint(model))  # refuses what cannot work before anything starts
     from pipelines.summarize import summarize as run
 
     # A duplicate: the job may filter what libraries write to the terminal's own descriptor.
-    with open(os.dup(2), "w") as terminal, ProgressView(Console(file=terminal)) as view:
-        try:
-            outcome = run(request, view.update)
-        except KeyboardInterrupt:
-            typer.echo("longreel: interrupted; the same command goes on from here", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+    with (
+        _interruptible(),
+        open(os.dup(2), "w") as terminal,
+        ProgressView(Console(file=terminal)) as view,
+    ):
+        outcome = run(request, view.update)
     out = Console()
     out.print(render_table(*load_results(output)))
     out.print(
@@ -166,6 +167,16 @@ def summarize(
     )
     if outcome.progress.videos["failed"] or outcome.progress.videos["partial"]:
         raise typer.Exit(NOT_ALL_OK)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ends the command in its own words where Ctrl-C ends the job."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("longreel: interrupted; the same command goes on from here", err=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _replica_bounds(text: str) -> tuple[int, int]:
@@ -371,11 +382,8 @@ def train(
     from pipelines.train import train as run
 
     view = TrainingView(typer.echo)
-    try:
+    with _interruptible():
         metrics = run(recipe, output, lambda told: view.show(told.kind, told.values), address)
-    except KeyboardInterrupt:
-        typer.echo("longreel: interrupted; the same command goes on from the last saved state")
-        sys.exit(INTERRUPTED)
     view.metrics(metrics)
     typer.echo(f"wrote {output}")
 

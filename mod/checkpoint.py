@@ -1,4 +1,4 @@
-"""Checkpoints by name or folder: what they are, which revision, and loading them for inference."""
+"""Checkpoints by name or folder: what they are, and which revision."""
 
 from __future__ import annotations
 

@@ -1,14 +1,10 @@
-"""The geometry of ``longreel-tiny`` and where its checkpoint lies."""
+"""The geometry of ``longreel-tiny``."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 from transformers import LlamaConfig, SiglipVisionConfig
 
 from mod.config import VideoLLMMoDConfig
-
-CHECKPOINT = Path(__file__).parent / "checkpoints" / "longreel-tiny"
 
 
 def tiny_config(vocab_size: int) -> VideoLLMMoDConfig:

@@ -48,7 +48,7 @@ class Trainer:
         if recipe.model.train == "lora":
             add_lora(model, recipe.model.lora_rank, recipe.model.lora_alpha)
         if recipe.training.gradient_checkpointing:
-            model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.language_model.activation_checkpointing_enable()
         objective = Objective(
             model.train(),
             silence,

@@ -48,7 +48,7 @@ class Outcome:
     seconds: float
 
 
-def recipe_of(request: SummarizeRequest, checkpoint: Checkpoint) -> Recipe:
+def job_recipe(request: SummarizeRequest, checkpoint: Checkpoint) -> Recipe:
     """The recipe of a request, defaults taken from the checkpoint.
 
     Raises:

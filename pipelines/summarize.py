@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import wait
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -14,16 +15,17 @@ from ray.actor import ActorHandle
 from ray.data import ActorPoolStrategy, Dataset
 
 from actors.ledger import LedgerActor
-from actors.objects import arrow_filesystem, join_uri, normalize_uri
+from actors.objects import join_uri, normalize_uri
 from actors.progress import Progress
 from actors.rowfiles import write_rows
 from longreel import __version__
 from longreel.errors import LongreelError
 from longreel.schemas import PLAN, PROBE, SEGMENTS, VIDEOS
 from mod.checkpoint import Checkpoint, find_checkpoint
+from pipelines.background import in_background
 from pipelines.cluster import connected, cores
 from pipelines.ids import Recipe
-from pipelines.job import Outcome, SummarizeRequest, claim_output, recipe_of
+from pipelines.job import Outcome, SummarizeRequest, claim_output, job_recipe
 from pipelines.plan import plan_all
 from pipelines.rows import parquet_files, read_rows, read_table
 from pipelines.sources import expand_sources
@@ -46,12 +48,15 @@ def summarize(request: SummarizeRequest, report: Report) -> Outcome:
     """
     started = time.monotonic()
     checkpoint = find_checkpoint(request.model)
-    recipe = recipe_of(request, checkpoint)
+    recipe = job_recipe(request, checkpoint)
     output = normalize_uri(request.output)
     report("finding videos", Progress())
     sources = expand_sources(request.sources)
     job_id = claim_output(output, recipe, request.job_id)
     with connected(request.address):
+        service = partial(in_background, partial(_start_service, request, checkpoint))
+        # A job that begins will need the model: it comes up while the videos are probed.
+        starting = None if parquet_files(join_uri(output, "_longreel", "plan")) else service()
         report("probing", Progress(n_videos=len(sources.videos)))
         probes, plan = plan_all(sources.videos, recipe)
         drop_superseded(output, probes)
@@ -62,7 +67,7 @@ def summarize(request: SummarizeRequest, report: Report) -> Outcome:
         undone = [row for row in probes if row["video_id"] not in finished]
         if pending or any(row["n_segments"] for row in undone):
             report("starting the model", totals)
-            _start_service(request, checkpoint)
+            (starting or service()).result()
         ledger = LedgerActor.remote(output, totals, finished)
         order = WorkOrder(
             recipe=recipe,
@@ -72,8 +77,7 @@ def summarize(request: SummarizeRequest, report: Report) -> Outcome:
         )
         try:
             if pending:
-                wanted = {row["segment_id"] for row in pending}
-                work = _segment_pass(output, wanted, order, ledger, request.workers)
+                work = _segment_pass(pending, order, ledger, request.workers)
                 _drive(work, ledger, lambda p: report("narrating", p))
             ray.get(ledger.flush.remote())
             if undone:
@@ -87,41 +91,13 @@ def summarize(request: SummarizeRequest, report: Report) -> Outcome:
 
 
 def _segment_pass(
-    output: str,
-    wanted: set[str],
-    order: WorkOrder,
-    ledger: ActorHandle,
-    workers: int,
+    pending: list[dict[str, Any]], order: WorkOrder, ledger: ActorHandle, workers: int
 ) -> Dataset:
-    """The plan's wanted rows, through the decoding actors.
-
-    The plan in ``output`` may hold more: what is finished, and segments of earlier versions.
-    """
+    """The plan's rows that have no segment row yet, through the decoding actors."""
     workers = workers or cores()
     # Small enough that every actor gets several, large enough that decoding runs ahead.
-    rows_per_task = max(1, min(16, len(wanted) // (4 * workers)))
-    filesystem, _ = arrow_filesystem(output)
-    paths = [
-        arrow_filesystem(uri)[1] for uri in parquet_files(join_uri(output, "_longreel", "plan"))
-    ]
-    return (
-        ray.data.read_parquet(paths, filesystem=filesystem, schema=PLAN)
-        .map_batches(_keep, fn_args=(ray.put(wanted),), batch_format="pyarrow")
-        .repartition(target_num_rows_per_block=rows_per_task)
-        .map_batches(
-            SegmentWorker,
-            fn_constructor_args=(order, ledger),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(min_size=1, max_size=workers),
-            num_cpus=1,
-        )
-    )
-
-
-def _keep(batch: pa.Table, wanted: ray.ObjectRef[set[str]]) -> pa.Table:
-    ids = ray.get(wanted)
-    return batch.filter(pa.array([i in ids for i in batch["segment_id"].to_pylist()], pa.bool_()))
+    batch = max(1, min(16, len(pending) // (4 * workers)))
+    return _through(SegmentWorker, (order, ledger), pending, PLAN, batch, workers)
 
 
 def _video_pass(
@@ -129,41 +105,46 @@ def _video_pass(
 ) -> Dataset:
     """The probe rows of videos that have no row yet, through the reducers."""
     batch = max(1, min(64, len(undone) // 4))
+    return _through(VideoReducer, (output, provenance, ledger), undone, PROBE, batch, cores())
+
+
+def _through(
+    worker: type,
+    arguments: tuple[Any, ...],
+    rows: list[dict[str, Any]],
+    schema: pa.Schema,
+    batch: int,
+    workers: int,
+) -> Dataset:
+    """``rows`` in batches through actors of one kind, one CPU each."""
     tables = [
-        pa.Table.from_pylist(undone[i : i + batch], schema=PROBE)
-        for i in range(0, len(undone), batch)
+        pa.Table.from_pylist(rows[i : i + batch], schema=schema) for i in range(0, len(rows), batch)
     ]
     return ray.data.from_arrow(tables).map_batches(
-        VideoReducer,
-        fn_constructor_args=(output, provenance, ledger),
+        worker,
+        fn_constructor_args=arguments,
         batch_size=None,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=1, max_size=cores()),
+        compute=ActorPoolStrategy(min_size=1, max_size=workers),
         num_cpus=1,
     )
 
 
 def _drive(work: Dataset, ledger: ActorHandle, report: Callable[[Progress], None]) -> None:
     """Run a pass to its end, reporting the ledger's progress meanwhile."""
-    failure: list[BaseException] = []
 
     def consume() -> None:
-        try:
-            for _ in work.iter_batches(batch_size=None, batch_format="pyarrow"):
-                pass
-        except BaseException as error:
-            failure.append(error)
+        for _ in work.iter_batches(batch_size=None, batch_format="pyarrow"):
+            pass
 
-    # A daemon: an interrupt of the main thread must not wait for the pass to end.
-    thread = threading.Thread(target=consume, daemon=True)
-    thread.start()
-    while thread.is_alive():
+    done = in_background(consume)
+    while not done.done():
         report(ray.get(ledger.progress.remote()))
-        thread.join(_POLL_S)
+        wait([done], _POLL_S)
     report(ray.get(ledger.progress.remote()))
-    if failure:
-        reason = str(failure[0]).strip().splitlines() or [""]
-        raise LongreelError(f"the job failed: {type(failure[0]).__name__}: {reason[-1]}")
+    if failure := done.exception():
+        reason = str(failure).strip().splitlines() or [""]
+        raise LongreelError(f"the job failed: {type(failure).__name__}: {reason[-1]}")
 
 
 def _write_plan(output: str, probes: list[dict[str, Any]], plan: list[dict[str, Any]]) -> None:

@@ -88,7 +88,7 @@ def _jsonl(file: str, required: Sequence[str], wanted: list[str]) -> Iterator[di
             raise UsageError(f"line {number} of {file} is not JSON") from None
         if not isinstance(entry, dict):
             raise UsageError(f"line {number} of {file} is not a JSON object")
-        _require(file, required, list(entry))
+        _require(f"line {number} of {file}", required, list(entry))
         yield {name: entry.get(name) for name in wanted}
 
 
@@ -99,8 +99,8 @@ def _text(file: str) -> str:
         raise UsageError(f"{file} is not UTF-8 text") from None
 
 
-def _require(file: str, required: Sequence[str], names: Sequence[str]) -> None:
+def _require(where: str, required: Sequence[str], names: Sequence[str]) -> None:
     for column in required:
         if column not in names:
             there = ", ".join(names) or "none"
-            raise UsageError(f"{file} has no column {column!r}; its columns are: {there}")
+            raise UsageError(f"{where} has no column {column!r}; its columns are: {there}")

@@ -19,7 +19,7 @@ from longreel.schemas import FAILED
 from pipelines.ids import Recipe
 from pipelines.keyframes import PER_SEGMENT, choose
 from serve.app import replica_handle
-from serve.replica import Narrated
+from serve.narrated import Narrated
 
 #: A segment is offered to the model service this often before its row says failed.
 _MODEL_ATTEMPTS = 4

@@ -12,9 +12,14 @@ from ray.serve.schema import LoggingConfig
 from longreel.errors import LongreelError, UsageError
 from mod.checkpoint import Checkpoint
 from serve.gateway import GatewayDeployment
-from serve.replica import ReplicaDeployment
 
 APP = "longreel"
+# By its name: torch takes seconds to import, and of all processes only replicas need it.
+_REPLICA = serve.deployment(
+    name="replica",
+    max_ongoing_requests=8,
+    graceful_shutdown_wait_loop_s=0.1,  # what a replica that has nothing to do waits to end
+)("serve.replica.Replica")
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ def deploy(plan: ReplicaPlan, *, http: tuple[str, int] | None) -> None:
         LongreelError: the model did not come up.
     """
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
-    replica = ReplicaDeployment.options(
+    replica = _REPLICA.options(
         autoscaling_config=AutoscalingConfig(
             min_replicas=plan.min_replicas,
             initial_replicas=plan.min_replicas,

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from ray import serve
 
 from mod.checkpoint import Checkpoint, find_checkpoint
 from mod.cost import vision_token_layers
@@ -18,29 +16,7 @@ from mod.engine.engine import Engine
 from mod.loading import load
 from mod.summarizing import by_rule
 from serve.engine_loop import EngineLoop, LoopStream
-
-
-@dataclass(frozen=True)
-class Narrated:
-    """What the model made of one segment's frames.
-
-    Attributes:
-        texts: per frame, the narration or None for silence.
-        salience: per frame, the probability with which the model wanted to speak (0-1).
-        summary: one or a few sentences.
-        vision_tokens: vision tokens that entered the decoder.
-        processed_token_layers: token-layers that ran for vision tokens.
-        kv_bytes: bytes of keys and values at the end of the segment.
-        model_s: seconds in the model.
-    """
-
-    texts: list[str | None]
-    salience: list[float]
-    summary: str
-    vision_tokens: int
-    processed_token_layers: int
-    kv_bytes: int
-    model_s: float
+from serve.narrated import Narrated
 
 
 class Replica:
@@ -116,6 +92,3 @@ def _cache_bytes() -> int:
         free, _ = torch.cuda.mem_get_info()
         return int(0.8 * free)
     return 2 * 2**30
-
-
-ReplicaDeployment = serve.deployment(name="replica", max_ongoing_requests=8)(Replica)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
@@ -18,10 +17,10 @@ from transformers import (
 from mod.config import VideoLLMMoDConfig
 from mod.layout import StreamLayout, train_tokenizer
 from mod.modeling import VideoLLMMoD
-from mod.session import Session
 from mod.world.dialogues import corpus
 
-_TEXT: dict[str, Any] = {
+#: Fields of the small language models.
+TEXT: dict[str, Any] = {
     "vocab_size": 400,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -50,7 +49,7 @@ def small_config(family: str = "llama", **fields: Any) -> VideoLLMMoDConfig:
             patch_size=16,
             num_channels=6 if fields.get("frame_difference") else 3,
         ),
-        text_config=FAMILIES[family](**_TEXT),
+        text_config=FAMILIES[family](**TEXT),
         **{"class_token": "last", **fields},
     )
 
@@ -74,20 +73,3 @@ def some_frames(n: int, seed: int = 0, size: int = 48) -> torch.Tensor:
     """``n`` random pictures."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (n, size, size, 3), dtype=torch.uint8, generator=generator)
-
-
-@cache
-def talking_model(**fields: Any) -> tuple[VideoLLMMoD, StreamLayout]:
-    """A random model that is about as often silent as it speaks, and its layout."""
-    model = small_model(frame_difference=True, **{"router": "bounded", "seed": 3, **fields})
-    layout = small_layout(model.config)
-    frames = some_frames(40, seed=9)
-    for _ in range(40):
-        outcomes = Session(model, layout, max_new_tokens=3).watch(frames)
-        spoken = sum(outcome.text is not None for outcome in outcomes)
-        if 8 <= spoken <= 32:
-            return model, layout
-        with torch.no_grad():
-            head = model.language_model.lm_head.weight
-            head[layout.silence] *= 1.15 if spoken > 32 else 0.9
-    raise AssertionError("no balance between silence and speech found")

@@ -8,7 +8,8 @@ import torch
 from mod.layout import StreamLayout
 from mod.modeling import VideoLLMMoD
 from mod.session import Session
-from tests.mod.small import some_frames, talking_model
+from tests.mod.engine.models import talking_model
+from tests.mod.small import some_frames
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,10 @@ import torch
 
 from mod.session import Session
 from serve.engine_loop import ModelError
-from serve.replica import Narrated, Replica
-from tests.mod.small import some_frames, talking_model
+from serve.narrated import Narrated
+from serve.replica import Replica
+from tests.mod.engine.models import talking_model
+from tests.mod.small import some_frames
 
 
 @pytest.fixture(scope="module")

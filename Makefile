@@ -26,6 +26,10 @@ $(VENV)/.test: $(VENV)/.runtime
 	@$(PIP) -e '.[test]'
 	@touch $@
 
+$(VENV)/.bench: $(VENV)/.runtime
+	@$(PIP) -e '.[bench]'
+	@touch $@
+
 demo: $(VENV)/.runtime ## Summarize sample videos (or VIDEOS=/path) and write report.html
 	@$(if $(VIDEOS),,$(BIN)/python -m pipelines.samples demo/videos)
 	@rm -rf demo/rows
@@ -46,10 +50,11 @@ lint: $(VENV)/.test ## Check style and types
 serve: $(VENV)/.runtime ## Serve the bundled model over HTTP on port 8000
 	$(BIN)/longreel serve
 
-bench: $(VENV)/.runtime ## Run the quick form of every bench and write bench/results/
+bench: $(VENV)/.bench ## Run the quick form of every bench and write bench/results/
 	$(BIN)/python -m bench.flops --json
 	$(BIN)/python -m bench.model --json --quick
 	$(BIN)/python -m bench.engine --json --quick
+	$(BIN)/python -m bench.plots
 
 objectstore: $(VENV)/.test ## Run an S3-compatible store on port 8075 for trying s3:// paths
 	$(BIN)/python -m infra.objectstore --port 8075

@@ -7,23 +7,25 @@ after equal steps on the generated world; the bundled model on streams nobody tr
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import statistics
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, SiglipVisionConfig
+from transformers import LlamaConfig
 
 from bench.harness import ratio, run
+from bench.models import LAYERS, WIDTH, wide_config
 from mod.batches import IGNORE, Batch, collate
 from mod.checkpoint import TINY, find_checkpoint
 from mod.config import VideoLLMMoDConfig
-from mod.dialogue import Dialogue
+from mod.cost import macs
 from mod.evaluate import evaluate
 from mod.layout import StreamLayout
 from mod.loading import load
@@ -32,8 +34,8 @@ from mod.modeling import Stream, VideoLLMMoD
 from mod.objective import live_loss, stream_of
 from mod.world.dialogues import watch
 
-#: Geometry of the timed step: layers dominate, as at full scale.
-FRAMES, WIDTH, LAYERS = 600, 512, 8
+#: Of the timed step.
+FRAMES = 600
 #: The methods of the paper's tables by their config.
 METHODS: dict[str, dict[str, Any]] = {
     "full": {"router": "none"},
@@ -62,34 +64,13 @@ class Effort:
 
 
 QUICK = Effort(step_runs=2, seeds=1, steps=150, streams=120, held_out=24)
-FULL = Effort(step_runs=5, seeds=3, steps=400, streams=400, held_out=40)
+FULL = Effort(step_runs=5, seeds=3, steps=400, streams=800, held_out=80)
 
 
 def step_model(router: str) -> VideoLLMMoD:
     """A model whose layers dominate, with random weights."""
     torch.manual_seed(0)
-    config = VideoLLMMoDConfig(
-        vision_config=SiglipVisionConfig(
-            hidden_size=64,
-            intermediate_size=64,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            image_size=96,
-            patch_size=32,
-        ),
-        text_config=LlamaConfig(
-            vocab_size=1024,
-            hidden_size=WIDTH,
-            intermediate_size=WIDTH * 8 // 3,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=WIDTH // 64,
-            num_key_value_heads=WIDTH // 256,
-            tie_word_embeddings=True,
-        ),
-        class_token="last",
-        router=router,
-    )
-    return VideoLLMMoD(config).train()
+    return VideoLLMMoD(wide_config(1024, router=router)).train()
 
 
 def train_step(model: VideoLLMMoD) -> None:
@@ -161,15 +142,12 @@ class World:
         return collate(dialogues, self.layout, config), torch.cat(patches), torch.cat(pooled)
 
 
-def train_method(
-    fields: dict[str, Any], tiny: VideoLLMMoD, world: World, steps: int, seed: int
-) -> VideoLLMMoD:
-    """A small decoder behind the frozen tower, trained for ``steps`` by the LIVE objective."""
-    torch.manual_seed(seed)
-    config = VideoLLMMoDConfig(
+def method_config(fields: dict[str, Any], tiny: VideoLLMMoD, vocab_size: int) -> VideoLLMMoDConfig:
+    """A small decoder behind the bundled tower."""
+    return VideoLLMMoDConfig(
         vision_config=tiny.config.vision_config,
         text_config=LlamaConfig(
-            vocab_size=len(world.layout.tokenizer),
+            vocab_size=vocab_size,
             hidden_size=128,
             intermediate_size=352,
             num_hidden_layers=6,
@@ -182,6 +160,14 @@ def train_method(
         frame_difference=tiny.config.frame_difference,
         **{"router": "bounded", **fields},
     )
+
+
+def train_method(
+    fields: dict[str, Any], tiny: VideoLLMMoD, world: World, steps: int, seed: int
+) -> VideoLLMMoD:
+    """A small decoder behind the frozen tower, trained for ``steps`` by the LIVE objective."""
+    torch.manual_seed(seed)
+    config = method_config(fields, tiny, len(world.layout.tokenizer))
     model = VideoLLMMoD(config)
     model.vision_tower.load_state_dict(tiny.vision_tower.state_dict())
     model.vision_tower.requires_grad_(False)
@@ -205,6 +191,15 @@ def train_method(
     return model.eval()
 
 
+def costs(tiny: VideoLLMMoD, vocab_size: int) -> dict[str, float]:
+    """Arithmetic of each method's decoder over the full one's, on a silent stream."""
+    each = {
+        name: macs(method_config(fields, tiny, vocab_size), 16, 16)
+        for name, fields in METHODS.items()
+    }
+    return {name: cost / each["full"] for name, cost in each.items()}
+
+
 def gap(metrics: TeacherForced, full: TeacherForced) -> float:
     """The largest relative loss against the full model over the four metrics."""
     return max(
@@ -215,17 +210,41 @@ def gap(metrics: TeacherForced, full: TeacherForced) -> float:
     )
 
 
-def quality(
-    effort: Effort, tiny: VideoLLMMoD, layout: StreamLayout
-) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Worst gaps of each method, one a seed, and all metrics."""
-    world = World(tiny, layout, range(TRAINED, TRAINED + effort.streams))
-    held_out: list[Dialogue] = [watch(HELD_OUT + i, 16) for i in range(effort.held_out)]
+class Quality:
+    """What every training of a method shares; one of it in each process."""
+
+    one: ClassVar[Quality]
+
+    def __init__(self, effort: Effort) -> None:
+        torch.set_num_threads(1)
+        self.effort = effort
+        self.tiny, self.layout = load(find_checkpoint(TINY))
+        self.world = World(self.tiny, self.layout, range(TRAINED, TRAINED + effort.streams))
+        self.held_out = [watch(HELD_OUT + i, 16) for i in range(effort.held_out)]
+
+    @classmethod
+    def begin(cls, effort: Effort) -> None:
+        """Set this process up."""
+        cls.one = cls(effort)
+
+
+def _trained(task: tuple[str, int]) -> TeacherForced:
+    """The metrics of one method after training from one seed."""
+    name, seed = task
+    q = Quality.one
+    model = train_method(METHODS[name], q.tiny, q.world, q.effort.steps, seed)
+    return teacher_forced(model, q.layout, q.held_out)
+
+
+def quality(effort: Effort) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Worst gaps of each method, one a seed, and all metrics; a training on each core."""
+    tasks = [(name, seed) for seed in range(effort.seeds) for name in METHODS]
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(os.cpu_count(), Quality.begin, (effort,)) as pool:
+        results = pool.map(_trained, tasks, chunksize=1)
     found: dict[str, list[TeacherForced]] = {}
-    for seed in range(effort.seeds):
-        for name, fields in METHODS.items():
-            model = train_method(fields, tiny, world, effort.steps, seed)
-            found.setdefault(name, []).append(teacher_forced(model, layout, held_out))
+    for (name, _), metrics in zip(tasks, results, strict=True):
+        found.setdefault(name, []).append(metrics)
     gaps = {
         name: [gap(m, full) for m, full in zip(values, found["full"], strict=True)]
         for name, values in found.items()
@@ -241,8 +260,8 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
     seconds = step_times(effort.step_runs)
     times = [m / f for m, f in zip(seconds["bounded"], seconds["none"], strict=True)]
     peaks = {router: peak_bytes(router) for router in ("none", "bounded")}
+    gaps, metrics = quality(effort)
     tiny, layout = load(find_checkpoint(TINY))
-    gaps, metrics = quality(effort, tiny, layout)
     bundled = evaluate(tiny, layout, n_streams=effort.held_out, first_seed=HELD_OUT)
     ratios = {
         "train_time_mod_over_full": ratio(times),
@@ -262,6 +281,7 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
         "step_seconds": {name: statistics.median(s) for name, s in seconds.items()},
         "step_peak_bytes": peaks,
         "methods": metrics,
+        "cost_over_full": costs(tiny, len(layout.tokenizer)),
         "worst_gaps": gaps,
         "tiny": asdict(bundled),
     }

@@ -16,7 +16,7 @@ from torch import Tensor
 from mod.batches import IGNORE, collate
 from mod.dialogue import Dialogue
 from mod.layout import StreamLayout
-from mod.modeling import VideoLLMMoD
+from mod.modeling import VideoLLMMoD, frames_before
 from mod.objective import stream_of
 
 
@@ -58,9 +58,10 @@ def teacher_forced(
     turns: list[_Turn] = []
     late: list[float] = []
     for dialogue in dialogues:
-        found = _turns(model, layout, dialogue)
+        tokens = _encode(model, dialogue)
+        found = _turns(model, layout, dialogue, tokens)
         turns += found
-        late += _frame_errors(model, layout, dialogue, found)
+        late += _frame_errors(model, layout, dialogue, tokens, found)
     words = sum(len(turn.words_right) for turn in turns)
     return TeacherForced(
         lm_ppl=math.exp(sum(turn.loss for turn in turns) / max(1, words)),
@@ -80,12 +81,19 @@ def _run(right: list[bool]) -> float:
     return (right.index(False) if False in right else len(right)) / max(1, len(right))
 
 
+def _encode(model: VideoLLMMoD, dialogue: Dialogue) -> Tensor | None:
+    """Vision tokens of all frames, (frames, tokens, D); None without frames."""
+    if not len(dialogue.frames):
+        return None
+    frames = torch.from_numpy(dialogue.frames).to(next(model.parameters()).device)
+    return model.encode_frames(frames, frames_before(frames, None))
+
+
 def _predict(
-    model: VideoLLMMoD, layout: StreamLayout, dialogue: Dialogue
+    model: VideoLLMMoD, layout: StreamLayout, dialogue: Dialogue, tokens: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Supervised positions' predicted ids, true ids, and losses."""
     batch = collate([dialogue], layout, model.config).to(next(model.parameters()).device)
-    tokens = model.encode_frames(batch.frames, batch.before) if len(batch.frames) else None
     hidden = model(stream_of(model, batch, tokens))
     asked = (batch.labels != IGNORE).nonzero()[:, 0]
     logits = model.logits(hidden[asked]).float()
@@ -94,8 +102,10 @@ def _predict(
     return logits.argmax(-1), labels, losses
 
 
-def _turns(model: VideoLLMMoD, layout: StreamLayout, dialogue: Dialogue) -> list[_Turn]:
-    predicted, true, losses = _predict(model, layout, dialogue)
+def _turns(
+    model: VideoLLMMoD, layout: StreamLayout, dialogue: Dialogue, tokens: Tensor | None
+) -> list[_Turn]:
+    predicted, true, losses = _predict(model, layout, dialogue, tokens)
     spoken = [i for i, text in enumerate(dialogue.texts) if text and i not in dialogue.doubtful]
     answers = {turn.after for turn in dialogue.turns}
     order: list[int | None] = []
@@ -120,7 +130,11 @@ def _turns(model: VideoLLMMoD, layout: StreamLayout, dialogue: Dialogue) -> list
 
 
 def _frame_errors(
-    model: VideoLLMMoD, layout: StreamLayout, dialogue: Dialogue, turns: list[_Turn]
+    model: VideoLLMMoD,
+    layout: StreamLayout,
+    dialogue: Dialogue,
+    tokens: Tensor | None,
+    turns: list[_Turn],
 ) -> list[float]:
     """For each narration, frames between it and where the model would have spoken."""
     errors = []
@@ -132,12 +146,17 @@ def _frame_errors(
         else:
             following = [t.frame for t in narrations[number + 1 :] if t.frame is not None]
             end = following[0] if following else len(dialogue.texts)
-            errors.append(float(_delay(model, layout, dialogue, turn.frame, end)))
+            errors.append(float(_delay(model, layout, dialogue, tokens, turn.frame, end)))
     return errors
 
 
 def _delay(
-    model: VideoLLMMoD, layout: StreamLayout, dialogue: Dialogue, frame: int, end: int
+    model: VideoLLMMoD,
+    layout: StreamLayout,
+    dialogue: Dialogue,
+    tokens: Tensor | None,
+    frame: int,
+    end: int,
 ) -> int:
     """Frames from ``frame`` to where the model speaks if nothing is said there, ``end`` at most."""
     texts = [*dialogue.texts[:frame], *[None] * (end - frame)]
@@ -150,6 +169,7 @@ def _delay(
         doubtful=doubtful,
         labels=None,
     )
-    predicted, true, _ = _predict(model, layout, cut)
+    seen = None if tokens is None else tokens[:end]
+    predicted, true, _ = _predict(model, layout, cut, seen)
     quiet = (predicted == true).tolist()
     return quiet.index(False) if False in quiet else len(quiet)

@@ -1,0 +1,107 @@
+"""Pictures of the kept results: ``python -m bench.plots`` draws an SVG beside each JSON it knows.
+
+Needs the ``bench`` extra (matplotlib).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+
+from bench.harness import RESULTS
+
+#: Metrics of the quality plot: name in the result, label, whether less is better.
+QUALITY = (
+    ("lm_ppl", "perplexity of words", True),
+    ("time_diff_s", "time difference (s)", True),
+    ("fluency", "fluency", False),
+    ("lm_correctness", "correctness", False),
+)
+
+
+def draw_model(result: dict[str, Any]) -> plt.Figure:
+    """Quality of each method over its arithmetic, one panel a metric; bars reach from least to
+    most over the seeds."""
+    figures = result["figures"]
+    picture, axes = plt.subplots(1, len(QUALITY), figsize=(15, 4), layout="constrained")
+    for axis, (key, label, less) in zip(axes, QUALITY, strict=True):
+        for name, runs in figures["methods"].items():
+            values = [run[key] for run in runs]
+            middle = sum(values) / len(values)
+            reach = [[middle - min(values)], [max(values) - middle]]
+            cost = figures["cost_over_full"][name]
+            axis.errorbar([cost], [middle], yerr=reach, fmt="o", capsize=3)
+            axis.annotate(name, (cost, middle), textcoords="offset points", xytext=(5, 4), size=8)
+        axis.set_xlabel("decoder arithmetic over full")
+        axis.set_title(f"{label} ({'less' if less else 'more'} is better)", size=10)
+        axis.margins(x=0.25)
+    n = len(next(iter(figures["methods"].values())))
+    picture.suptitle(
+        f"Quality on the generated world after {result['settings']['quality']['steps']} steps, "
+        f"{n} seed{'s' if n > 1 else ''}; {_machine(result)}",
+        size=10,
+    )
+    return picture
+
+
+def draw_engine(result: dict[str, Any]) -> plt.Figure:
+    """Each ratio of the engine bench with its spread, and the bar it is held against."""
+    bars = {
+        "bulk_over_plain_loop": (5.0, "at least"),
+        "live16_over_plain_loop": (3.0, "at least"),
+        "mod_time_over_cost_model": (1.1, "at most"),
+        "mod_cache_over_dense": (0.64, "at most"),
+        "restore_over_prefill": (0.1, "at most"),
+    }
+    picture, axis = plt.subplots(figsize=(8, 3.2), layout="constrained")
+    for place, (key, (bar, side)) in enumerate(bars.items()):
+        found = result["ratios"][key]
+        reach = [[found["median"] - found["min"]], [found["max"] - found["median"]]]
+        axis.barh(place, found["median"], xerr=reach, capsize=3, height=0.5, color="#7d9fc4")
+        axis.plot([bar, bar], [place - 0.4, place + 0.4], color="#c0392b")
+        axis.annotate(
+            f"{found['median']:.2f}, {side} {bar:g}",
+            (max(found["max"], bar), place),
+            textcoords="offset points",
+            xytext=(6, -3),
+            size=8,
+        )
+    axis.set_yticks(range(len(bars)), list(bars))
+    axis.invert_yaxis()
+    axis.margins(x=0.25)
+    axis.set_title(f"Engine, one thread; {_machine(result)}", size=10)
+    return picture
+
+
+DRAWN: dict[str, Callable[[dict[str, Any]], plt.Figure]] = {
+    "model": draw_model,
+    "engine": draw_engine,
+}
+
+
+def _machine(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    return f"{machine['processor']}, {machine['cores']} cores, commit {result['commit']}"
+
+
+def main(results: Path = RESULTS) -> None:
+    """Draw all that is there."""
+    # The same input gives the same file.
+    mpl.rcParams["svg.hashsalt"] = "longreel"
+    for path in sorted(results.glob("*/*.json")):
+        draw = DRAWN.get(path.stem)
+        if draw is None:
+            continue
+        picture = draw(json.loads(path.read_text()))
+        picture.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+        plt.close(picture)
+        print(path.with_suffix(".svg"))
+
+
+if __name__ == "__main__":
+    main()

@@ -15,9 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
-from mod.cache import KVCache
-
 NAME = "longreel_ragged"
+
+
+class KVCache(Protocol):
+    """What the attention function needs of a session's cache."""
+
+    def look(self, layer: int, queries: Tensor) -> None:
+        """See ``queries`` (heads, tokens, head_dim) of a layer just before its ``append``."""
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add keys and values (heads, tokens, head_dim) to ``layer``; all that it then shows."""
 
 
 class Paged(Protocol):

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from mod.checkpoint import TINY, find_checkpoint
+from mod.engine.viewer import Viewer
 from mod.layout import StreamLayout
 from mod.loading import load
 from mod.modeling import VideoLLMMoD
-from mod.session import Session
 from mod.world.questions import QUESTIONS
 from mod.world.streams import Sample, World
 from mod.world.words import MOTIONS, Look, look_of, mean_colour
@@ -171,10 +171,10 @@ def evaluate(
     for seed in range(first_seed, first_seed + n_streams):
         samples = list(islice(World(seed), n_frames))
         frames = torch.from_numpy(np.stack([s.frame for s in samples]))
-        session = Session(model, layout)
-        texts = [outcome.text for outcome in session.watch(frames)]
+        viewer = Viewer(model, layout)
+        texts = [outcome.text for outcome in viewer.watch(frames)]
         question = questions[seed % len(questions)]
-        runs.append(Run(samples, texts, question, session.ask(question)))
+        runs.append(Run(samples, texts, question, viewer.ask(question)))
     return score(runs)
 
 

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, SiglipVisionModel
 
-from mod.attention import NAME, Paged, Spans
-from mod.cache import KVCache
+from mod.attention import NAME, KVCache, Paged, Spans
 from mod.config import VideoLLMMoDConfig
 from mod.routing import LayerRouter, Routing
 

@@ -21,7 +21,7 @@ class Recipe:
         keep_ratio: share of vision tokens that run in MoD layers.
         fps: samples a second.
         segment_s: wished length of a segment, in seconds.
-        silence_threshold: see :class:`mod.session.Session`.
+        silence_threshold: see :meth:`mod.engine.engine.Engine.open`.
     """
 
     model: str

@@ -15,8 +15,7 @@ from typing import Any, Literal, TypeVar
 from torch import Tensor
 
 from mod.engine.engine import Engine
-from mod.engine.events import Event, Failed, FrameSeen, TurnEnded
-from mod.session import FrameOutcome
+from mod.engine.events import Collector, Event, FrameOutcome
 
 _Result = TypeVar("_Result")
 
@@ -116,9 +115,7 @@ class LoopStream:
         self.model_s = 0.0
         self._loop, self._caller = loop, caller
         self._done: asyncio.Future[None] | None = None
-        self._outcomes: list[FrameOutcome] = []
-        self._answer: str | None = None
-        self._awaited = 0
+        self._told = Collector()
 
     async def watch(self, frames: Tensor) -> list[FrameOutcome]:
         """See ``frames`` (n, height, width, 3) uint8; what the model made of each.
@@ -128,9 +125,9 @@ class LoopStream:
         """
         if not len(frames):
             return []
-        self._outcomes, self._awaited = [], len(frames)
+        told = self._told = Collector(len(frames))
         await self._give(lambda engine: engine.push(self.name, frames))
-        return self._outcomes
+        return told.outcomes
 
     async def ask(self, text: str) -> str:
         """The answer to ``text``.
@@ -138,9 +135,9 @@ class LoopStream:
         Raises:
             ModelError: it could not be answered.
         """
-        self._answer = None
+        told = self._told = Collector()
         await self._give(lambda engine: engine.ask(self.name, "question", text))
-        return self._answer or ""
+        return told.answer
 
     async def held_bytes(self) -> int:
         """Bytes of keys and values that the stream holds."""
@@ -161,20 +158,9 @@ class LoopStream:
 
     def take(self, event: Event) -> None:
         """Note what a step told of this stream."""
-        match event:
-            case Failed(error=error):
-                self.fail(ModelError(error))
-            case FrameSeen(p_silence=p, speaks=speaks):
-                self._outcomes.append(FrameOutcome(p, "" if speaks else None))
-                if not speaks and len(self._outcomes) == self._awaited:
-                    self._finish(None)
-            case TurnEnded(question=None, text=text):
-                self._outcomes[-1] = FrameOutcome(self._outcomes[-1].p_silence, text)
-                if len(self._outcomes) == self._awaited:
-                    self._finish(None)
-            case TurnEnded(text=text):
-                self._answer = text
-                self._finish(None)
+        if self._told.take(event):
+            error = self._told.error
+            self._finish(ModelError(error) if error else None)
 
     def _finish(self, error: Exception | None) -> None:
         done = self._done

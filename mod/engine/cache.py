@@ -9,7 +9,6 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from mod.cache import check_cut
 from mod.config import VideoLLMMoDConfig
 from mod.engine.pages import OutOfPagesError, PagePool
 
@@ -89,7 +88,7 @@ class Memory:
 class PagedCache:
     """Keys and values of one session, in pages of ``memory``.
 
-    Serves the model's forward as ``RaggedKVCache`` does: ``append`` per layer.
+    Skipped vision tokens have no entry in a MoD layer.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -176,7 +175,9 @@ class PagedCache:
         Raises:
             ValueError: a layer holds fewer tokens than asked to keep.
         """
-        check_cut(self._lengths, lengths)
+        for layer, (have, keep) in enumerate(zip(self._lengths, lengths, strict=True)):
+            if not 0 <= keep <= have:
+                raise ValueError(f"layer {layer} holds {have} tokens, cannot keep {keep}")
         self._lengths = list(lengths)
         for c, pool in enumerate(self._memory.pools):
             pages = -(-self._class_length(c) // pool.page_size)

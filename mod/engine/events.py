@@ -66,3 +66,52 @@ class Failed:
 
 
 Event = FrameSeen | Word | TurnEnded | Failed
+
+
+@dataclass(frozen=True)
+class FrameOutcome:
+    """What the model decided at one frame.
+
+    Attributes:
+        p_silence: probability it gave to staying silent, 0-1.
+        text: its narration, or None for silence.
+    """
+
+    p_silence: float
+    text: str | None
+
+
+class Collector:
+    """What became of one input, gathered from its session's events.
+
+    Args:
+        n_frames: how many were given; None for a question.
+
+    Attributes:
+        outcomes: of the frames; answer: to the question.
+        error: why the input could not be taken in.
+    """
+
+    def __init__(self, n_frames: int | None = None) -> None:
+        self.outcomes: list[FrameOutcome] = []
+        self.answer = ""
+        self.error: str | None = None
+        self._n_frames = n_frames
+
+    def take(self, event: Event) -> bool:
+        """Note ``event``; whether the input is done with."""
+        match event:
+            case Failed(error=error):
+                self.error = error
+                return True
+            case FrameSeen(p_silence=p, speaks=speaks):
+                self.outcomes.append(FrameOutcome(p, "" if speaks else None))
+                return not speaks and len(self.outcomes) == self._n_frames
+            case TurnEnded(question=None, text=text):
+                self.outcomes[-1] = FrameOutcome(self.outcomes[-1].p_silence, text)
+                return len(self.outcomes) == self._n_frames
+            case TurnEnded(text=text):
+                self.answer = text
+                return True
+            case _:
+                return False

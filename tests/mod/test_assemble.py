@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Sigli
 
 from mod.assemble import Assembly, assemble
 from mod.checkpoint import find_checkpoint
+from mod.engine.viewer import Viewer
 from mod.loading import load
 from mod.modeling import Connector, Stream, VideoLLMMoD, frames_before
-from mod.session import Session
 from tests.mod.assembly import (
     LORA_MODULES,
     VOCABULARY,
@@ -163,7 +163,7 @@ def test_the_bounded_router_weighs_every_kept_token_by_one(assembly: Assembly) -
     assert model.config.mod_layers == [0, 3]
     assert [model.config.tokens_in_layer(layer) for layer in range(4)] == [3, 10, 10, 3]
     assert all(not parameter.any() for parameter in model.routers.parameters())
-    outcomes = Session(*load(find_checkpoint(str(assembly.output))), max_new_tokens=4).watch(
+    outcomes = Viewer(*load(find_checkpoint(str(assembly.output))), max_new_tokens=4).watch(
         some_frames(3)
     )
     assert len(outcomes) == 3

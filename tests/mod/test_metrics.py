@@ -9,11 +9,11 @@ import torch
 
 from mod.checkpoint import TINY, find_checkpoint
 from mod.dialogue import Dialogue, Turn
+from mod.engine.viewer import Viewer
 from mod.layout import StreamLayout
 from mod.loading import load
 from mod.metrics import teacher_forced
 from mod.modeling import VideoLLMMoD
-from mod.session import Session
 from mod.world.dialogues import watch
 
 
@@ -26,10 +26,10 @@ def tiny() -> tuple[VideoLLMMoD, StreamLayout]:
 def own_words(tiny: tuple[VideoLLMMoD, StreamLayout]) -> Dialogue:
     """A stream with just what the model says of it, and its answer to a question."""
     frames = watch(5, 40).frames
-    session = Session(*tiny)
-    texts = [outcome.text for outcome in session.watch(torch.from_numpy(frames))]
+    viewer = Viewer(*tiny)
+    texts = [outcome.text for outcome in viewer.watch(torch.from_numpy(frames))]
     question = "How did it begin?"
-    turn = Turn(len(frames), question, session.ask(question))
+    turn = Turn(len(frames), question, viewer.ask(question))
     assert sum(text is not None for text in texts) >= 3
     return Dialogue(frames, texts, (turn,))
 

@@ -13,11 +13,11 @@ from torch import Tensor
 from transformers import LlamaConfig
 
 from mod.attention import NAME
-from mod.cache import RaggedKVCache
 from mod.config import ROUTERS, VideoLLMMoDConfig
 from mod.cost import kv_bytes, token_layers
 from mod.modeling import Stream, VideoLLMMoD, frames_before
 from mod.routing import Routing
+from tests.mod.plain import PlainCache
 from tests.mod.small import FAMILIES, small_config, small_model, some_frames
 
 
@@ -60,7 +60,7 @@ def test_frame_by_frame_equals_one_forward(router: str) -> None:
     x, starts = _stream(model, 6)
     n = model.config.tokens_per_frame
     whole = model(Stream(x, torch.arange(len(x)), starts, [len(x)]))
-    cache = RaggedKVCache(4)
+    cache = PlainCache(4)
     bounds = [0, 3, *(3 + (i + 1) * (n + 1) for i in range(6))]
     parts = []
     for low, high in itertools.pairwise(bounds):
@@ -132,7 +132,7 @@ def test_a_mod_layer_follows_the_papers_equation() -> None:
 def test_skipped_tokens_write_no_keys_and_the_cost_model_knows() -> None:
     model = small_model(router="bounded", keep_ratio=0.2)
     x, starts = _stream(model, 5)
-    cache = RaggedKVCache(4)
+    cache = PlainCache(4)
     model(Stream(x, torch.arange(len(x)), starts, [len(x)], [cache]))
     text = len(x) - 50
     assert cache.lengths == [len(x), text + 10, len(x), text + 10]
@@ -249,7 +249,7 @@ def test_skipping_baselines_run_the_decision_token_or_none_at_all() -> None:
     for keep, expected in ((True, 1), (False, 0)):
         model = small_model(router="skip", mod_layers="after-2", always_keep_decision=keep)
         x, starts = _stream(model, 3)
-        cache = RaggedKVCache(4)
+        cache = PlainCache(4)
         routings: dict[int, Routing] = {}
         model(Stream(x, torch.arange(len(x)), starts, [len(x)], [cache]), routings)
         assert [int(r.kept.sum()) for r in routings.values()] == [3 * expected] * 2

@@ -11,10 +11,10 @@ import torch
 
 from mod.batches import collate
 from mod.checkpoint import find_checkpoint
+from mod.engine.viewer import Viewer
 from mod.loading import load
 from mod.objective import Objective, live_loss
 from mod.recipe import DataPart, TrainingPart, TrainRecipe
-from mod.session import Session
 from mod.train import train
 from mod.world.dialogues import watch
 from tests.mod.small import small_layout, small_model, some_frames
@@ -64,4 +64,4 @@ def test_the_documented_command_trains_a_checkpoint_that_loads(tmp_path: Path) -
     first = json.loads((tmp_path / "training.jsonl").read_text().splitlines()[0])
     assert first == recipe.as_dict()
     model, layout = load(find_checkpoint(str(tmp_path)))
-    assert len(Session(model, layout, max_new_tokens=2).watch(some_frames(3, size=96))) == 3
+    assert len(Viewer(model, layout, max_new_tokens=2).watch(some_frames(3, size=96))) == 3

@@ -16,9 +16,9 @@ from actors.decode import decode_segment
 from actors.grid import grid_size
 from actors.probe import probe
 from mod.checkpoint import TINY, find_checkpoint
+from mod.engine.viewer import Viewer
 from mod.evaluate import parse_look
 from mod.loading import load
-from mod.session import Session
 from mod.world.words import look_of, mean_colour
 
 CLIPS = Path(__file__).parents[3] / "shared" / "videos"
@@ -49,7 +49,7 @@ def told() -> list[Told]:
             is_last=True,
             duration_s=info.duration_s,
         )
-        outcomes = Session(model, layout).watch(torch.from_numpy(decoded.frames))
+        outcomes = Viewer(model, layout).watch(torch.from_numpy(decoded.frames))
         found.append(Told(path, decoded.frames, [o.text for o in outcomes]))
     return found
 

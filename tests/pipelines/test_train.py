@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from longreel.errors import UsageError
 from longreel.training import TrainingView
 from mod.checkpoint import find_checkpoint
+from mod.engine.viewer import Viewer
 from mod.loading import load
 from mod.recipe import read_recipe
-from mod.session import Session
 from pipelines.cluster import connected
 from pipelines.train import train
 from tests.mod.small import some_frames
@@ -120,7 +120,7 @@ def test_two_workers_train_one_model(tmp_path: Path, strategy: str) -> None:
     output = tmp_path / "out"
     _run(_recipe(tmp_path, strategy, workers=2, strategy=strategy), output)
     model, layout = load(find_checkpoint(str(output)))
-    assert len(Session(model, layout, max_new_tokens=2).watch(some_frames(3, size=96))) == 3
+    assert len(Viewer(model, layout, max_new_tokens=2).watch(some_frames(3, size=96))) == 3
     metrics = json.loads((output / "metrics.json").read_text())
     assert metrics["teacher_forced"]["turns"] > 2
 

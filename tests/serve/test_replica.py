@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from mod.session import Session
 from serve.engine_loop import ModelError
 from serve.narrated import Narrated
 from serve.replica import Replica
 from tests.mod.engine.models import talking_model
+from tests.mod.plain import PlainSession
 from tests.mod.small import some_frames
 
 
@@ -45,7 +45,7 @@ def test_calls_at_the_same_time_equal_plain_sessions(replica: Replica) -> None:
         return list(await asyncio.gather(*calls))
 
     for seed, told in enumerate(asyncio.run(together())):
-        session = Session(model, layout, instruction="Watch.")
+        session = PlainSession(model, layout, instruction="Watch.")
         outcomes = session.watch(torch.from_numpy(_frames(seed)))
         assert told.texts == [o.text for o in outcomes]
         assert told.salience == pytest.approx([1 - o.p_silence for o in outcomes], abs=1e-4)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mod.layout import StreamLayout, train_tokenizer
 from mod.modeling import VideoLLMMoD
-from mod.session import Session
+from tests.mod.plain import PlainSession
 from tests.mod.small import small_model, some_frames
 
 #: What the tokenizer learns its words from.
@@ -32,12 +32,11 @@ def talking_model(family: str = "llama", **fields: Any) -> tuple[VideoLLMMoD, St
     states: list[Tensor] = []
 
     def note(_module: Any, _inputs: Any, out: Tensor) -> None:
-        # A session feeds a frame with its silence token; the decision lies before that.
-        if len(out) == model.config.tokens_per_frame + 1:
-            states.append(out[-2].detach())
+        if len(out) == model.config.tokens_per_frame:
+            states.append(out[-1].detach())
 
     for _ in range(20):
-        session = Session(model, layout, max_new_tokens=3)
+        session = PlainSession(model, layout, max_new_tokens=3)
         hook = model.language_model.model.norm.register_forward_hook(note)
         spoken = 0
         for frame in some_frames(40, seed=9):

@@ -19,8 +19,8 @@ from mod.engine.engine import Engine, UnknownSessionError
 from mod.engine.events import Event, Failed, FrameSeen, TurnEnded, Word
 from mod.engine.snapshot import SnapshotError
 from mod.modeling import VideoLLMMoD
-from mod.session import Session
 from tests.mod.engine.models import talking_model
+from tests.mod.plain import PlainSession
 from tests.mod.small import some_frames
 
 FRAMES = some_frames(60, seed=9)
@@ -49,7 +49,7 @@ class Script:
 
 def _plainly(script: Script) -> list[tuple[int | str, str]]:
     """What a plain session says to the same inputs, frame by frame."""
-    session = Session(*talking_model(), max_new_tokens=MAX_NEW)
+    session = PlainSession(*talking_model(), max_new_tokens=MAX_NEW)
     said: list[tuple[int | str, str]] = []
     frame = 0
     for given_ in script.inputs:

@@ -17,9 +17,9 @@ from mod.engine.cache import Memory
 from mod.engine.engine import Engine
 from mod.engine.events import Event, Failed, FrameSeen, TurnEnded, Word
 from mod.engine.policy import Full, Policy, Retrieve, Window
-from mod.session import Session
 from tests.mod.engine.forgetful import ForgetfulSession
 from tests.mod.engine.models import talking_model
+from tests.mod.plain import PlainSession
 from tests.mod.small import some_frames
 
 FRAMES = some_frames(60, seed=9)
@@ -331,7 +331,7 @@ def test_held_bytes_are_those_of_the_rows_in_pages() -> None:
     rounding = 2 * sum(pool.page_bytes for pool in engine.memory.pools)
     held = engine.held_bytes("a")
     assert held <= engine.memory.used_bytes <= held + rounding
-    full = Session(*talking_model(), max_new_tokens=MAX_NEW)
+    full = PlainSession(*talking_model(), max_new_tokens=MAX_NEW)
     full.watch(FRAMES)
     assert held < 0.4 * full.cache.n_bytes
 

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mod.cache import RaggedKVCache
 from mod.engine.cache import Memory, PagedCache, layer_classes
 from mod.engine.pages import OutOfPagesError
+from tests.mod.plain import PlainCache
 from tests.mod.small import small_config
 
 CONFIG = small_config(router="bounded")  # layers 1 and 3 keep 2 of 10 tokens
@@ -28,7 +28,7 @@ def test_layers_with_equally_many_tokens_form_a_class() -> None:
     assert [(k.layers, k.tokens_per_frame) for k in kinds] == [((0, 2), 10), ((1, 3), 2)]
 
 
-def _fill(cache: PagedCache | RaggedKVCache, counts: list[int], seed: int) -> list[torch.Tensor]:
+def _fill(cache: PagedCache | PlainCache, counts: list[int], seed: int) -> list[torch.Tensor]:
     """Append random tokens to all layers; returns what the cache then holds of each."""
     generator = torch.Generator().manual_seed(seed)
     held = []
@@ -61,7 +61,7 @@ def test_paged_caches_equal_plain_ones_whatever_happens(
     """Guards copy-on-write, rollback, save and load over several sessions that share pages."""
     memory = _memory(pages=400)
     paged: list[PagedCache] = [PagedCache(memory)]
-    plain: list[RaggedKVCache] = [RaggedKVCache(4)]
+    plain: list[PlainCache] = [PlainCache(4)]
     for number, (kind, which, a, b) in enumerate(operations):
         i = which % len(paged)
         if kind == "append":
@@ -92,8 +92,8 @@ def test_paged_caches_equal_plain_ones_whatever_happens(
     assert [pool.n_used for pool in memory.pools] == [0, 0]
 
 
-def _copied(cache: RaggedKVCache) -> RaggedKVCache:
-    other = RaggedKVCache(4)
+def _copied(cache: PlainCache) -> PlainCache:
+    other = PlainCache(4)
     empty = torch.empty(HEADS, 0, DIM)
     for layer in range(4):
         k, v = cache.append(layer, empty, empty)

@@ -9,8 +9,8 @@ from mod.engine.cache import Memory
 from mod.engine.engine import Engine
 from mod.engine.events import Event, Failed, FrameSeen, TurnEnded
 from mod.engine.policy import Full, Policy, Retrieve, Window
-from mod.session import Session
 from tests.mod.engine.models import talking_model
+from tests.mod.plain import PlainSession
 from tests.mod.small import some_frames
 
 FRAMES = some_frames(60, seed=9)
@@ -42,7 +42,7 @@ def _said(events: list[Event], name: str) -> Said:
 
 
 def _plainly(first: int, count: int) -> Said:
-    session = Session(*talking_model(), max_new_tokens=MAX_NEW)
+    session = PlainSession(*talking_model(), max_new_tokens=MAX_NEW)
     outcomes = session.watch(FRAMES[first : first + count])
     return [(i, o.text) for i, o in enumerate(outcomes) if o.text is not None]
 

@@ -170,6 +170,19 @@ class _Gaps:
         return before is not None and lost_bytes > 0 and shown - before > self._longest
 
 
+def can_skip(media: Media) -> bool:
+    """Whether the decoder can be told to leave out pictures that nothing refers to.
+
+    HEVC marks such pictures within one temporal layer, and layers above may still refer to them.
+    """
+    context = media.stream.codec_context
+    if context.name != "hevc":
+        return True
+    header = context.extradata or b""
+    # ``numTemporalLayers`` of the decoder configuration record (ISO/IEC 14496-15).
+    return len(header) > 21 and header[0] == 1 and (header[21] >> 3) & 7 == 1
+
+
 def timestamp(packet: Packet[Any]) -> int | None:
     """When a packet's picture is shown, in ticks; containers without B-frames may only have dts."""
     return packet.pts if packet.pts is not None else packet.dts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -15,9 +16,12 @@ from av.video.frame import VideoFrame
 
 from actors.damage import PacketLog
 from actors.grid import first_index_at, held_indices
-from actors.media import LOST, MEDIA_ERRORS, Media, starts_before, timestamp
+from actors.media import LOST, MEDIA_ERRORS, Media, can_skip, starts_before, timestamp
 from actors.pictures import PictureMaker
 from longreel.errors import VideoError
+
+#: Packets between a picture and the one shown after it, at most; H.264 and HEVC allow 16.
+_REORDERED = 32
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Run:
         self._threads = threads
         self._frame = round(media.frame_s / media.time_base)
         self._packets_end = wanted.origin_pts
+        self._can_skip = can_skip(media)
+        self._recent: deque[int] = deque(maxlen=_REORDERED)
         self._held: tuple[VideoFrame, int, int] | None = None
         height, width = pictures.size
         n = wanted.end_index - wanted.first_index
@@ -113,6 +119,10 @@ class Run:
             self.log.mark([self.log.add(self._packets_end, position, False)])
         number = self.log.add(pts, position, packet.is_keyframe)
         self._packets_end = max(self._packets_end, pts + (packet.duration or self._frame))
+        # The decoder knows of each codec which pictures nothing else is predicted from.
+        self._media.stream.codec_context.skip_frame = (
+            "NONREF" if self._can_skip and self._shows_nothing(pts) else "DEFAULT"
+        )
         if packet.is_corrupt:
             self.log.mark([number])
         packet.opaque = number
@@ -122,6 +132,19 @@ class Run:
             # Frame threads report late: the packet may be any of those in work.
             self.log.mark(range(max(0, number - self._threads + 1), number + 1))
             return []
+
+    def _shows_nothing(self, pts: int) -> bool:
+        """Whether another picture takes this one's place before the next grid point.
+
+        Known from the packets so far: what is shown after a picture that nothing refers to was
+        decoded before it, wherever pictures are reordered at all.
+        """
+        wanted, time_base = self._wanted, self._media.time_base
+        index = first_index_at(wanted.seconds(pts, time_base), wanted.rate)
+        tick = wanted.tick(max(index, wanted.first_index), time_base)
+        nothing = any(pts < other <= tick for other in self._recent)
+        self._recent.append(pts)
+        return nothing
 
     def _drain(self) -> list[VideoFrame]:
         try:

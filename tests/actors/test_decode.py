@@ -6,14 +6,15 @@ import io
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from actors import media
+from actors import media, sampler
 from actors.decode import DecodedSegment, decode_segment
-from actors.grid import exact_fps, grid_size
+from actors.grid import exact_fps, grid_size, held_indices
 from actors.objects import RangedReader, open_object
 from actors.pictures import PictureMaker
 from actors.probe import VideoInfo, probe
@@ -329,6 +330,26 @@ def test_pictures_are_scaled_only_where_sampled(
 
     monkeypatch.setattr(PictureMaker, "model_input", counted)
     assert len(sample(info, 2).frames) == len(scaled) == 8
+
+
+@pytest.mark.parametrize("kind", ["h264_b_frames", "h264_open_gop", "mpeg4", "mpeg2_ts", "hevc"])
+def test_pictures_that_nobody_needs_are_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Guards the time saved on B-frames; that it changes no picture is shown by all others."""
+    info = probe(HEALTHY[kind](tmp_path).uri)
+    decoded: list[Fraction] = []
+
+    def counted(shown_s: Fraction, *others: Any) -> range:
+        decoded.append(shown_s)
+        return held_indices(shown_s, *others)
+
+    monkeypatch.setattr(sampler, "held_indices", counted)
+    assert len(sample(info, 2).frames)
+    few = len(decoded)
+    decoded.clear()
+    sample(info, 25)
+    assert few < 0.85 * len(decoded)
 
 
 def test_end_of_a_video_by_fractions(tmp_path: Path) -> None:

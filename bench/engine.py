@@ -58,19 +58,20 @@ def teach(model: VideoLLMMoD, layout: StreamLayout) -> None:
     head = model.language_model.lm_head
     read: list[Tensor] = []
     hook = head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
-    for _ in range(2):
-        states: dict[bool, list[Tensor]] = {False: [], True: []}
+    states: dict[bool, list[Tensor]] = {False: [], True: []}
+    # What is said changes the states that follow: the row is set again from all that were met.
+    for _ in range(3):
         for seed in range(3, 11):
             engine = engine_of(model, layout)
-            engine.open("s", max_new_tokens=2)
-            for frame in frames_of(30, seed=seed, speaks=0.2):
+            engine.open("s", max_new_tokens=8)
+            for frame in frames_of(40, seed=seed, speaks=0.2):
                 engine.push("s", frame[None])
                 read.clear()
                 Heard(engine).drain()
                 states[bool((frame == 255).all())].append(read[0][-1])
         calm, struck = (torch.stack(states[white]).double() for white in (False, True))
         spread = torch.cat([calm - calm.mean(0), struck - struck.mean(0)]).T.cov()
-        spread += 0.1 * spread.diagonal().mean() * torch.eye(len(spread))
+        spread += 0.3 * spread.diagonal().mean() * torch.eye(len(spread))
         apart = torch.linalg.solve(spread, calm.mean(0) - struck.mean(0))
         apart /= (calm.mean(0) - struck.mean(0)) @ apart
         bias = torch.cat([calm, struck]).mean(0)

@@ -11,7 +11,7 @@ import os
 import resource
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -200,14 +200,24 @@ def costs(tiny: VideoLLMMoD, vocab_size: int) -> dict[str, float]:
     return {name: cost / each["full"] for name, cost in each.items()}
 
 
-def gap(metrics: TeacherForced, full: TeacherForced) -> float:
-    """The largest relative loss against the full model over the four metrics."""
-    return max(
-        metrics.lm_ppl / full.lm_ppl - 1.0,
-        metrics.time_diff_s / max(1e-9, full.time_diff_s) - 1.0,
-        1.0 - metrics.fluency / max(1e-9, full.fluency),
-        1.0 - metrics.lm_correctness / max(1e-9, full.lm_correctness),
-    )
+#: The metrics that are compared, and whether less is better.
+LESS_IS_BETTER = {"lm_ppl": True, "time_diff_s": True, "fluency": False, "lm_correctness": False}
+
+
+def losses(metrics: TeacherForced, full: Sequence[TeacherForced]) -> dict[str, float]:
+    """Relative loss of each metric against the full model's mean over its seeds."""
+    found = {}
+    for name, less in LESS_IS_BETTER.items():
+        mean = statistics.fmean(getattr(one, name) for one in full)
+        share = getattr(metrics, name) / max(1e-9, mean)
+        found[name] = share - 1.0 if less else 1.0 - share
+    return found
+
+
+def mean_losses(runs: Sequence[TeacherForced], full: Sequence[TeacherForced]) -> dict[str, float]:
+    """The same for the mean over seeds, which varies less."""
+    each = [losses(metrics, full) for metrics in runs]
+    return {name: statistics.fmean(one[name] for one in each) for name in LESS_IS_BETTER}
 
 
 class Quality:
@@ -236,8 +246,8 @@ def _trained(task: tuple[str, int]) -> TeacherForced:
     return teacher_forced(model, q.layout, q.held_out)
 
 
-def quality(effort: Effort) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Worst gaps of each method, one a seed, and all metrics; a training on each core."""
+def quality(effort: Effort) -> dict[str, list[TeacherForced]]:
+    """The metrics of each method, one a seed; a training on each core."""
     tasks = [(name, seed) for seed in range(effort.seeds) for name in METHODS]
     context = multiprocessing.get_context("spawn")
     with context.Pool(os.cpu_count(), Quality.begin, (effort,)) as pool:
@@ -245,12 +255,7 @@ def quality(effort: Effort) -> tuple[dict[str, list[float]], dict[str, Any]]:
     found: dict[str, list[TeacherForced]] = {}
     for (name, _), metrics in zip(tasks, results, strict=True):
         found.setdefault(name, []).append(metrics)
-    gaps = {
-        name: [gap(m, full) for m, full in zip(values, found["full"], strict=True)]
-        for name, values in found.items()
-        if name != "full"
-    }
-    return gaps, {name: [asdict(m) for m in values] for name, values in found.items()}
+    return found
 
 
 def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -260,7 +265,13 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
     seconds = step_times(effort.step_runs)
     times = [m / f for m, f in zip(seconds["bounded"], seconds["none"], strict=True)]
     peaks = {router: peak_bytes(router) for router in ("none", "bounded")}
-    gaps, metrics = quality(effort)
+    found = quality(effort)
+    full = found["full"]
+    # Full beside its own mean: how far chance alone takes a method.
+    gaps = {
+        name: [max(losses(metrics, full).values()) for metrics in runs]
+        for name, runs in found.items()
+    }
     tiny, layout = load(find_checkpoint(TINY))
     bundled = evaluate(tiny, layout, n_streams=effort.held_out, first_seed=HELD_OUT)
     ratios = {
@@ -280,9 +291,10 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
     figures = {
         "step_seconds": {name: statistics.median(s) for name, s in seconds.items()},
         "step_peak_bytes": peaks,
-        "methods": metrics,
+        "methods": {name: [asdict(metrics) for metrics in runs] for name, runs in found.items()},
         "cost_over_full": costs(tiny, len(layout.tokenizer)),
         "worst_gaps": gaps,
+        "mean_losses": {name: mean_losses(runs, full) for name, runs in found.items()},
         "tiny": asdict(bundled),
     }
     return settings, ratios, figures

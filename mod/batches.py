@@ -30,7 +30,7 @@ class Batch:
         frame_starts: (frames,) index of each frame's first vision token.
         lengths: tokens of each sequence.
         colours: (frames, 3) mean RGB in 0-1.
-        cuts, moves: the ``Labels`` of all frames; None where a dialogue has none.
+        cuts, moves, things: the ``Labels`` of all frames; None where a dialogue has none.
     """
 
     token_ids: Tensor
@@ -43,6 +43,7 @@ class Batch:
     colours: Tensor
     cuts: Tensor | None = None
     moves: Tensor | None = None
+    things: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``."""
@@ -89,6 +90,7 @@ def collate(
         colours=frames.float().mean(dim=(1, 2)) / 255.0,
         cuts=torch.from_numpy(np.concatenate([k.cuts for k in known])) if full else None,
         moves=torch.from_numpy(np.concatenate([k.moves for k in known])) if full else None,
+        things=torch.from_numpy(np.concatenate([k.things for k in known])) if full else None,
     )
 
 

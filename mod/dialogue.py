@@ -32,10 +32,12 @@ class Labels:
     Attributes:
         cuts: (frames,) bool, a cut lies between the frame before and this one.
         moves: (frames,) int64, index into ``MOVES``; -1 is undefined.
+        things: (frames, 3, 3) int64, what each cell shows, as ``mod.world.things.cells`` says.
     """
 
     cuts: NDArray[np.bool_]
     moves: NDArray[np.int64]
+    things: NDArray[np.int64]
 
 
 @dataclass(frozen=True)

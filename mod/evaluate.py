@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +26,10 @@ from mod.world.questions import QUESTIONS
 from mod.world.streams import Sample, World
 from mod.world.words import MOTIONS, Look, look_of, mean_colour
 
+_THING = re.compile(
+    r"A (?P<appears>[a-z ]+) appears\.|The (?P<leaves>[a-z ]+) leaves\."
+    r"|The (?P<one>[a-z ]+) meets the (?P<other>[a-z ]+)\."
+)
 #: Seeds of the training run lie above 2**31; these do not.
 FIRST_SEED = 1000
 
@@ -40,6 +45,9 @@ class Scores:
             their sample, direction included.
         move_chance: the same for one who says the commonest motion at each of those samples.
         move_recall: motions of at least three samples that were named while they lasted.
+        thing_precision: narrations of things (appears, meets, leaves) that are true of their
+            sample: what is in the picture, who touches whom.
+        thing_recall: things in the picture for at least three samples that were announced.
         answers: questions answered as one would who narrated all that happened.
         own_answers: questions answered in agreement with the model's own narrations.
         narrated: samples with a narration.
@@ -53,6 +61,8 @@ class Scores:
     move_precision: float
     move_chance: float
     move_recall: float
+    thing_precision: float
+    thing_recall: float
     answers: float
     own_answers: float
     narrated: float
@@ -69,6 +79,20 @@ def parse_look(text: str) -> Look | None:
                 return Look("black", "black")
             return Look(words[0] if len(words) > 1 else "", words[-1])
     return Look("black", "black") if text == "The picture fades to black." else None
+
+
+def true_of_things(text: str, sample: Sample) -> bool | None:
+    """Whether a narration of a thing is true of its sample; None where it speaks of none."""
+    told = _THING.fullmatch(text)
+    if told is None or sample.things is None:
+        return None
+    seen = {thing.name: thing for thing in sample.things}
+    if told["leaves"]:
+        return told["leaves"] not in seen
+    if told["one"]:
+        one, other = seen.get(told["one"]), seen.get(told["other"])
+        return one is not None and other is not None and one.touches(other)
+    return told["appears"] in seen
 
 
 @dataclass(frozen=True)
@@ -92,6 +116,7 @@ def score(runs: Sequence[Run]) -> Scores:
     cuts = np.zeros(3)  # right, said, true
     looks = np.zeros(3)  # level right, colour right, said
     moves = np.zeros(4)  # right, said, found, true
+    things = np.zeros(4)  # right, said, found, true
     answers = np.zeros(2)  # right, in agreement with its own words
     shown: Counter[str] = Counter()  # motions where one was named
     said = total = 0
@@ -118,9 +143,15 @@ def score(runs: Sequence[Run]) -> Scores:
             if text in MOTIONS.values() and sample.move is not None:
                 moves[:2] += (text == MOTIONS[sample.move], 1)
                 shown[sample.move] += 1
+            true_things = true_of_things(text, sample)
+            if true_things is not None:
+                things[:2] += (true_things, 1)
         said_moves = _said_moves(texts)
         for start, end in _movements(samples):
             moves[2:] += (samples[start].move in said_moves[start:end], 1)
+        for name, start, end in _visits(samples):
+            announced = f"A {name} appears." in texts[start:end]
+            things[2:] += (announced, 1)
     precision, recall = cuts[0] / max(1, cuts[1]), cuts[0] / max(1, cuts[2])
     return Scores(
         cut_precision=float(precision),
@@ -131,6 +162,8 @@ def score(runs: Sequence[Run]) -> Scores:
         move_precision=float(moves[0] / max(1, moves[1])),
         move_chance=max(shown.values(), default=0) / max(1, moves[1]),
         move_recall=float(moves[2] / max(1, moves[3])),
+        thing_precision=float(things[0] / max(1, things[1])),
+        thing_recall=float(things[2] / max(1, things[3])),
         answers=float(answers[0] / max(1, len(runs))),
         own_answers=float(answers[1] / max(1, len(runs))),
         narrated=said / max(1, total),
@@ -155,6 +188,22 @@ def _movements(samples: Sequence[Sample]) -> list[tuple[int, int]]:
     moves = [s.move for s in samples]
     bounds = [0, *(i for i in range(1, len(moves)) if moves[i] != moves[i - 1]), len(moves)]
     return [(a, b) for a, b in pairwise(bounds) if moves[a] not in (None, "still") and b - a >= 3]
+
+
+def _visits(samples: Sequence[Sample]) -> list[tuple[str, int, int]]:
+    """Things seen for at least three samples of one scene: name, first sample, bound."""
+    visits = []
+    since: dict[str, int] = {}
+    for i, sample in enumerate([*samples, None]):
+        ends = sample is None or sample.cut or sample.things is None
+        seen = {str(t.name) for t in sample.things or ()} if sample is not None else set()
+        for name in [n for n in since if ends or n not in seen]:
+            start = since.pop(name)
+            if i - start >= 3:
+                visits.append((name, start, i))
+        for name in seen:
+            since.setdefault(name, i)
+    return visits
 
 
 def evaluate(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mod.batches import IGNORE, Batch
 from mod.modeling import Stream, VideoLLMMoD
+from mod.world.things import NAMES, NOTHING, UNKNOWN
 from mod.world.words import MOVES
 
 
@@ -36,7 +37,7 @@ def stream_of(model: VideoLLMMoD, batch: Batch, tokens: Tensor | None) -> Stream
 
 
 class Perception(nn.Module):
-    """Heads on the tower that are asked for cut, motion and mean colour of each frame.
+    """Heads on the tower that are asked for cut, motion, mean colour and things of each frame.
 
     A few narrated words a minute say little about what a frame holds; these dense labels make
     the tower learn it. Motion is also asked of each patch alone, which is where it shows first.
@@ -52,6 +53,7 @@ class Perception(nn.Module):
         self.move = nn.Linear(vision_size, len(MOVES))
         self.patch_move = nn.Linear(vision_size, len(MOVES))
         self.colour = nn.Linear(vision_size, 3)
+        self.thing = nn.Linear(vision_size, 1 + len(NAMES))
 
     def forward(self, patches: Tensor, pooled: Tensor, batch: Batch) -> Tensor:
         """The summed losses on the tower's features, as ``VideoLLMMoD.see`` gives them."""
@@ -66,7 +68,26 @@ class Perception(nn.Module):
         )
         colour = F.l1_loss(self.colour(seen), batch.colours)
         out: Tensor = cut + move + 0.3 * local + 4.0 * colour
-        return out
+        return out + self._things(patches, batch)
+
+    def _things(self, patches: Tensor, batch: Batch) -> Tensor:
+        """Which thing each patch shows, if any; asked of the patches alone.
+
+        So the class token, which every layer processes, does not hold it already.
+        """
+        assert batch.things is not None
+        side = int(patches.shape[1] ** 0.5)
+        cells = F.interpolate(batch.things[:, None].float(), size=(side, side), mode="nearest")
+        true = cells.flatten().long()
+        # Most cells show nothing, which is learned soon.
+        weight = torch.ones(1 + len(NAMES), device=patches.device)
+        weight[0] = 0.2
+        return F.cross_entropy(
+            self.thing(patches).flatten(0, 1),
+            true - NOTHING,
+            weight,
+            ignore_index=UNKNOWN - NOTHING,
+        )
 
 
 class Objective(nn.Module):

@@ -43,10 +43,10 @@ class DataPart:
     """``[data]``: what it learns from.
 
     Attributes:
-        narrations: Parquet or JSONL files, folders or globs with timestamped narrations of the
-            user's own videos; empty trains on the generated world.
-        frames: lengths of a sequence, in frames; each batch draws one. Of the generated world a
-            tenth of the batches is ``long_frames`` long, so that the model also works far from
+        narrations: Parquet, JSONL or CSV files, folders or globs with timestamped narrations of
+            the user's own videos; empty trains on the generated world.
+        frames: lengths of a sequence, in frames; each batch draws one. Of the generated world one
+            batch in seven is ``long_frames`` long, so that the model also works far from
             where a stream opened.
         long_frames: see ``frames``.
         batch_frames: vision frames of one batch of one worker.
@@ -61,7 +61,7 @@ class DataPart:
     frames: list[int] = field(default_factory=lambda: [8, 12, 16, 24])
     long_frames: int = 64
     batch_frames: int = 192
-    read_share: float = 0.08
+    read_share: float = 0.0
     held_out: float = 0.1
     augment: float = 0.0
 
@@ -73,8 +73,8 @@ class TrainingPart:
     Attributes:
         seed: fixes weights, batches and augmentation.
         steps: optimizer steps.
-        see_steps: the first of them, which teach the tower alone to see cuts, motion and colour
-            of the generated world.
+        see_steps: the first of them, which teach the tower alone to see cuts, motion, colour
+            and things of the generated world.
         see_frames: frames of a sequence in those steps.
         see_rate, learning_rate: peak learning rates of the two stages.
         tower_share: the tower's share of ``learning_rate``.
@@ -89,8 +89,8 @@ class TrainingPart:
     """
 
     seed: int = 0
-    steps: int = 3200
-    see_steps: int = 800
+    steps: int = 4400
+    see_steps: int = 2000
     see_frames: int = 6
     see_rate: float = 1e-3
     learning_rate: float = 2e-3

@@ -39,9 +39,9 @@ class GeneratedWorld:
         kind = rng.random()
         if kind < data.read_share:
             return [read(next(seeds), int(rng.integers(1, 7))) for _ in range(24)]
-        long = kind < data.read_share + 0.1
+        long = kind < data.read_share + 0.15
         frames = data.long_frames if long else int(rng.choice(data.frames))
-        ask = bool(rng.random() < 0.4)
+        ask = bool(rng.random() < 0.6)
         count = max(1, data.batch_frames // frames)
         return [watch(next(seeds), frames, ask=ask) for _ in range(count)]
 

@@ -23,6 +23,8 @@ from mod.world.streams import World
 FPS = 24
 #: Pictures between two samples of the world, which runs at two samples a second.
 PICTURES = FPS // 2
+#: Chance of a cut at each of those samples.
+CUT_RATE = 0.1
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def make_all(folder: Path) -> list[Path]:
 
 
 def _film(clip: Clip) -> Iterator[NDArray[np.uint8]]:
-    world = World(clip.seed, width=clip.width, height=clip.height, cut_rate=0.1)
+    world = World(clip.seed, width=clip.width, height=clip.height, cut_rate=CUT_RATE)
     return (picture for picture, _ in islice(world.film(PICTURES), clip.seconds * FPS))
 
 

@@ -11,28 +11,28 @@ from mod.dialogue import Dialogue, Labels, Turn
 from mod.world.questions import QUESTIONS
 from mod.world.streams import World
 from mod.world.summaries import digest
+from mod.world.things import NAMES, cells
 from mod.world.words import COLOURS, LEVELS, MOTIONS, MOVES
 
 
 def watch(seed: int, n_frames: int, *, ask: bool = True) -> Dialogue:
-    """A stream of ``n_frames`` sampled pictures; with ``ask`` it ends in a question.
+    """A stream of ``n_frames`` sampled pictures; with ``ask`` it ends in questions.
 
-    A third of the questions asks for a summary, the others what ``questions.py`` can answer.
+    Two of those that ``questions.py`` can answer, or one of them and the request to summarize.
     """
     samples = list(islice(World(seed), n_frames))
     texts = [s.text for s in samples]
     turns: tuple[Turn, ...] = ()
     if ask:
         said = [t for t in texts if t]
-        choice = seed % (3 * len(QUESTIONS)) // 2
-        if choice < len(QUESTIONS):
-            question = list(QUESTIONS)[choice]
-            turns = (Turn(n_frames, question, QUESTIONS[question](said)),)
-        else:
-            turns = (Turn(n_frames, None, digest(said).sentence),)
+        summary = Turn(n_frames, None, digest(said).sentence)
+        known = [Turn(n_frames, question, rule(said)) for question, rule in QUESTIONS.items()]
+        chosen = np.random.default_rng([6, seed]).permutation(1 + len(known))[:2]
+        turns = tuple([summary, *known][i] for i in chosen)
     labels = Labels(
         cuts=np.array([s.cut for s in samples]),
         moves=np.array([-1 if s.move is None else MOVES.index(s.move) for s in samples]),
+        things=np.stack([cells(s.things) for s in samples]),
     )
     return Dialogue(np.stack([s.frame for s in samples]), texts, turns, labels)
 
@@ -60,8 +60,10 @@ def corpus() -> list[str]:
         article = "an" if look[0] in "aeiou" else "a"
         texts += [f"Cut to {article} {look} scene.", f"{article.title()} {look} scene."]
         texts += [f"The picture turns {look}."]
-        texts += [answer([f"A {look} scene."]) for answer in QUESTIONS.values()]
-    texts += list(QUESTIONS)
+    for name in NAMES:
+        texts += [f"A {name} appears.", f"The {name} leaves.", f"The {name} meets the {name}."]
+    said = ["A red scene."]
+    texts += [*QUESTIONS, *(answer(said) for answer in QUESTIONS.values())] * 4
     return texts * 4 + [_random_summary(rng) for _ in range(400)]
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import colorsys
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
+
+from mod.world.subjects import Colour, Subject, random_tint
+from mod.world.things import Thing, enter, named, unmarked
 
 #: Side of a canvas in its own pixels; the camera sees about a third of it.
 CANVAS = 320
@@ -80,24 +84,13 @@ def _canvas(number: int) -> Image.Image:
 
 
 @dataclass
-class Sprite:
-    """An object that crosses the picture; positions and speeds in view widths per sample."""
-
-    x: float
-    y: float
-    dx: float
-    dy: float
-    radius: float
-    colour: tuple[int, int, int]
-    round: bool
-
-
-@dataclass
 class Scene:
     """One shot: a canvas, the camera's place on it and what passes in front.
 
     Attributes:
         x, y: centre of the view on the canvas, in canvas pixels; the canvas repeats.
+        things: what is named, and dull discs; subjects: what is not.
+        tints: shades of the place's subjects.
         view: side of the view in canvas pixels; smaller is closer.
     """
 
@@ -105,36 +98,45 @@ class Scene:
     x: float
     y: float
     view: float = VIEW
-    sprites: list[Sprite] = field(default_factory=list)
+    things: list[Thing] = field(default_factory=list)
+    subjects: list[Subject] = field(default_factory=list)
+    tints: list[Colour] = field(default_factory=list)
+    light: NDArray[np.float32] | None = None  # of a lamp in a dark place, over the view
     flip: bool = False  # the canvas is mirrored along its diagonal
     channels: tuple[int, ...] = (0, 1, 2)
 
     @classmethod
-    def random(cls, rng: np.random.Generator) -> Scene:
-        """A new scene; about half have one to three objects."""
+    def random(cls, rng: np.random.Generator, *, black: bool = True) -> Scene:
+        """A new place; some are all black unless that is ruled out."""
+        if black and rng.random() < 0.06:
+            return cls(_black(), 0.0, 0.0)
         x, y = rng.uniform(0, CANVAS, 2)
         view = float(rng.uniform(90, 150))
         scene = cls(_canvas(int(rng.integers(N_CANVASES))), float(x), float(y), view)
         scene.flip = bool(rng.random() < 0.5)
         scene.channels = tuple(int(c) for c in rng.permutation(3))
-        if rng.random() < 0.5:
-            for _ in range(int(rng.integers(1, 4))):
-                speed = rng.uniform(0.0, 0.15)
-                turn = rng.uniform(0, 2 * np.pi)
-                r, g, b = (int(v) for v in _random_colour(rng) * rng.uniform(60, 255))
-                px, py = rng.uniform(0.1, 0.9, 2)
-                scene.sprites.append(
-                    Sprite(
-                        float(px),
-                        float(py),
-                        float(speed * np.cos(turn)),
-                        float(speed * np.sin(turn)),
-                        float(rng.uniform(0.03, 0.14)),
-                        (r, g, b),
-                        bool(rng.random() < 0.5),
-                    )
-                )
+        scene.tints = [random_tint(rng) for _ in range(3)]
+        scene._populate(rng)
         return scene
+
+    @property
+    def black(self) -> bool:
+        """Whether there is nothing to see."""
+        return self.canvas is _black()
+
+    def _populate(self, rng: np.random.Generator) -> None:
+        """Subjects and a lamp in about half of all scenes each, one or two things in the others."""
+        if rng.random() < 0.5:
+            self.subjects = [
+                Subject.random(rng, self.tints) for _ in range(int(rng.integers(1, 4)))
+            ]
+        if rng.random() < 0.35:
+            self.light = _lamp(rng)
+        for _ in range(int(rng.choice([0, 1, 2], p=[0.45, 0.25, 0.3]))):
+            thing = named(rng, {str(t.name) for t in self.things})
+            if self.things and rng.random() < 0.6:
+                thing.head_for(self.things[0])
+            self.things.append(thing)
 
     def elsewhere(self, rng: np.random.Generator) -> Scene:
         """Another view of the same place, as film cuts between two sides of one scene."""
@@ -142,43 +144,46 @@ class Scene:
         view = float(rng.uniform(90, 150))
         there = Scene(self.canvas, float(x), float(y), view, channels=self.channels)
         there.flip = not self.flip
+        there.tints = self.tints or [random_tint(rng)]
+        there._populate(rng)
         return there
 
     def pass_by(self, rng: np.random.Generator) -> None:
-        """Send an object, up to most of the view wide, in from one side."""
-        radius = float(rng.uniform(0.08, 0.4))
-        side = 1.0 if rng.random() < 0.5 else -1.0
-        speed = -side * float(rng.uniform(0.08, 0.4))
-        across = float(rng.uniform(0.2, 0.8))
-        r, g, b = (int(v) for v in _random_colour(rng) * rng.uniform(60, 255))
-        start = 0.5 + side * (0.5 + radius)
-        level = rng.random() < 0.7
-        self.sprites.append(
-            Sprite(
-                start if level else across,
-                across if level else start,
-                speed if level else 0.0,
-                0.0 if level else speed,
-                radius,
-                (r, g, b),
-                bool(rng.random() < 0.5),
-            )
-        )
+        """Send something in from one side: a thing, or what is large and dull."""
+        taken = {thing.name for thing in self.things if thing.name is not None}
+        if len(taken) < 2 and rng.random() < 0.8:
+            speed = float(rng.uniform(0.04, 0.15))
+            self.things.append(enter(rng, named(rng, taken), speed))
+        else:
+            self.things.append(enter(rng, unmarked(rng), float(rng.uniform(0.08, 0.4))))
 
-    def move(self, dx: float, dy: float, zoom: float = 1.0) -> None:
-        """Advance by one sample.
+    def move(self, dx: float, dy: float, zoom: float = 1.0, share: float = 1.0) -> None:
+        """Advance by a share of one sample.
 
         Args:
             dx, dy: camera travel in view widths; positive is right and down.
             zoom: factor on the view's side; below 1 comes closer.
+            share: of the things' own motion.
         """
         along_x, along_y = (dy, dx) if self.flip else (dx, dy)
         self.x = (self.x + along_x * self.view) % CANVAS
         self.y = (self.y + along_y * self.view) % CANVAS
         self.view *= zoom
-        for sprite in self.sprites:
-            sprite.x += sprite.dx - dx
-            sprite.y += sprite.dy - dy
+        for subject in self.subjects:
+            subject.move(dx, dy, zoom, share)
+        for thing in self.things:
+            thing.x = 0.5 + (thing.x - 0.5) / zoom + thing.dx * share - dx
+            thing.y = 0.5 + (thing.y - 0.5) / zoom + thing.dy * share - dy
+        self.things = [thing for thing in self.things if not thing.gone]
+        self._bounce()
+
+    def _bounce(self) -> None:
+        """Named things that meet part again, so that none hides another for long."""
+        for a, b in combinations([t for t in self.things if t.name is not None], 2):
+            apart = np.array([b.x - a.x, b.y - a.y])
+            closing = apart @ np.array([b.dx - a.dx, b.dy - a.dy]) < 0
+            if closing and np.hypot(*apart) < 0.8 * (a.radius + b.radius):
+                a.dx, a.dy, b.dx, b.dy = b.dx, b.dy, a.dx, a.dy
 
     def render(self, width: int, height: int) -> NDArray[np.uint8]:
         """The view as (height, width, 3) RGB."""
@@ -199,14 +204,38 @@ class Scene:
         if self.channels != (0, 1, 2):
             bands = image.split()
             image = Image.merge("RGB", [bands[c] for c in self.channels])
-        if self.sprites:
+        if self.subjects:
             draw = ImageDraw.Draw(image)
-            for s in self.sprites:
-                bounds = (
-                    (s.x - s.radius) * width,
-                    (s.y - s.radius) * height,
-                    (s.x + s.radius) * width,
-                    (s.y + s.radius) * height,
-                )
-                (draw.ellipse if s.round else draw.rectangle)(bounds, fill=s.colour)
+            for subject in self.subjects:
+                subject.draw(draw, width, height)
+        if self.light is not None:
+            lit = np.asarray(image) * _fitted(self.light, width, height)[..., None]
+            image = Image.fromarray(lit.astype(np.uint8))
+        if self.things:
+            draw = ImageDraw.Draw(image)
+            for thing in sorted(self.things, key=lambda thing: thing.name is not None):
+                thing.draw(draw, width, height)
         return np.asarray(image)
+
+
+@cache
+def _black() -> Image.Image:
+    return Image.new("RGB", (CANVAS, CANVAS))
+
+
+def _lamp(rng: np.random.Generator) -> NDArray[np.float32]:
+    """(96, 96) brightness in 0-1: light around one place, near dark elsewhere."""
+    line = (np.arange(96, dtype=np.float32) + 0.5) / 96
+    x, y = rng.uniform(0.1, 0.9, 2)
+    wide, high = rng.uniform(0.12, 0.5, 2)
+    spread = ((line[None] - x) / wide) ** 2 + ((line[:, None] - y) / high) ** 2
+    floor = rng.uniform(0.0, 0.35)
+    lit: NDArray[np.float32] = (floor + (1 - floor) * np.exp(-0.5 * spread)).astype(np.float32)
+    return lit
+
+
+def _fitted(light: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+    if light.shape == (height, width):
+        return light
+    resized = Image.fromarray(light).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(resized)

@@ -6,10 +6,13 @@ The same rules measure real footage, so that a narration of any video can be che
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mod.world.things import Thing
 
 #: Mean luma (0-255) from which a picture counts as dark, as mid-toned, as bright.
 BLACK_BELOW, DARK_BELOW, BRIGHT_FROM = 16.0, 75.0, 150.0
@@ -121,15 +124,24 @@ def _colour(hue: float, saturation: float) -> str:
 class Narrator:
     """Says what changed since it last spoke, at most one thing a sample.
 
-    Cuts come before changes of look, and those before motion; what loses is said at the next
-    sample if it still holds.
+    Cuts come before changes of look, those before things that leave, meet or appear, and those
+    before motion; what loses is said at a later sample if it still holds.
     """
 
     def __init__(self) -> None:
         self._look: Look | None = None
         self._move = "still"
+        self._things: list[str] = []
+        self._touching: set[tuple[str, str]] = set()
 
-    def tell(self, rgb: NDArray[np.float64], *, cut: bool, move: str | None) -> str | None:
+    def tell(
+        self,
+        rgb: NDArray[np.float64],
+        *,
+        cut: bool,
+        move: str | None,
+        things: Sequence[Thing] | None = None,
+    ) -> str | None:
         """Narrate one sample.
 
         Args:
@@ -137,6 +149,7 @@ class Narrator:
             cut: a cut lies between the sample before and this one.
             move: motion since the sample before, one of ``MOVES``; None when it cannot be
                 said (first sample, cut, featureless picture).
+            things: what is in the picture; None when that cannot be said.
 
         Returns:
             The narration, or None to stay silent.
@@ -144,7 +157,7 @@ class Narrator:
         if self._look is None or cut:
             opening = self._look is None
             self._look = look_of(rgb)
-            self._move = "still"
+            self._forget()
             article = "An" if self._look.phrase[0] in "aeiou" else "A"
             if opening:
                 return f"{article} {self._look.phrase} scene."
@@ -153,10 +166,40 @@ class Narrator:
         if now != self._look:
             self._look = now
             if now.level == "black":
-                self._move = "still"
+                self._forget()
                 return "The picture fades to black."
             return f"The picture turns {now.phrase}."
+        if things is not None and (text := self._tell_things(things)):
+            return text
         if move is not None and move != self._move:
             self._move = move
             return MOTIONS[move]
+        return None
+
+    def _forget(self) -> None:
+        """A new scene: the camera is still and nothing is in it, until said otherwise."""
+        self._move = "still"
+        self._things = []
+        self._touching = set()
+
+    def _tell_things(self, things: Sequence[Thing]) -> str | None:
+        seen = {thing.name: thing for thing in things if thing.name is not None}
+        for name in self._things:
+            if name not in seen:
+                self._things.remove(name)
+                self._touching = {pair for pair in self._touching if name not in pair}
+                return f"The {name} leaves."
+        told = [seen[name] for name in self._things]
+        for i, a in enumerate(told):
+            for b in told[i + 1 :]:
+                pair = (str(a.name), str(b.name))
+                if not a.touches(b):
+                    self._touching.discard(pair)
+                elif pair not in self._touching:
+                    self._touching.add(pair)
+                    return f"The {pair[0]} meets the {pair[1]}."
+        for name in seen:
+            if name not in self._things:
+                self._things.append(name)
+                return f"A {name} appears."
         return None

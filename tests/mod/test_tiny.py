@@ -36,9 +36,12 @@ def test_narrations_of_unseen_streams_are_right_more_often_than_not() -> None:
     assert scores.cut_f1 >= 0.8, scores
     assert scores.level_accuracy >= 0.8, scores
     assert scores.colour_accuracy >= 0.8, scores
-    assert scores.move_precision >= 0.7, scores
+    assert scores.move_precision >= 0.5, scores
     assert scores.move_chance <= 0.4, scores
-    assert scores.move_recall >= 0.6, scores
+    assert scores.move_recall >= 0.4, scores
+    assert scores.thing_precision >= 0.75, scores
+    assert scores.thing_recall >= 0.65, scores
+    assert scores.answers >= 0.45, scores
 
 
 def test_scores_of_a_perfect_and_of_a_silent_narrator() -> None:
@@ -47,16 +50,20 @@ def test_scores_of_a_perfect_and_of_a_silent_narrator() -> None:
     for seed in range(8):
         world = iter(World(seed))
         samples = [next(world) for _ in range(40)]
-        question = list(QUESTIONS)[seed % 4]
+        question = list(QUESTIONS)[seed % len(QUESTIONS)]
         answer = QUESTIONS[question]([s.text for s in samples if s.text])
         runs.append(Run(samples, [s.text for s in samples], question, answer))
     best = score(runs)
     assert (best.cut_f1, best.level_accuracy, best.colour_accuracy) == (1.0, 1.0, 1.0)
     assert best.move_precision == 1.0
-    assert best.move_recall > 0.9
+    # One statement a sample: cuts, looks and things come before motion.
+    assert best.move_recall > 0.7
+    assert best.thing_precision == 1.0
+    assert best.thing_recall > 0.9
     assert (best.answers, best.own_answers) == (1.0, 1.0)
     silent = score([Run(r.samples, [None] * 40, r.question, "") for r in runs])
-    assert (silent.cut_f1, silent.move_recall, silent.narrated) == (0.0, 0.0, 0.0)
+    assert (silent.cut_f1, silent.move_recall, silent.thing_recall) == (0.0, 0.0, 0.0)
+    assert silent.narrated == 0.0
     assert silent.answers == 0.0
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
+import re
 import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -104,9 +105,16 @@ def step_times(runs: int) -> dict[str, list[float]]:
 def _peak_bytes(router: str, results: Any) -> None:
     torch.set_num_threads(1)
     model = step_model(router)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _most_resident_bytes()
     train_step(model)
-    results.put(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+    results.put(_most_resident_bytes() - before)
+
+
+def _most_resident_bytes() -> int:
+    """The most memory this process has held; ``ru_maxrss`` would begin at what its parent held."""
+    status = Path("/proc/self/status").read_text()
+    (kib,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
+    return 1024 * int(kib)
 
 
 def peak_bytes(router: str) -> int:

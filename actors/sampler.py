@@ -123,6 +123,7 @@ class Run:
         self._media.stream.codec_context.skip_frame = (
             "NONREF" if self._can_skip and self._shows_nothing(pts) else "DEFAULT"
         )
+        self._recent.append(pts)
         if packet.is_corrupt:
             self.log.mark([number])
         packet.opaque = number
@@ -142,9 +143,7 @@ class Run:
         wanted, time_base = self._wanted, self._media.time_base
         index = first_index_at(wanted.seconds(pts, time_base), wanted.rate)
         tick = wanted.tick(max(index, wanted.first_index), time_base)
-        nothing = any(pts < other <= tick for other in self._recent)
-        self._recent.append(pts)
-        return nothing
+        return any(pts < other <= tick for other in self._recent)
 
     def _drain(self) -> list[VideoFrame]:
         try:

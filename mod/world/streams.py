@@ -14,8 +14,9 @@ from mod.world.words import Narrator, luma, mean_colour
 
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 SIZE = 96
-#: View widths a sample of the fastest camera; faster, a pan would look like a cut.
-WHIP = 0.65
+#: View widths a sample above which a pan is a short whip, and of the fastest whip: faster, it
+#: would look like a cut.
+WHIP_FROM, WHIP_TO = 0.4, 0.65
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ def _random_move(rng: np.random.Generator) -> _Move:
     if kind < 0.85:
         name = str(rng.choice(list(DIRECTIONS)))
         ux, uy = DIRECTIONS[name]
-        speed = float(np.exp(rng.uniform(np.log(0.03), np.log(0.4))))
+        speed = float(np.exp(rng.uniform(np.log(0.03), np.log(WHIP_FROM))))
         if rng.random() < 0.08:
-            speed = float(rng.uniform(0.4, WHIP))
+            speed = float(rng.uniform(WHIP_FROM, WHIP_TO))
         drift = float(rng.uniform(-0.3, 0.3)) * speed
         return _Move(name, ux * speed + (ux == 0) * drift, uy * speed + (uy == 0) * drift)
     if kind < 0.93:
@@ -175,8 +176,8 @@ class World:
 
     def _choose_move(self, state: _State) -> None:
         rng = self._rng
-        fast = np.hypot(state.move.dx, state.move.dy) > 0.4
-        if rng.random() < (0.5 if fast else 0.15):
+        whip = np.hypot(state.move.dx, state.move.dy) > WHIP_FROM
+        if rng.random() < (0.5 if whip else 0.15):
             state.move = _random_move(rng)
         if rng.random() < 0.06 and not state.scene.black:
             state.scene.pass_by(rng)

@@ -1,4 +1,4 @@
-"""A small model that is about as often silent as it speaks, whatever world others describe."""
+"""A small model that is about as often silent as it speaks, and an engine around it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mod.engine.cache import Memory
+from mod.engine.engine import Engine
+from mod.engine.events import Event
 from mod.layout import StreamLayout, train_tokenizer
 from mod.modeling import VideoLLMMoD
 from tests.mod.plain import PlainSession
@@ -52,3 +55,20 @@ def talking_model(family: str = "llama", **fields: Any) -> tuple[VideoLLMMoD, St
             logits[:, layout.silence] = -torch.inf
             head[layout.silence] = direction * (logits.amax(1) / (seen @ direction)).median()
     raise AssertionError("no balance between silence and speech found")
+
+
+def talking_engine(megabytes: float = 8.0, **options: Any) -> Engine:
+    """An engine with that model and small pages."""
+    model, layout = talking_model()
+    memory = Memory(model.config, int(megabytes * 2**20), page_size=8)
+    return Engine(model, layout, memory, **options)
+
+
+def drain(engine: Engine) -> list[Event]:
+    """Step until nothing waits; what happened."""
+    events: list[Event] = []
+    for _ in range(5000):
+        if not engine.busy:
+            return events
+        events += engine.step()
+    raise AssertionError("the engine is busy for ever")

@@ -14,30 +14,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mod.cost import kv_bytes
-from mod.engine.cache import Memory
-from mod.engine.engine import Engine, UnknownSessionError
+from mod.engine.engine import UnknownSessionError
 from mod.engine.events import Event, Failed, FrameSeen, TurnEnded, Word
 from mod.engine.snapshot import SnapshotError
 from mod.modeling import VideoLLMMoD
-from tests.mod.engine.models import talking_model
+from tests.mod.engine.models import drain, talking_engine, talking_model
 from tests.mod.plain import PlainSession
 from tests.mod.small import some_frames
 
 FRAMES = some_frames(60, seed=9)
 MAX_NEW = 3
-
-
-def _engine(megabytes: float = 8.0, **options: object) -> Engine:
-    model, layout = talking_model()
-    memory = Memory(model.config, int(megabytes * 2**20), page_size=8)
-    return Engine(model, layout, memory, **options)  # type: ignore[arg-type]
-
-
-def _drain(engine: Engine) -> list[Event]:
-    events: list[Event] = []
-    while engine.busy:
-        events += engine.step()
-    return events
 
 
 @dataclass
@@ -93,7 +79,7 @@ def test_words_do_not_depend_on_what_happens_around(
     operations: list[tuple[str, int, int]], spill: str, megabytes: float
 ) -> None:
     """Guards batching, chunks, rollback, eviction, restore, rebuild and forks, all at once."""
-    engine = _engine(megabytes, spill=spill, step_tokens=160)
+    engine = talking_engine(megabytes, spill=spill, step_tokens=160)
     engine.open("s0", max_new_tokens=MAX_NEW)
     scripts = {"s0": Script()}
     events: list[Event] = []
@@ -117,12 +103,12 @@ def test_words_do_not_depend_on_what_happens_around(
             for _ in range(amount):
                 events += engine.step()
         elif kind == "fork" and len(scripts) < 5:
-            events += _drain(engine)
+            events += drain(engine)
             fresh = f"s{len(scripts)}"
             engine.fork(name, fresh)
             scripts[fresh] = Script(list(scripts[name].inputs))
             inherited[fresh] = [*inherited.get(name, []), *_transcripts(events).get(name, [])]
-    events += _drain(engine)
+    events += drain(engine)
     found = _transcripts(events)
     for name, script in scripts.items():
         assert inherited.get(name, []) + found.get(name, []) == _plainly(script), name
@@ -132,24 +118,24 @@ def test_bulk_streams_are_the_same_to_the_last_bit_in_any_company() -> None:
     """Guards a job's rows: who else was in the replica leaves no trace, not even in rounding."""
 
     def decided(company: int) -> list[float]:
-        engine = _engine()
+        engine = talking_engine()
         for number in range(company):
             engine.open(f"x{number}", max_new_tokens=MAX_NEW, kind="live" if number % 2 else "bulk")
             engine.push(f"x{number}", FRAMES[number : number + 20])
         engine.open("a", max_new_tokens=MAX_NEW, kind="bulk")
         engine.push("a", FRAMES[:30])
-        events = _drain(engine)
+        events = drain(engine)
         return [e.p_silence for e in events if isinstance(e, FrameSeen) and e.session == "a"]
 
     assert decided(0) == decided(1) == decided(4)
 
 
 def test_every_frame_is_decided_once_and_in_order() -> None:
-    engine = _engine()
+    engine = talking_engine()
     engine.open("a", max_new_tokens=MAX_NEW)
     for start in (0, 7, 8, 30):
         engine.push("a", FRAMES[start : start + 7])
-    events = _drain(engine)
+    events = drain(engine)
     assert [e.frame for e in events if isinstance(e, FrameSeen)] == list(range(28))
     spoken = [e.frame for e in events if isinstance(e, FrameSeen) and e.speaks]
     assert spoken == [e.frame for e in events if isinstance(e, TurnEnded)]
@@ -161,10 +147,10 @@ def test_every_frame_is_decided_once_and_in_order() -> None:
 
 def test_cache_bytes_are_those_of_the_cost_model() -> None:
     """Guards against pages that hold skipped tokens, or that leak."""
-    engine = _engine()
+    engine = talking_engine()
     engine.open("a", max_new_tokens=MAX_NEW)
     engine.push("a", FRAMES)
-    _drain(engine)
+    drain(engine)
     config = talking_model()[0].config
     lengths = engine.lengths("a")
     n_text = lengths[1] - 60 * config.tokens_in_layer(1)
@@ -178,7 +164,7 @@ def test_cache_bytes_are_those_of_the_cost_model() -> None:
 @pytest.mark.slow
 def test_a_thousand_sessions_come_and_go_and_leave_nothing() -> None:
     """Guards against pages, features or logs that outlive their session."""
-    engine = _engine(2.0, spill="rebuild")
+    engine = talking_engine(2.0, spill="rebuild")
     resident = []
     for number in range(1000):
         engine.open(f"n{number}", max_new_tokens=2)
@@ -198,7 +184,7 @@ def test_a_thousand_sessions_come_and_go_and_leave_nothing() -> None:
 
 
 def test_a_cancelled_turn_ends_where_it_stands_and_the_stream_goes_on() -> None:
-    engine = _engine()
+    engine = talking_engine()
     engine.open("a", max_new_tokens=50)
     engine.ask("a", "q", "why")
     engine.push("a", FRAMES[:9])
@@ -212,14 +198,14 @@ def test_a_cancelled_turn_ends_where_it_stands_and_the_stream_goes_on() -> None:
     assert ended.question == "q"
     assert not engine.busy
     # The stream is what it would be had the answer been as short as that.
-    short = _engine()
+    short = talking_engine()
     short.open("a", max_new_tokens=len(words))
     short.ask("a", "q", "why")
-    _drain(short)
+    drain(short)
     answers = []
     for one in (engine, short):
         one.ask("a", "r", "and then")
-        answers.append([e.token for e in _drain(one) if isinstance(e, Word)])
+        answers.append([e.token for e in drain(one) if isinstance(e, Word)])
     assert answers[0][: len(words)] == answers[1][: len(words)]
     assert answers[0]
 
@@ -228,7 +214,7 @@ def test_a_cancelled_turn_ends_where_it_stands_and_the_stream_goes_on() -> None:
 @pytest.mark.parametrize("steps", [0, 3, 6, 11])
 def test_a_snapshot_goes_on_elsewhere_token_for_token(with_cache: bool, steps: int) -> None:
     """Guards recovery, also in the middle of a narration: after some steps, from bytes alone."""
-    engine = _engine()
+    engine = talking_engine()
     engine.open("a", max_new_tokens=MAX_NEW)
     engine.push("a", FRAMES[:20])
     events: list[Event] = []
@@ -236,12 +222,12 @@ def test_a_snapshot_goes_on_elsewhere_token_for_token(with_cache: bool, steps: i
         events += engine.step()
     data = engine.snapshot("a", with_cache=with_cache)
     seen = sum(isinstance(e, FrameSeen) for e in events)
-    other = _engine()
+    other = talking_engine()
     other.restore("b", data)
     other.push("b", FRAMES[seen:20])
     other.ask("b", "q", "what now?")
     engine.ask("a", "q", "what now?")
-    rest, theirs = _drain(engine), _drain(other)
+    rest, theirs = drain(engine), drain(other)
     assert _transcripts(theirs)["b"] == _transcripts(rest)["a"]
     ours = [(e.frame, e.token) for e in rest if isinstance(e, Word)]
     assert [(e.frame, e.token) for e in theirs if isinstance(e, Word)] == ours
@@ -249,11 +235,11 @@ def test_a_snapshot_goes_on_elsewhere_token_for_token(with_cache: bool, steps: i
 
 
 def test_a_snapshot_that_does_not_fit_is_refused() -> None:
-    engine = _engine(identity="one")
+    engine = talking_engine(identity="one")
     engine.open("a")
     data = engine.snapshot("a")
     with pytest.raises(SnapshotError, match="model 'one', not 'two'"):
-        _engine(identity="two").restore("a", data)
+        talking_engine(identity="two").restore("a", data)
     with pytest.raises(SnapshotError, match="no snapshot"):
         engine.restore("b", data[:40])
     with pytest.raises(ValueError, match="already"):
@@ -263,7 +249,7 @@ def test_a_snapshot_that_does_not_fit_is_refused() -> None:
 def test_a_step_that_fails_harms_only_who_caused_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards isolation: poisoned features of one session, a model that raises for another."""
     script = Script([*range(12)])
-    engine = _engine()
+    engine = talking_engine()
     for name in ("good", "bad", "nan"):
         engine.open(name, max_new_tokens=MAX_NEW)
         engine.push(name, FRAMES[:12])
@@ -281,7 +267,7 @@ def test_a_step_that_fails_harms_only_who_caused_it(monkeypatch: pytest.MonkeyPa
     broken = {"nan"}
     monkeypatch.setattr(type(model), "encode_frames", poisoned)
     events = engine.step()
-    events += _drain(engine)
+    events += drain(engine)
     failed = [e for e in events if isinstance(e, Failed)]
     assert len(failed) == 1
     victim = failed[0].session
@@ -291,12 +277,12 @@ def test_a_step_that_fails_harms_only_who_caused_it(monkeypatch: pytest.MonkeyPa
     for name in {"good", "bad"}:
         assert said[name] == _plainly(script)
     engine.ask(victim, "still", "still there?")
-    after = _transcripts(_drain(engine))
+    after = _transcripts(drain(engine))
     assert [question for question, _ in after[victim]] == ["still"]
 
 
 def test_frames_that_cannot_be_encoded_fail_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = _engine()
+    engine = talking_engine()
     poison = FRAMES[:3].clone()
     poison[1] = 77
     for name, frames in (("good", FRAMES[:6]), ("bad", poison)):
@@ -311,7 +297,7 @@ def test_frames_that_cannot_be_encoded_fail_alone(monkeypatch: pytest.MonkeyPatc
         return encode(self, frames, before)
 
     monkeypatch.setattr(type(model), "encode_frames", failing)
-    events = _drain(engine)
+    events = drain(engine)
     failed = [e for e in events if isinstance(e, Failed)]
     assert [(e.session, e.error) for e in failed] == [("bad", "RuntimeError: cannot look at this")]
     said = _transcripts([e for e in events if not isinstance(e, Failed)])
@@ -319,7 +305,7 @@ def test_frames_that_cannot_be_encoded_fail_alone(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_model_that_raises_ends_one_turn_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = _engine()
+    engine = talking_engine()
     for name in ("a", "b"):
         engine.open(name, max_new_tokens=MAX_NEW)
         engine.push(name, FRAMES[:6])
@@ -335,7 +321,7 @@ def test_a_model_that_raises_ends_one_turn_and_no_other(monkeypatch: pytest.Monk
         return out
 
     monkeypatch.setattr(model, "forward", failing)
-    events = _drain(engine)
+    events = drain(engine)
     failed = [e for e in events if isinstance(e, Failed)]
     assert [(e.session, e.question) for e in failed] == [("b", "poison")]
     assert "out of memory" in failed[0].error
@@ -344,18 +330,18 @@ def test_a_model_that_raises_ends_one_turn_and_no_other(monkeypatch: pytest.Monk
 
 
 def test_a_session_that_outgrows_memory_fails_alone() -> None:
-    engine = _engine(0.05)
+    engine = talking_engine(0.05)
     engine.open("big", max_new_tokens=1)
     engine.push("big", FRAMES)
     engine.open("small", max_new_tokens=1)
     engine.push("small", FRAMES[:1])
-    events = _drain(engine)
+    events = drain(engine)
     assert any("no longer fits" in e.error for e in events if isinstance(e, Failed))
     assert any(isinstance(e, FrameSeen) and e.session == "small" for e in events)
 
 
 def test_what_cannot_be_pushed_is_refused_by_shape() -> None:
-    engine = _engine()
+    engine = talking_engine()
     engine.open("a")
     with pytest.raises(ValueError, match=r"must be \(n, 48, 48, 3\) uint8, not \(2, 10, 10, 3\)"):
         engine.push("a", torch.zeros(2, 10, 10, 3, dtype=torch.uint8))

@@ -13,12 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mod.engine.cache import Memory
-from mod.engine.engine import Engine
 from mod.engine.events import Event, Failed, FrameSeen, TurnEnded, Word
 from mod.engine.policy import Full, Policy, Retrieve, Window
 from tests.mod.engine.forgetful import ForgetfulSession
-from tests.mod.engine.models import talking_model
+from tests.mod.engine.models import drain, talking_engine, talking_model
 from tests.mod.plain import PlainSession
 from tests.mod.small import some_frames
 
@@ -27,19 +25,6 @@ MAX_NEW = 3
 WINDOW = Window(frames=8, block=4, text=12, sinks=4)
 RETRIEVE = Retrieve(frames=8, block=4, text=12, sinks=4, blocks=2)
 Said = list[tuple[int | str, str]]
-
-
-def _engine(megabytes: float = 8.0, **options: object) -> Engine:
-    model, layout = talking_model()
-    memory = Memory(model.config, int(megabytes * 2**20), page_size=8)
-    return Engine(model, layout, memory, **options)  # type: ignore[arg-type]
-
-
-def _drain(engine: Engine) -> list[Event]:
-    events: list[Event] = []
-    while engine.busy:
-        events += engine.step()
-    return events
 
 
 def _transcripts(events: list[Event]) -> dict[str, Said]:
@@ -72,7 +57,7 @@ def _forgetfully(script: tuple[int | str, ...], policy: Window) -> tuple[Said, l
 def _alone(script: tuple[int | str, ...], policy: Window) -> tuple[Said, list[int], list[float]]:
     """What one session in an engine of its own says, frame by frame; its lengths at the end, and
     its probabilities of silence."""
-    engine = _engine()
+    engine = talking_engine()
     engine.open("a", max_new_tokens=MAX_NEW, policy=policy)
     events: list[Event] = []
     for given_ in script:
@@ -80,7 +65,7 @@ def _alone(script: tuple[int | str, ...], policy: Window) -> tuple[Said, list[in
             engine.ask("a", given_, given_)
         else:
             engine.push("a", FRAMES[given_ : given_ + 1])
-        events += _drain(engine)
+        events += drain(engine)
     quiet = [event.p_silence for event in events if isinstance(event, FrameSeen)]
     return _transcripts(events)["a"], engine.lengths("a"), quiet
 
@@ -132,7 +117,7 @@ def test_words_depend_on_a_sessions_inputs_and_its_policy_alone(
     operations: list[tuple[str, int, int]], policy: Window, spill: str, megabytes: float
 ) -> None:
     """Guards borders against chunks, company, eviction, snapshots and forks, all at once."""
-    engine = _engine(megabytes, spill=spill, step_tokens=160)
+    engine = talking_engine(megabytes, spill=spill, step_tokens=160)
     engine.open("s0", max_new_tokens=MAX_NEW, policy=policy)
     scripts: dict[str, list[int | str]] = {"s0": []}
     events: list[Event] = []
@@ -156,17 +141,17 @@ def test_words_depend_on_a_sessions_inputs_and_its_policy_alone(
             for _ in range(amount):
                 events += engine.step()
         elif kind == "move":
-            events += _drain(engine)
+            events += drain(engine)
             snapshot = engine.snapshot(name, with_cache=bool(amount))
             engine.close(name)
             engine.restore(name, snapshot)
         elif kind == "fork" and len(scripts) < 4:
-            events += _drain(engine)
+            events += drain(engine)
             fresh = f"s{len(scripts)}"
             engine.fork(name, fresh)
             scripts[fresh] = list(scripts[name])
             inherited[fresh] = [*inherited.get(name, []), *_transcripts(events).get(name, [])]
-    events += _drain(engine)
+    events += drain(engine)
     found = _transcripts(events)
     for name, script in scripts.items():
         said, lengths, _ = _alone(tuple(script), policy)
@@ -182,12 +167,12 @@ def test_while_nothing_has_left_every_policy_is_the_full_one_to_the_last_bit(
     policy: Policy,
 ) -> None:
     def told(policy: Policy) -> tuple[list[Event], bytes]:
-        engine = _engine()
+        engine = talking_engine()
         engine.open("a", max_new_tokens=MAX_NEW, policy=policy)
         engine.push("a", FRAMES[:23])
-        events = _drain(engine)
+        events = drain(engine)
         engine.ask("a", "q", "what now?")
-        return events + _drain(engine), engine.snapshot("a")
+        return events + drain(engine), engine.snapshot("a")
 
     (ours, data), (theirs, full) = told(policy), told(Full())
     assert ours == theirs
@@ -199,20 +184,20 @@ def test_while_nothing_has_left_every_policy_is_the_full_one_to_the_last_bit(
 @pytest.mark.parametrize("policy", [WINDOW, RETRIEVE])
 def test_a_snapshot_amid_a_turn_goes_on_elsewhere(policy: Policy, steps: int) -> None:
     """Guards what an answer looks back at: it is fetched again where the answer goes on."""
-    engine = _engine()
+    engine = talking_engine()
     engine.open("a", max_new_tokens=8, policy=policy)
     engine.push("a", FRAMES[:30])
-    _drain(engine)
+    drain(engine)
     engine.ask("a", "q", "how did it begin?")
     for _ in range(steps):
         engine.step()
     data = engine.snapshot("a")
-    other = _engine()
+    other = talking_engine()
     other.restore("a", data)
     for one in (engine, other):
         one.push("a", FRAMES[30:45])
     # What still waits, such as the question itself, is not part of a snapshot.
-    ours, theirs = _drain(engine), _drain(other)
+    ours, theirs = drain(engine), drain(other)
     assert ours == theirs
     assert engine.lengths("a") == other.lengths("a")
 
@@ -220,10 +205,10 @@ def test_a_snapshot_amid_a_turn_goes_on_elsewhere(policy: Policy, steps: int) ->
 def test_an_evicted_answer_looks_back_at_the_same_blocks() -> None:
     answers = []
     for evicts in (False, True):
-        engine = _engine()
+        engine = talking_engine()
         engine.open("a", max_new_tokens=12, policy=RETRIEVE)
         engine.push("a", FRAMES[:40])
-        _drain(engine)
+        drain(engine)
         engine.ask("a", "q", "how did it begin?")
         events: list[Event] = []
         while engine.busy:
@@ -238,16 +223,16 @@ def test_an_evicted_answer_looks_back_at_the_same_blocks() -> None:
 def test_blocks_on_disk_are_those_in_memory_and_go_with_their_last_session(tmp_path: Path) -> None:
     answers = []
     for folder in (None, str(tmp_path)):
-        engine = _engine()
+        engine = talking_engine()
         engine.open("a", max_new_tokens=8, policy=replace(RETRIEVE, folder=folder))
         engine.push("a", FRAMES[:40])
-        _drain(engine)
+        drain(engine)
         engine.fork("a", "b")
         files = list(tmp_path.iterdir())
         engine.close("a")
         assert list(tmp_path.iterdir()) == files
         engine.ask("b", "q", "how did it begin?")
-        answers.append([e.token for e in _drain(engine) if isinstance(e, Word)])
+        answers.append([e.token for e in drain(engine) if isinstance(e, Word)])
         held = engine.offloaded_bytes("b")
         engine.close("b")
     assert answers[0] == answers[1]
@@ -259,15 +244,15 @@ def test_blocks_on_disk_are_those_in_memory_and_go_with_their_last_session(tmp_p
 
 def _long_stream(policy: Policy, n_frames: int) -> list[tuple[int, int, int, int]]:
     """Pages, longest layer, log entries and resident bytes, every 200 frames; asks now and then."""
-    engine = _engine(4.0)
+    engine = talking_engine(4.0)
     engine.open("a", max_new_tokens=2, policy=policy)
     seen = []
     for start in range(0, n_frames, 40):
         engine.push("a", FRAMES[:40])
-        _drain(engine)
+        drain(engine)
         if start % 200 == 0:
             engine.ask("a", "q", "what now?")
-            assert not any(isinstance(e, Failed) for e in _drain(engine))
+            assert not any(isinstance(e, Failed) for e in drain(engine))
             resident = int(Path("/proc/self/statm").read_text().split()[1])
             state = engine._sessions["a"]
             assert len(state.log.features) == sum(i < 0 for i in state.log.ids)
@@ -302,32 +287,32 @@ def test_an_endless_stream_runs_in_bounded_memory() -> None:
 
 
 def test_a_conversation_without_frames_is_bounded_as_well() -> None:
-    engine = _engine()
+    engine = talking_engine()
     engine.open("a", max_new_tokens=4, policy=Window(frames=8, block=4, text=20))
     longest = []
     for number in range(60):
         engine.ask("a", "q", f"and what about number {number}?")
-        _drain(engine)
+        drain(engine)
         longest.append(max(engine.lengths("a")))
     assert max(longest[30:]) <= max(longest[:30])
 
 
 def test_a_window_within_a_pool_that_just_holds_it_never_fails() -> None:
     """Guards the room that moving rows takes: none beside what it frees."""
-    engine = _engine(0.12)
+    engine = talking_engine(0.12)
     engine.open("a", max_new_tokens=2, policy=WINDOW)
     for _ in range(5):
         engine.push("a", FRAMES)
-        events = _drain(engine)
+        events = drain(engine)
         assert not any(isinstance(e, Failed) for e in events)
     assert sum(isinstance(e, FrameSeen) for e in events) == 60
 
 
 def test_held_bytes_are_those_of_the_rows_in_pages() -> None:
-    engine = _engine()
+    engine = talking_engine()
     engine.open("a", max_new_tokens=MAX_NEW, policy=WINDOW)
     engine.push("a", FRAMES)
-    _drain(engine)
+    drain(engine)
     rounding = 2 * sum(pool.page_bytes for pool in engine.memory.pools)
     held = engine.held_bytes("a")
     assert held <= engine.memory.used_bytes <= held + rounding
@@ -348,15 +333,15 @@ def test_a_window_of_odd_numbers_is_refused() -> None:
 @pytest.mark.parametrize("pages", [0.5])
 def test_forks_part_at_a_border_without_harming_each_other(pages: float) -> None:
     """Guards shared pages: one of two forks compacts while the other still reads them."""
-    engine = _engine(pages)
+    engine = talking_engine(pages)
     engine.open("a", max_new_tokens=MAX_NEW, policy=WINDOW)
     engine.push("a", FRAMES[:11])
-    events = _drain(engine)
+    events = drain(engine)
     engine.fork("a", "b")
     engine.push("a", FRAMES[11:30])
-    events += _drain(engine)
+    events += drain(engine)
     engine.push("b", FRAMES[30:50])
-    events += _drain(engine)
+    events += drain(engine)
     found = _transcripts(events)
     assert found["a"] == _alone(tuple(range(30)), WINDOW)[0]
     other = _alone((*range(11), *range(30, 50)), WINDOW)[0]
@@ -366,12 +351,12 @@ def test_forks_part_at_a_border_without_harming_each_other(pages: float) -> None
 def test_texts_that_are_kept_are_the_latest() -> None:
     model, layout = talking_model()
     assert torch.is_inference_mode_enabled() is False
-    engine = _engine()
+    engine = talking_engine()
     engine.open("a", max_new_tokens=MAX_NEW, policy=WINDOW)
     for number in range(8):
         engine.ask("a", "q", f"q{number}")
         engine.push("a", FRAMES[5 * number : 5 * number + 5])
-        _drain(engine)
+        drain(engine)
     log = engine._sessions["a"].log.ids
     opening = layout.opening(model.config.instruction)
     assert log[: len(opening)] == opening

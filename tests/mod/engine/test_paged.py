@@ -25,7 +25,7 @@ from mod.engine.paged import (
 )
 from mod.engine.policy import Policy, Retrieve, Window
 from mod.engine.tables import bucket, decode_bucket, tables
-from tests.mod.engine.models import talking_model
+from tests.mod.engine.models import drain, talking_model
 from tests.mod.small import some_frames
 
 FRAMES = some_frames(60, seed=9)
@@ -157,13 +157,6 @@ def _engine(kernel: Kernel | None, recorder: Recorder | None, megabytes: float =
     return Engine(model, layout, memory, step_tokens=160, kernel=kernel, recorder=recorder)
 
 
-def _drain(engine: Engine) -> list[Event]:
-    events: list[Event] = []
-    while engine.busy:
-        events += engine.step()
-    return events
-
-
 OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.just("push"), st.integers(0, 3), st.integers(1, 14)),
@@ -212,10 +205,10 @@ def test_paged_steps_and_recordings_say_what_sdpa_says(
                 for _ in range(amount):
                     events += engine.step()
             elif len(names) < 4:
-                events += _drain(engine)
+                events += drain(engine)
                 engine.fork(name, f"s{len(names)}")
                 names.append(f"s{len(names)}")
-        events += _drain(engine)
+        events += drain(engine)
     ours, *others = [_decided(events) for events in told]
     words = [[e for e in events if isinstance(e, TurnEnded)] for events in told]
     for number, theirs in enumerate(others, start=1):
@@ -243,7 +236,7 @@ def test_recordings_are_made_once_for_sizes_that_repeat(monkeypatch: pytest.Monk
     for number in range(5):
         engine.open(f"s{number}", max_new_tokens=30)
         engine.ask(f"s{number}", "q", f"question {number}")
-    _drain(engine)
+    drain(engine)
     assert len(runs) > 20
     # Sizes 8, 4, 2, 1 at most, in a few widths of page tables.
     assert runs[-1] <= 10
@@ -255,7 +248,7 @@ def test_a_step_without_room_leaves_no_trace() -> None:
     engine.push("big", FRAMES)
     engine.open("small", max_new_tokens=1)
     engine.push("small", FRAMES[:1])
-    events = _drain(engine)
+    events = drain(engine)
     assert any("no longer fits" in e.error for e in events if isinstance(e, Failed))
     assert any(isinstance(e, FrameSeen) and e.session == "small" for e in events)
     for name in ("big", "small"):
@@ -314,7 +307,7 @@ def test_a_pool_on_cuda_selects_a_kernel() -> None:
         engine = Engine(half, layout, memory)
         engine.open("a", max_new_tokens=MAX_NEW)
         engine.push("a", FRAMES[:20])
-        events = _drain(engine)
+        events = drain(engine)
         assert not any(isinstance(e, Failed) for e in events)
         told.append([e.p_silence for e in events if isinstance(e, FrameSeen)])
     assert told[0][0] == pytest.approx(told[1][0], abs=2e-2)

@@ -9,7 +9,7 @@ from mod.engine.cache import Memory
 from mod.engine.engine import Engine
 from mod.engine.events import Event, Failed, FrameSeen, TurnEnded
 from mod.engine.policy import Full, Policy, Retrieve, Window
-from tests.mod.engine.models import talking_model
+from tests.mod.engine.models import drain, talking_model
 from tests.mod.plain import PlainSession
 from tests.mod.small import some_frames
 
@@ -22,15 +22,6 @@ def _engine(n_bytes: int, **options: object) -> Engine:
     model, layout = talking_model()
     memory = Memory(model.config, n_bytes, page_size=8)
     return Engine(model, layout, memory, **options)  # type: ignore[arg-type]
-
-
-def _drain(engine: Engine) -> list[Event]:
-    events: list[Event] = []
-    for _ in range(5000):
-        if not engine.busy:
-            return events
-        events += engine.step()
-    raise AssertionError("the engine is busy for ever")
 
 
 def _said(events: list[Event], name: str) -> Said:
@@ -52,7 +43,7 @@ def _need(count: int) -> int:
     engine = _engine(8 * 2**20)
     engine.open("a", max_new_tokens=MAX_NEW)
     engine.push("a", FRAMES[:count])
-    _drain(engine)
+    drain(engine)
     return engine.memory.used_bytes
 
 
@@ -63,13 +54,13 @@ def test_idle_sessions_are_evicted_instead_of_anyone_failing() -> None:
     for number in range(10):
         engine.open(f"s{number}", max_new_tokens=MAX_NEW)
         engine.push(f"s{number}", FRAMES[number : number + 10])
-        events += _drain(engine)
+        events += drain(engine)
     warm = [s.name for s in engine._sessions.values() if s.cache is not None]
     assert 2 <= len(warm) <= 5
     assert warm[-1] == "s9"
     for number in range(10):
         engine.push(f"s{number}", FRAMES[number + 10 : number + 20])
-        events += _drain(engine)
+        events += drain(engine)
     assert not any(isinstance(e, Failed) for e in events)
     for number in range(10):
         assert _said(events, f"s{number}") == _plainly(number, 20)
@@ -83,7 +74,7 @@ def test_a_session_that_alone_does_not_fit_fails_and_the_others_go_on() -> None:
     for name in ("x", "y"):
         engine.open(name, max_new_tokens=MAX_NEW)
         engine.push(name, FRAMES[:12])
-    events = _drain(engine)
+    events = drain(engine)
     failed = [e for e in events if isinstance(e, Failed)]
     assert failed
     assert {e.session for e in failed} == {"big"}
@@ -95,7 +86,7 @@ def test_a_session_that_alone_does_not_fit_fails_and_the_others_go_on() -> None:
     other = _engine(8 * 2**20)
     other.restore("big", engine.snapshot("big"))
     other.ask("big", "q", "what now?")
-    assert [e.question for e in _drain(other) if isinstance(e, TurnEnded)] == ["q"]
+    assert [e.question for e in drain(other) if isinstance(e, TurnEnded)] == ["q"]
 
 
 @settings(max_examples=30, deadline=None)
@@ -141,7 +132,7 @@ def test_in_a_pool_of_any_size_every_input_is_taken_in_or_fails_by_name(
         else:
             pushed[which] += frames
     for side, engine in enumerate((small, ample)):
-        events[side] += _drain(engine)
+        events[side] += drain(engine)
     assert not any(isinstance(e, Failed) for e in events[1])
     for which in range(4):
         mine = [e for e in events[0] if e.session == f"s{which}"]

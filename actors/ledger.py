@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ray
 
+from actors import lease
 from actors.objects import join_uri
 from actors.progress import Progress
 from actors.rowfiles import RowFiles
+from actors.standing import Work, stand
 from longreel.schemas import FAILED, SEGMENTS, VIDEOS
 
 
@@ -20,25 +24,38 @@ class Ledger:
         dest: the job's output folder or ``s3://`` prefix.
         totals: progress with its totals, and what earlier runs finished, filled in.
         finished: segment and video ids that already have rows in ``dest``.
+        guard: called before each file is written; raises where it must not be.
     """
 
-    def __init__(self, dest: str, totals: Progress, finished: set[str]) -> None:
-        self._segments = RowFiles(join_uri(dest, "segments"), SEGMENTS)
-        self._videos = RowFiles(join_uri(dest, "videos"), VIDEOS)
+    def __init__(
+        self,
+        dest: str,
+        totals: Progress,
+        finished: set[str],
+        guard: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._segments = RowFiles(join_uri(dest, "segments"), SEGMENTS, guard)
+        self._videos = RowFiles(join_uri(dest, "videos"), VIDEOS, guard)
         self._progress = totals
         self._known = finished
         self._attempts: Counter[str] = Counter()
 
     def begin(self, segment_id: str) -> int:
-        """Count one more attempt at a segment; returns its number, from 1."""
+        """Count one more attempt at a segment; its number, from 1, or 0 when it has its row."""
+        if segment_id in self._known:
+            return 0
         self._attempts[segment_id] += 1
         return self._attempts[segment_id]
+
+    def lacking(self, segment_ids: list[str]) -> list[str]:
+        """Those of the segments that have no row."""
+        return [segment_id for segment_id in segment_ids if segment_id not in self._known]
 
     def add_segment(self, row: dict[str, Any]) -> None:
         """Take a row of the SEGMENTS schema."""
         if row["segment_id"] in self._known:
             return
-        self._segments.add(row)
+        # Known first: a row whose file could not be written is kept, and must not come again.
         self._known.add(row["segment_id"])
         p = self._progress
         p.segments[row["status"]] += 1
@@ -46,16 +63,17 @@ class Ledger:
         p.video_seconds += row["end_s"] - row["start_s"]
         if row["error"]:
             self._note_failure(row)
+        self._segments.add(row)
 
     def add_video(self, row: dict[str, Any]) -> None:
         """Take a row of the VIDEOS schema."""
         if row["video_id"] in self._known:
             return
-        self._videos.add(row)
         self._known.add(row["video_id"])
         self._progress.videos[row["status"]] += 1
         if row["status"] == FAILED and not row["n_segments"]:
             self._note_failure(row)
+        self._videos.add(row)
 
     def flush(self) -> None:
         """Write everything taken so far."""
@@ -72,4 +90,17 @@ class Ledger:
         del failures[:-5]
 
 
-LedgerActor = ray.remote(num_cpus=0)(Ledger)
+class RunLedger(Ledger):
+    """The ledger of one run. When its process dies it begins again from what is written.
+
+    Args:
+        token: of the lease that the run holds on ``dest``.
+    """
+
+    def __init__(self, dest: str, work: Work, token: str) -> None:
+        standing = stand(dest, work)
+        guard = partial(lease.require, dest, token)
+        super().__init__(dest, standing.progress, standing.finished, guard)
+
+
+LedgerActor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(RunLedger)

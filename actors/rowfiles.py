@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -25,11 +26,15 @@ class RowFiles:
 
     Until ``flush`` or a bound is reached rows live in memory only: whoever dies before has not
     written them, and the job does that work again.
+
+    Args:
+        guard: called before each file is written; raises where it must not be.
     """
 
-    def __init__(self, folder: str, schema: pa.Schema) -> None:
+    def __init__(self, folder: str, schema: pa.Schema, guard: Callable[[], None]) -> None:
         self._folder = folder
         self._schema = schema
+        self._guard = guard
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
         self._since = 0.0
@@ -53,6 +58,7 @@ class RowFiles:
     def flush(self) -> None:
         """Write what has been collected, if anything."""
         if self._rows:
+            self._guard()
             write_rows(self._folder, self._rows, self._schema)
             self._rows, self._bytes = [], 0
 

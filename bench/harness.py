@@ -42,6 +42,13 @@ def machine() -> dict[str, Any]:
     }
 
 
+def most_resident_bytes() -> int:
+    """The most memory this process has held; ``ru_maxrss`` would begin at what its parent held."""
+    status = Path("/proc/self/status").read_text()
+    (kib,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
+    return 1024 * int(kib)
+
+
 def run(
     name: str, measure: Callable[[bool], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
 ) -> None:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import re
 import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig
 
-from bench.harness import ratio, run
+from bench.harness import most_resident_bytes, ratio, run
 from bench.models import LAYERS, WIDTH, wide_config
 from mod.batches import IGNORE, Batch, collate
 from mod.checkpoint import TINY, find_checkpoint
@@ -105,16 +103,9 @@ def step_times(runs: int) -> dict[str, list[float]]:
 def _peak_bytes(router: str, results: Any) -> None:
     torch.set_num_threads(1)
     model = step_model(router)
-    before = _most_resident_bytes()
+    before = most_resident_bytes()
     train_step(model)
-    results.put(_most_resident_bytes() - before)
-
-
-def _most_resident_bytes() -> int:
-    """The most memory this process has held; ``ru_maxrss`` would begin at what its parent held."""
-    status = Path("/proc/self/status").read_text()
-    (kib,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
-    return 1024 * int(kib)
+    results.put(most_resident_bytes() - before)
 
 
 def peak_bytes(router: str) -> int:

@@ -32,6 +32,17 @@ CHAPTERS = pa.list_(
         ]
     )
 )
+#: The tree of summaries: each node after its parent, whose index it gives; the root has none.
+OUTLINE = pa.list_(
+    pa.struct(
+        [
+            ("parent", pa.int32()),
+            ("start_s", pa.float64()),
+            ("end_s", pa.float64()),
+            ("text", pa.string()),
+        ]
+    )
+)
 
 _PROVENANCE = [
     ("model", pa.string()),
@@ -128,6 +139,7 @@ VIDEOS = pa.schema(
         ("n_frames", pa.int64()),
         ("summary", pa.string()),
         ("chapters", CHAPTERS),
+        ("outline", OUTLINE),
         ("keyframes", KEYFRAMES),
         *_PROVENANCE,
         *_COST,

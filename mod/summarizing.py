@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from mod.world.summaries import digest
@@ -14,3 +15,13 @@ def by_rule(texts: Sequence[str]) -> str:
     except ValueError:
         said = [text for text in texts if text]
         return " ".join(said[:1] + said[1:][-1:]) or "Nothing was narrated."
+
+
+#: What stands before a narration that is given with its time, and above those of one part.
+_TIME = re.compile(r"^[\d.]+ s: |^[\d.]+ to [\d.]+ s:$")
+
+
+def plain_lines(text: str) -> list[str]:
+    """The narrations or summaries of a text that gives each in a line, without their times."""
+    lines = (_TIME.sub("", line).strip() for line in text.splitlines())
+    return [line for line in lines if line]

@@ -32,7 +32,7 @@ def connected(address: str | None = None) -> Iterator[bool]:
             ``RAY_ADDRESS`` if set, else starts a cluster that ends with the job.
 
     Raises:
-        LongreelError: there is no cluster at the address.
+        LongreelError: there is no cluster at the address, or none could be started.
     """
     if ray.is_initialized():
         _quiet()
@@ -55,6 +55,12 @@ def _connection(target: str, options: dict[str, Any]) -> Iterator[bool]:
     except (ConnectionError, ValueError) as failure:
         reason = str(failure).strip().splitlines()[0]
         raise LongreelError(f"no Ray cluster at {target!r}: {reason}") from None
+    except Exception as failure:
+        # Ray raises nothing narrower where a process of its own comes up too late.
+        if target != "local":
+            raise
+        reason = str(failure).strip().splitlines()[0]
+        raise LongreelError(f"Ray did not start on this machine: {reason}") from None
     _quiet()
     if threading.current_thread() is threading.main_thread():
         # Ray's own handler aborts with a stack trace; SIGTERM shall end a job as Ctrl-C does.

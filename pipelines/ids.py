@@ -22,6 +22,9 @@ class Recipe:
         fps: samples a second.
         segment_s: wished length of a segment, in seconds.
         silence_threshold: see :meth:`mod.engine.engine.Engine.open`.
+        mode: ``segments``, each a short stream of its own, or ``stream``: one through the video.
+        summarizer: of video summaries: address and model of an endpoint; None for the model
+            itself.
     """
 
     model: str
@@ -31,6 +34,8 @@ class Recipe:
     fps: float
     segment_s: float
     silence_threshold: float
+    mode: str = "segments"
+    summarizer: str | None = None
 
 
 def prompt_hash(prompt: str) -> str:
@@ -55,4 +60,5 @@ def segment_id(uri: str, etag: str | None, start_s: float, end_s: float, recipe:
         recipe.prompt_hash,
         recipe.keep_ratio,
         recipe.silence_threshold,
+        *([recipe.mode] if recipe.mode != "segments" else []),
     )[:20]

@@ -6,6 +6,7 @@ import json
 import secrets
 import time
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from actors.objects import join_uri, read_bytes, write_bytes
 from actors.progress import Progress
@@ -13,6 +14,9 @@ from longreel import __version__
 from longreel.errors import StorageError, UsageError
 from mod.checkpoint import Checkpoint
 from pipelines.ids import Recipe, prompt_hash
+
+#: Segments are short streams of their own, side by side; or one stream goes through the video.
+MODES = ("segments", "stream")
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,9 @@ class SummarizeRequest:
     prompt: str | None = None
     keep_ratio: float | None = None
     silence_threshold: float = 0.0
+    mode: str = "segments"
+    summarizer: str | None = None
+    summarizer_model: str | None = None
     job_id: str | None = None
     workers: int = 0
     min_replicas: int = 1
@@ -48,8 +55,13 @@ class Outcome:
     seconds: float
 
 
-def job_recipe(request: SummarizeRequest, checkpoint: Checkpoint) -> Recipe:
+def job_recipe(
+    request: SummarizeRequest, checkpoint: Checkpoint, summarizer: str | None = None
+) -> Recipe:
     """The recipe of a request, defaults taken from the checkpoint.
+
+    Args:
+        summarizer: name of the endpoint that summarizes, if one does.
 
     Raises:
         UsageError: a number that cannot work.
@@ -64,6 +76,10 @@ def job_recipe(request: SummarizeRequest, checkpoint: Checkpoint) -> Recipe:
         raise UsageError(f"--silence-threshold must lie in [0, 1], not {request.silence_threshold}")
     if not 1 <= request.segment_s <= 3600:
         raise UsageError(f"--segment-seconds must lie in [1, 3600], not {request.segment_s}")
+    if request.mode not in MODES:
+        raise UsageError(f"--mode must be {' or '.join(MODES)}, not {request.mode!r}")
+    if request.summarizer_model and not request.summarizer:
+        raise UsageError("--summarizer-model needs --summarizer, the address that has it")
     if request.workers < 0:
         raise UsageError(f"--workers must be 0 or more, not {request.workers}")
     if request.num_gpus < 0:
@@ -78,6 +94,8 @@ def job_recipe(request: SummarizeRequest, checkpoint: Checkpoint) -> Recipe:
         fps=fps,
         segment_s=request.segment_s,
         silence_threshold=request.silence_threshold,
+        mode=request.mode,
+        summarizer=summarizer,
     )
 
 
@@ -96,10 +114,11 @@ def claim_output(output: str, recipe: Recipe, job_id: str | None) -> str:
         if failure.kind != "NotFound":
             raise
     else:
+        made = asdict(Recipe(**record["recipe"]))
         changed = [
-            f"{name} {record['recipe'].get(name)!r} -> {value!r}"
+            f"{name} {made[name]!r} -> {value!r}"
             for name, value in wanted.items()
-            if record["recipe"].get(name) != value
+            if made[name] != value
         ]
         if changed:
             raise UsageError(
@@ -114,3 +133,16 @@ def claim_output(output: str, recipe: Recipe, job_id: str | None) -> str:
     record["created_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     write_bytes(record_uri, json.dumps(record, indent=2).encode())
     return job_id
+
+
+def provenance(job_id: str, recipe: Recipe) -> dict[str, Any]:
+    """The provenance columns of a row, and ``job_id``."""
+    return {
+        "job_id": job_id,
+        "model": recipe.model,
+        "model_revision": recipe.model_revision,
+        "prompt_hash": recipe.prompt_hash,
+        "code_version": __version__,
+        "keep_ratio": recipe.keep_ratio,
+        "fps": recipe.fps,
+    }

@@ -25,7 +25,9 @@ class Node:
     children: tuple[Node, ...] = field(default=())
 
 
-Summarize = Callable[[list[str]], str]
+Summarize = Callable[[Sequence[Node]], str]
+#: What a text model is given at once, in characters: a few thousand tokens.
+MOST_TEXT = 12_000
 
 
 def build_tree(leaves: Sequence[Node], summarize: Summarize) -> Node | None:
@@ -41,10 +43,55 @@ def build_tree(leaves: Sequence[Node], summarize: Summarize) -> Node | None:
         joined = []
         for low, high in pairwise(bounds):
             group = tuple(level[low:high])
-            text = summarize([node.text for node in group])
-            joined.append(Node(group[0].start_s, group[-1].end_s, text, group))
+            joined.append(Node(group[0].start_s, group[-1].end_s, summarize(group), group))
         level = joined
     return level[0] if level else None
+
+
+def summaries(segments: Sequence[dict[str, Any]]) -> list[Node]:
+    """Leaves from what the model itself said of each segment."""
+    return [Node(s["start_s"], s["end_s"], s["summary"]) for s in segments if s["summary"]]
+
+
+def captions(segments: Sequence[dict[str, Any]], most: int = MOST_TEXT) -> list[Node]:
+    """Leaves for another model to summarize: narrations, a line each with its time.
+
+    A leaf holds as many lines as fit into ``most`` characters, one at least.
+    """
+    lines: list[tuple[float, str]] = []
+    for segment in segments:
+        for i, narration in enumerate(segment["narrations"] or ()):
+            time_s, text = narration["time_s"], narration["text"]
+            lines.append((time_s if i else segment["start_s"], f"{time_s:.1f} s: {text}"))
+    groups: list[list[tuple[float, str]]] = []
+    room = 0
+    for line in lines:
+        if room < len(line[1]) + 1:
+            groups.append([])
+            room = most
+        groups[-1].append(line)
+        room -= len(line[1]) + 1
+    borders = [group[0][0] for group in groups] + [s["end_s"] for s in segments[-1:]]
+    return [
+        Node(start_s, end_s, "\n".join(text for _, text in group))
+        for group, (start_s, end_s) in zip(groups, pairwise(borders), strict=True)
+    ]
+
+
+def outline(root: Node | None) -> list[dict[str, Any]]:
+    """The tree as rows, each after its parent: where every sentence of a summary comes from."""
+    rows: list[dict[str, Any]] = []
+
+    def add(node: Node, parent: int | None) -> None:
+        number = len(rows)
+        span = {"start_s": node.start_s, "end_s": node.end_s}
+        rows.append({"parent": parent, **span, "text": node.text})
+        for child in node.children:
+            add(child, number)
+
+    if root:
+        add(root, None)
+    return rows
 
 
 def chapters(root: Node | None) -> list[dict[str, Any]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from actors.objects import join_uri, normalize_uri
+from actors.rows import parquet_files, read_rows
 from longreel.errors import UsageError
 from longreel.schemas import SEGMENTS, VIDEOS
-from pipelines.rows import parquet_files, read_rows
 
 
 def load_results(dest: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

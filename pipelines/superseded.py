@@ -1,4 +1,4 @@
-"""Rows of a source that has changed since: what an earlier run said of it is taken out."""
+"""Rows that are no longer true: of a source that has changed since, or written a second time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from actors.objects import arrow_filesystem, delete_object, join_uri
 from actors.rowfiles import replace_rows
+from actors.rows import parquet_files, read_table
 from longreel.schemas import FAILED, PROBE, SEGMENTS, VIDEOS
-from pipelines.rows import parquet_files, read_table
 
 
 def still_unusable(output: str, probes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -48,8 +48,31 @@ def _drop(uri: str, schema: pa.Schema, stale: pc.Expression) -> None:
     keys = pq.read_table(path, columns=["uri", "video_id"], filesystem=filesystem)
     if not keys.filter(stale).num_rows:
         return
-    kept = pq.read_table(path, schema=schema, filesystem=filesystem).filter(~stale)
-    if kept.num_rows:
-        replace_rows(uri, kept)
+    _keep(uri, pq.read_table(path, schema=schema, filesystem=filesystem).filter(~stale))
+
+
+def drop_repeated(output: str) -> None:
+    """Leave one row of each id, in the first file that has it.
+
+    A run that was taken for dead may have been amid writing a file.
+    """
+    for folder, schema, key in (
+        (join_uri(output, "videos"), VIDEOS, "video_id"),
+        (join_uri(output, "segments"), SEGMENTS, "segment_id"),
+    ):
+        seen: set[str] = set()
+        for uri in parquet_files(folder):
+            filesystem, path = arrow_filesystem(uri)
+            ids = pq.read_table(path, columns=[key], filesystem=filesystem)[key].to_pylist()
+            first = {name: i for i, name in reversed(list(enumerate(ids))) if name not in seen}
+            seen |= first.keys()
+            if len(first) < len(ids):
+                rows = pq.read_table(path, schema=schema, filesystem=filesystem)
+                _keep(uri, rows.take(sorted(first.values())))
+
+
+def _keep(uri: str, rows: pa.Table) -> None:
+    if rows.num_rows:
+        replace_rows(uri, rows)
     else:
         delete_object(uri)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -11,23 +12,30 @@ import ray
 from ray.actor import ActorHandle
 
 from actors.objects import join_uri
+from actors.rows import read_rows
+from longreel.errors import LongreelError
 from longreel.schemas import FAILED, PROBE, SEGMENTS
+from pipelines.asking import answer
+from pipelines.endpoint import Endpoint
 from pipelines.reduce import (
     Node,
     Summarize,
     build_tree,
+    captions,
     chapters,
+    outline,
     status_of,
+    summaries,
     summed,
     video_keyframes,
 )
-from pipelines.rows import read_rows
 from serve.app import replica_handle
 
 
 def video_row(
     probed: dict[str, Any],
     segments: list[dict[str, Any]],
+    leaves: Sequence[Node],
     summarize: Summarize,
     provenance: dict[str, Any],
 ) -> dict[str, Any]:
@@ -35,16 +43,15 @@ def video_row(
 
     Args:
         probed: the video's PROBE row.
-        segments: its SEGMENTS rows, in any order.
+        segments: its SEGMENTS rows in order.
+        leaves: what is summarized of them.
         summarize: joins consecutive summaries.
         provenance: the provenance columns, and ``job_id``.
     """
-    segments = sorted(segments, key=lambda s: s["segment_index"])
     if probed["error"]:
         status, error = FAILED, probed["error"]
     else:
         status, error = status_of(segments, probed["n_segments"])
-    leaves = [Node(s["start_s"], s["end_s"], s["summary"]) for s in segments if s["summary"]]
     root = build_tree(leaves, summarize)
     failed = sum(s["status"] == FAILED for s in segments)
     return {
@@ -57,28 +64,64 @@ def video_row(
         "n_frames": sum(s["n_frames"] for s in segments),
         "summary": root.text if root else None,
         "chapters": chapters(root),
+        "outline": outline(root),
         "keyframes": video_keyframes(segments),
     }
+
+
+@dataclass(frozen=True)
+class ReduceOrder:
+    """What every video of a job shares.
+
+    Attributes:
+        output: folder or prefix of the job.
+        provenance: the provenance columns of a row, and ``job_id``.
+        endpoint: the text model that summarizes; None leaves it to the job's own model.
+    """
+
+    output: str
+    provenance: dict[str, Any]
+    endpoint: Endpoint | None = None
 
 
 class VideoReducer:
     """Reads the segment rows of some videos, reduces them and hands the rows to the ledger."""
 
-    def __init__(self, output: str, provenance: dict[str, Any], ledger: ActorHandle) -> None:
-        self._folder = join_uri(output, "segments")
-        self._provenance = provenance
+    def __init__(self, order: ReduceOrder, ledger: ActorHandle) -> None:
+        self._order = order
         self._ledger = ledger
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """Reduce the videos of some PROBE rows; yields their ids."""
+        """Reduce the videos of some PROBE rows; yields their ids.
+
+        Raises:
+            LongreelError: no model answers; a row without a summary would pass for finished.
+        """
+        folder = join_uri(self._order.output, "segments")
         ids = batch["video_id"]
-        rows = read_rows(self._folder, SEGMENTS, where=pc.field("video_id").isin(ids))
+        rows = read_rows(folder, SEGMENTS, where=pc.field("video_id").isin(ids))
+        rows.sort(key=lambda row: row["segment_index"])
         for probed in batch.select(PROBE.names).to_pylist():
             mine = [row for row in rows if row["video_id"] == probed["video_id"]]
-            row = video_row(probed, mine, self._summarize, self._provenance)
+            row = self._row(probed, mine)
             ray.get(self._ledger.add_video.remote(row))
             yield pa.table({"video_id": [row["video_id"]]})
 
-    def _summarize(self, texts: list[str]) -> str:
-        answer: str = replica_handle().summarize.remote(texts).result()
-        return answer
+    def _row(self, probed: dict[str, Any], segments: list[dict[str, Any]]) -> dict[str, Any]:
+        provenance, endpoint = self._order.provenance, self._order.endpoint
+        if endpoint is None:
+            return video_row(probed, segments, summaries(segments), _by_replica, provenance)
+        leaves = [
+            Node(leaf.start_s, leaf.end_s, endpoint.summarize([leaf]))
+            for leaf in captions(segments)
+        ]
+        return video_row(probed, segments, leaves, endpoint.summarize, provenance)
+
+
+def _by_replica(nodes: Sequence[Node]) -> str:
+    texts = [node.text for node in nodes]
+    handle = replica_handle()
+    text, error = answer(handle.summarize.remote(texts), lambda: handle.summarize.remote(texts))
+    if error:
+        raise LongreelError(f"summaries could not be joined: {error}")
+    return str(text)

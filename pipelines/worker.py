@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,20 +9,17 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentResponse
 
 from actors.decode import DecodedSegment, decode_segment
 from longreel.schemas import FAILED
+from pipelines.asking import answer
 from pipelines.ids import Recipe
 from pipelines.keyframes import PER_SEGMENT, choose
 from serve.app import replica_handle
 from serve.narrated import Narrated
 
-#: A segment is offered to the model service this often before its row says failed.
-_MODEL_ATTEMPTS = 4
-_DONE = pa.schema([("segment_id", pa.string()), ("status", pa.string())])
+DONE = pa.schema([("segment_id", pa.string()), ("status", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -31,14 +27,30 @@ class WorkOrder:
     """What every segment of a job shares.
 
     Attributes:
+        output: folder or prefix of the job.
         image_size: side of the model's pictures, in pixels.
         provenance: the provenance columns of a row, and ``job_id``.
     """
 
+    output: str
     recipe: Recipe
     instruction: str
     image_size: int
     provenance: dict[str, Any]
+
+    def decode(self, planned: dict[str, Any]) -> DecodedSegment:
+        """The pictures of one PLAN row."""
+        return decode_segment(
+            planned["uri"],
+            etag=planned["etag"],
+            origin_pts=planned["origin_pts"],
+            first_index=planned["first_index"],
+            end_index=planned["end_index"],
+            fps=planned["fps"],
+            size=(self.image_size, self.image_size),
+            is_last=planned["segment_index"] == planned["n_segments"] - 1,
+            duration_s=planned["duration_s"],
+        )
 
 
 class SegmentWorker:
@@ -57,27 +69,18 @@ class SegmentWorker:
         """Work on PLAN rows; yields id and status of each once its row is with the ledger."""
         waiting: _Submitted | None = None
         for planned in batch.to_pylist():
-            submitted = self._submit(planned)
+            attempt = ray.get(self._ledger.begin.remote(planned["segment_id"]))
+            if not attempt:  # done by an actor that died before it had done the whole batch
+                continue
+            submitted = self._submit(planned, attempt)
             if waiting:
                 yield self._finish(waiting)
             waiting = submitted
         if waiting:
             yield self._finish(waiting)
 
-    def _submit(self, planned: dict[str, Any]) -> _Submitted:
-        attempt = ray.get(self._ledger.begin.remote(planned["segment_id"]))
-        size = self._order.image_size
-        decoded = decode_segment(
-            planned["uri"],
-            etag=planned["etag"],
-            origin_pts=planned["origin_pts"],
-            first_index=planned["first_index"],
-            end_index=planned["end_index"],
-            fps=planned["fps"],
-            size=(size, size),
-            is_last=planned["segment_index"] == planned["n_segments"] - 1,
-            duration_s=planned["duration_s"],
-        )
+    def _submit(self, planned: dict[str, Any], attempt: int) -> _Submitted:
+        decoded = self._order.decode(planned)
         response = self._narrate(decoded) if len(decoded.indices) else None
         return _Submitted(planned, attempt, decoded, response)
 
@@ -87,32 +90,11 @@ class SegmentWorker:
         )
 
     def _finish(self, work: _Submitted) -> pa.Table:
-        narrated, error = self._answer(work)
+        narrated, error = None, None
+        if work.response is not None:
+            narrated, error = answer(work.response, lambda: self._narrate(work.decoded))
         row = segment_row(work.planned, work.decoded, narrated, error, self._order.provenance)
-        row["attempt"] = work.attempt
-        ray.get(self._ledger.add_segment.remote(row))
-        done = {"segment_id": row["segment_id"], "status": row["status"]}
-        return pa.Table.from_pylist([done], schema=_DONE)
-
-    def _answer(self, work: _Submitted) -> tuple[Narrated | None, str | None]:
-        """The model's answer, asked again while replicas come and go; else why there is none."""
-        response = work.response
-        if response is None:
-            return None, None
-        for attempt in range(1, _MODEL_ATTEMPTS + 1):
-            try:
-                return response.result(), None
-            except (RayActorError, RayServeException) as failure:
-                if attempt == _MODEL_ATTEMPTS:
-                    reason = str(failure).strip().splitlines()[0]
-                    return None, f"ModelUnavailable: {reason} (after {attempt} attempts)"
-                time.sleep(2.0**attempt)
-                response = self._narrate(work.decoded)
-            except RayTaskError as failure:
-                cause = failure.cause
-                reason = (str(cause).strip().splitlines() or [""])[0]
-                return None, f"ModelError: {type(cause).__name__}: {reason}"
-        raise AssertionError("unreachable")
+        return hand_over(row | {"attempt": work.attempt}, self._ledger)
 
 
 @dataclass(frozen=True)
@@ -121,6 +103,13 @@ class _Submitted:
     attempt: int
     decoded: DecodedSegment
     response: DeploymentResponse | None
+
+
+def hand_over(row: dict[str, Any], ledger: ActorHandle) -> pa.Table:
+    """Give a segment's row to the ledger; returns its id and status as a DONE row."""
+    ray.get(ledger.add_segment.remote(row))
+    done = {"segment_id": row["segment_id"], "status": row["status"]}
+    return pa.Table.from_pylist([done], schema=DONE)
 
 
 def segment_row(

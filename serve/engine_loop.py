@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mod.engine.engine import Engine
 from mod.engine.events import Collector, Event, FrameOutcome
+from mod.engine.policy import Policy
 
 _Result = TypeVar("_Result")
 
@@ -40,13 +41,40 @@ class EngineLoop:
         instruction: str | None,
         threshold: float = 0.0,
         kind: Literal["live", "bulk"],
+        policy: Policy | None = None,
+        max_new_tokens: int = 96,
     ) -> LoopStream:
         """A new stream, to be awaited on the event loop that opens it."""
+        return await self._begin(
+            kind,
+            lambda engine, name: engine.open(
+                name,
+                instruction=instruction,
+                threshold=threshold,
+                kind=kind,
+                policy=policy,
+                max_new_tokens=max_new_tokens,
+            ),
+        )
+
+    async def resume(self, state: bytes) -> LoopStream:
+        """A stream that goes on where another stood when it gave its ``state``.
+
+        Raises:
+            SnapshotError: the bytes do not fit the model.
+        """
+        return await self._begin("bulk", lambda engine, name: engine.restore(name, state))
+
+    async def fork(self, stream: LoopStream) -> LoopStream:
+        """A second stream with the same past."""
+        return await self._begin("bulk", lambda engine, name: engine.fork(stream.name, name))
+
+    async def _begin(self, kind: str, opening: Callable[[Engine, str], None]) -> LoopStream:
         name = f"{kind}-{next(self._numbers)}"
         stream = LoopStream(self, name, asyncio.get_running_loop())
 
         def begin(engine: Engine) -> None:
-            engine.open(name, instruction=instruction, threshold=threshold, kind=kind)
+            opening(engine, name)
             self._streams[name] = stream
 
         await self.use(begin)
@@ -142,6 +170,10 @@ class LoopStream:
     async def held_bytes(self) -> int:
         """Bytes of keys and values that the stream holds."""
         return await self._loop.use(lambda engine: engine.held_bytes(self.name))
+
+    async def state(self) -> bytes:
+        """All that the stream remembers, for ``EngineLoop.resume`` in any replica of the model."""
+        return await self._loop.use(lambda engine: engine.snapshot(self.name))
 
     async def close(self) -> None:
         """End the stream."""

@@ -1,14 +1,15 @@
-"""The HTTP gateway: health and the model list; it ends client connections on the CPU."""
+"""The HTTP gateway: health, models, chat about text; it ends client connections on the CPU."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from longreel import __version__
+from serve.chat import ChatRequest, completion
 
 api = FastAPI(title="Longreel", version=__version__)
 
@@ -41,6 +42,14 @@ class Gateway:
             "keep_ratio": keep_ratio,
         }
         return {"object": "list", "data": [model]}
+
+    @api.post("/v1/chat/completions", summary="An answer to text, as OpenAI's API has it")
+    async def chat(self, asked: ChatRequest) -> dict[str, Any]:
+        checkpoint, _ = await self._replica.describe.remote()
+        if asked.model != checkpoint.name:
+            raise HTTPException(404, f"there is no model {asked.model!r}, but {checkpoint.name!r}")
+        answered = await self._replica.chat.remote(asked.system, asked.text, asked.most_tokens)
+        return completion(checkpoint.name, answered)
 
 
 GatewayDeployment = serve.deployment(name="gateway", ray_actor_options={"num_cpus": 0})(Gateway)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,8 +14,10 @@ from mod.checkpoint import Checkpoint, find_checkpoint
 from mod.cost import vision_token_layers
 from mod.engine.cache import Memory
 from mod.engine.engine import Engine
+from mod.engine.policy import Window
 from mod.loading import load
-from mod.summarizing import by_rule
+from mod.summarizing import by_rule, plain_lines
+from serve.chat import Answered
 from serve.engine_loop import EngineLoop, LoopStream
 from serve.narrated import Narrated
 
@@ -33,10 +36,12 @@ class Replica:
             torch.set_num_threads(threads)
         self._checkpoint = find_checkpoint(model)
         network, layout = load(self._checkpoint, keep_ratio)
-        self._config = network.config
+        self._config, self._layout = network.config, layout
         memory = Memory(network.config, _cache_bytes(), dtype=network.dtype, device=network.device)
         engine = Engine(network, layout, memory, identity=self._checkpoint.revision)
         self._engine = EngineLoop(engine)
+        # Nothing writes to frames.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
 
     async def describe(self) -> tuple[Checkpoint, float]:
         """The checkpoint and the keep ratio in use."""
@@ -51,39 +56,112 @@ class Replica:
             ValueError: they are no pictures of the model's size.
             ModelError: the model could not take them in.
         """
-        async with self._stream(instruction, silence_threshold) as stream:
-            # Frames that arrive through the object store are read-only; torch wants to own them.
-            outcomes = await stream.watch(torch.from_numpy(np.array(frames)))
-            kv_bytes = await stream.held_bytes()
-            texts = [outcome.text for outcome in outcomes]
-            if self._config.summarizer == "digest":
-                summary = by_rule([text for text in texts if text])
-            else:
-                summary = await stream.ask(self._config.summary_request)
-            return Narrated(
-                texts=texts,
-                salience=[1.0 - outcome.p_silence for outcome in outcomes],
-                summary=summary,
-                vision_tokens=len(outcomes) * self._config.tokens_per_frame,
-                processed_token_layers=vision_token_layers(self._config, len(outcomes)),
-                kv_bytes=kv_bytes,
-                model_s=stream.model_s,
+        opening = self._engine.open(
+            instruction=instruction, threshold=silence_threshold, kind="bulk"
+        )
+        async with _closing(await opening) as stream:
+            return await self._watch(stream, frames)
+
+    async def follow(
+        self,
+        frames: NDArray[np.uint8],
+        instruction: str,
+        silence_threshold: float,
+        state: bytes | None,
+    ) -> tuple[Narrated, bytes]:
+        """Watch the next ``frames`` of one long stream, then summarize them.
+
+        The stream remembers its last minutes, so its state does not grow with it.
+
+        Args:
+            state: what the call for the frames before returned; None begins a stream.
+
+        Returns:
+            What came of the frames, and the state to go on from, in this replica or another.
+
+        Raises:
+            ValueError: they are no pictures of the model's size, or the state does not fit.
+            ModelError: the model could not take them in.
+        """
+        if state is None:
+            opening = self._engine.open(
+                instruction=instruction,
+                threshold=silence_threshold,
+                kind="bulk",
+                policy=Window(),
             )
+        else:
+            opening = self._engine.resume(state)
+        async with _closing(await opening) as stream:
+            narrated = await self._watch(stream, frames)
+            return narrated, await stream.state()
 
     async def summarize(self, texts: list[str]) -> str:
         """One summary of the summaries of consecutive parts."""
         if self._config.summarizer == "digest":
             return by_rule(texts)
-        async with self._stream(None, 0.0) as stream:
+        async with _closing(await self._engine.open(instruction=None, kind="bulk")) as stream:
             return await stream.ask(" ".join([*texts, self._config.summary_request]))
 
-    @asynccontextmanager
-    async def _stream(self, instruction: str | None, threshold: float) -> AsyncIterator[LoopStream]:
-        stream = await self._engine.open(instruction=instruction, threshold=threshold, kind="bulk")
-        try:
-            yield stream
-        finally:
-            await stream.close()
+    async def chat(self, system: str, text: str, most_tokens: int) -> Answered:
+        """An answer to text alone.
+
+        A checkpoint that summarizes by rule answers with the digest of the narrations it is given,
+        a line each.
+
+        Args:
+            system: opens the stream; empty takes the checkpoint's own instruction.
+            most_tokens: bound on the answer.
+
+        Raises:
+            ModelError: the model could not take it in.
+        """
+        if self._config.summarizer == "digest":
+            said = by_rule(plain_lines(text))
+        else:
+            opening = self._engine.open(
+                instruction=system or None, kind="bulk", max_new_tokens=most_tokens
+            )
+            async with _closing(await opening) as stream:
+                said = await stream.ask(text)
+        n = len(self._layout.encode(said))
+        return Answered(
+            text=said,
+            finish_reason="length" if n >= most_tokens else "stop",
+            prompt_tokens=len(self._layout.encode(system)) + len(self._layout.encode(text)),
+            completion_tokens=n,
+        )
+
+    async def _watch(self, stream: LoopStream, frames: NDArray[np.uint8]) -> Narrated:
+        # No copy: frames that came through the object store are read where they lie.
+        outcomes = await stream.watch(torch.from_numpy(frames))
+        kv_bytes = await stream.held_bytes()
+        texts = [outcome.text for outcome in outcomes]
+        model_s = stream.model_s
+        if self._config.summarizer == "digest":
+            summary = by_rule([text for text in texts if text])
+        else:
+            # Beside the stream, which shall not remember that it was asked.
+            async with _closing(await self._engine.fork(stream)) as aside:
+                summary = await aside.ask(self._config.summary_request)
+                model_s += aside.model_s
+        return Narrated(
+            texts=texts,
+            salience=[1.0 - outcome.p_silence for outcome in outcomes],
+            summary=summary,
+            vision_tokens=len(outcomes) * self._config.tokens_per_frame,
+            processed_token_layers=vision_token_layers(self._config, len(outcomes)),
+            kv_bytes=kv_bytes,
+            model_s=model_s,
+        )
+
+
+@asynccontextmanager
+async def _closing(stream: LoopStream) -> AsyncIterator[LoopStream]:
+    try:
+        yield stream
+    finally:
+        await stream.close()
 
 
 def _cache_bytes() -> int:

@@ -1,0 +1,54 @@
+"""One pass of a job: rows in batches through a pool of actors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, Dataset
+
+from pipelines.cluster import cores
+
+Row = dict[str, Any]
+
+
+def through(
+    worker: type,
+    arguments: tuple[Any, ...],
+    batches: Sequence[Sequence[Row]],
+    schema: pa.Schema,
+    workers: int,
+) -> Dataset:
+    """Each batch of rows through one of up to ``workers`` actors of a kind, one CPU each."""
+    tables = [pa.Table.from_pylist(list(batch), schema=schema) for batch in batches]
+    return ray.data.from_arrow(tables).map_batches(
+        worker,
+        fn_constructor_args=arguments,
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(workers, len(batches)))),
+        num_cpus=1,
+    )
+
+
+def in_batches(rows: Sequence[Row], workers: int, largest: int) -> list[Sequence[Row]]:
+    """Small enough that every worker gets several, large enough that each can run ahead."""
+    size = max(1, min(largest, len(rows) // (4 * workers)))
+    return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def pool_size(wanted: int, here: bool, replicas: int) -> int:
+    """How many decoding actors a job gets.
+
+    Args:
+        wanted: what the user asked for; 0 takes one a core here, on a cluster all CPUs but those
+            of the model's replicas and one for Ray's own helpers.
+        here: whether the cluster was started on this machine for this job; its logical CPUs are
+            more than the cores.
+    """
+    if wanted or here:
+        return wanted or cores()
+    return max(1, int(ray.cluster_resources().get("CPU", 1)) - replicas - 1)

@@ -1,0 +1,123 @@
+"""The two passes of a job: segments to rows, rows to summaries, until nothing is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import wait
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.data import Dataset
+from ray.exceptions import RayTaskError
+
+from actors.progress import Progress
+from actors.standing import Work, stand
+from longreel.errors import LongreelError
+from longreel.schemas import PLAN, PROBE
+from pipelines.background import in_background
+from pipelines.passes import Row, in_batches, through
+from pipelines.stream import StreamWorker
+from pipelines.videos import ReduceOrder, VideoReducer
+from pipelines.worker import SegmentWorker, WorkOrder
+
+#: Called with the phase's name and the progress so far, a few times a second.
+Report = Callable[[str, Progress], None]
+_POLL_S = 0.25
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a job.
+
+    Attributes:
+        workers: decoding actors at most.
+    """
+
+    output: str
+    work: Work
+    ledger: ActorHandle
+    workers: int
+    report: Report
+
+    def narrate(self, plan: Sequence[Row], order: WorkOrder) -> None:
+        """Give every segment of the plan its row."""
+
+        def missing(finished: set[str]) -> list[Row]:
+            return [row for row in plan if row["segment_id"] not in finished]
+
+        def one_pass(rows: list[Row]) -> Dataset:
+            if order.recipe.mode == "stream":
+                # A stream goes on from what was seen before, so a video comes whole.
+                videos = {row["video_id"] for row in rows}
+                whole = [row for row in plan if row["video_id"] in videos]
+                batches: list[Sequence[Row]] = [
+                    list(group) for _, group in groupby(whole, lambda row: row["video_id"])
+                ]
+                worker: type = StreamWorker
+            else:
+                batches, worker = in_batches(rows, self.workers, largest=16), SegmentWorker
+            return through(worker, (order, self.ledger), batches, PLAN, self.workers)
+
+        self._until_none_is_missing("narrating", missing, one_pass)
+
+    def reduce(self, probes: Sequence[Row], order: ReduceOrder) -> None:
+        """Give every video its row, from its segments' rows."""
+
+        def missing(finished: set[str]) -> list[Row]:
+            return [row for row in probes if row["video_id"] not in finished]
+
+        def one_pass(rows: list[Row]) -> Dataset:
+            batches = in_batches(rows, self.workers, largest=64)
+            return through(VideoReducer, (order, self.ledger), batches, PROBE, self.workers)
+
+        self._until_none_is_missing("summarizing", missing, one_pass)
+
+    def _until_none_is_missing(
+        self,
+        phase: str,
+        missing: Callable[[set[str]], list[Row]],
+        one_pass: Callable[[list[Row]], Dataset],
+    ) -> None:
+        """What counts is what lies in the output: rows that died with the ledger are made again."""
+        before = None
+        while rows := missing(stand(self.output, self.work).finished):
+            if before is not None and len(rows) >= before:
+                raise LongreelError(f"the job failed: {len(rows)} rows are missing after {phase}")
+            before = len(rows)
+            try:
+                self._drive(phase, one_pass(rows))
+            finally:
+                # Also when interrupted: what has been worked out need not be worked out again.
+                ray.get(self.ledger.flush.remote())
+
+    def _drive(self, phase: str, work: Dataset) -> None:
+        """Run a pass to its end, reporting the ledger's progress meanwhile."""
+
+        def consume() -> None:
+            for _ in work.iter_batches(batch_size=None, batch_format="pyarrow"):
+                pass
+
+        done = in_background(consume)
+        while not done.done():
+            self.report(phase, ray.get(self.ledger.progress.remote()))
+            wait([done], _POLL_S)
+        self.report(phase, ray.get(self.ledger.progress.remote()))
+        if failure := done.exception():
+            raise LongreelError(f"the job failed: {reason(failure)}") from failure
+
+
+def reason(failure: BaseException) -> str:
+    """The user's line of an error that came through Ray, else its class and last line."""
+    cause: Any = failure
+    for _ in range(8):
+        if isinstance(cause, LongreelError):
+            return str(cause)
+        deeper = cause.cause if isinstance(cause, RayTaskError) else None
+        cause = deeper or getattr(cause, "__cause__", None)
+        if cause is None:
+            break
+    lines = str(failure).strip().splitlines() or [""]
+    return f"{type(failure).__name__}: {lines[-1]}"

@@ -1,0 +1,110 @@
+"""``--mode stream``: an actor that takes a video's segments in order through one stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import pyarrow as pa
+import ray
+from ray.actor import ActorHandle
+from ray.serve.handle import DeploymentResponse
+
+from actors.decode import DecodedSegment
+from actors.objects import delete_object, join_uri, read_bytes, write_bytes
+from longreel.errors import LongreelError, StorageError
+from pipelines.asking import UNAVAILABLE, answer
+from pipelines.worker import WorkOrder, hand_over, segment_row
+from serve.app import replica_handle
+from serve.narrated import Narrated
+
+#: Seconds between two states that are kept for a run after this one.
+SAVE_EVERY_S = 30.0
+
+
+class StreamWorker:
+    """Decodes a video's segments and has the model follow them, each with the state of the last.
+
+    The next segment is decoded while the model has the one before. Any replica can take any
+    segment, since the state travels with it. A state is kept beside the rows now and then, with
+    all rows before it written; a later run goes on from there, and what has rows after it is
+    watched again without being written again.
+
+    Args:
+        ledger: takes the finished rows.
+    """
+
+    def __init__(self, order: WorkOrder, ledger: ActorHandle) -> None:
+        self._order = order
+        self._ledger = ledger
+        self._replica = replica_handle()
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Work on all PLAN rows of one video in order; yields the DONE row of each.
+
+        Raises:
+            LongreelError: there is no replica: going on would leave a hole in the stream.
+        """
+        plan = batch.to_pylist()
+        kept = _Kept(self._order.output, plan[0]["video_id"])
+        ids = [planned["segment_id"] for planned in plan]
+        lacking = ray.get(self._ledger.lacking.remote(ids))
+        if not lacking:
+            return
+        begin, state = kept.read(latest=min(ids.index(one) for one in lacking))
+        saved_at = time.monotonic()
+        decoded = self._order.decode(plan[begin])
+        for number in range(begin, len(plan)):
+            planned, current, before = plan[number], decoded, state
+            response = self._follow(current, before) if len(current.indices) else None
+            if number + 1 < len(plan):
+                decoded = self._order.decode(plan[number + 1])
+            narrated: Narrated | None = None
+            error = None
+            if response is not None:
+                said, error = answer(response, partial(self._follow, current, before))
+                if said is not None:
+                    narrated, state = said
+                elif error and error.startswith(UNAVAILABLE):
+                    raise LongreelError(f"{planned['uri']} at {planned['start_s']:.1f} s: {error}")
+            if attempt := ray.get(self._ledger.begin.remote(planned["segment_id"])):
+                row = segment_row(planned, current, narrated, error, self._order.provenance)
+                yield hand_over(row | {"attempt": attempt}, self._ledger)
+            if state is not None and time.monotonic() - saved_at >= SAVE_EVERY_S:
+                ray.get(self._ledger.flush.remote())
+                kept.write(number + 1, state)
+                saved_at = time.monotonic()
+        ray.get(self._ledger.flush.remote())
+        kept.delete()
+
+    def _follow(self, decoded: DecodedSegment, state: bytes | None) -> DeploymentResponse:
+        return self._replica.follow.remote(
+            decoded.frames, self._order.instruction, self._order.recipe.silence_threshold, state
+        )
+
+
+class _Kept:
+    """The state of one video's stream that a later run goes on from."""
+
+    def __init__(self, output: str, video_id: str) -> None:
+        self._uri = join_uri(output, "_longreel", "streams", f"{video_id}.state")
+
+    def read(self, latest: int) -> tuple[int, bytes | None]:
+        """Index of the segment to go on with, at most ``latest``, and the state before it."""
+        try:
+            number, _, state = read_bytes(self._uri).partition(b"\n")
+            index = int(number)
+        except StorageError as failure:
+            if failure.kind != "NotFound":
+                raise
+            return 0, None
+        return (index, state) if index <= latest else (0, None)
+
+    def write(self, index: int, state: bytes) -> None:
+        """Keep the state before segment ``index``."""
+        write_bytes(self._uri, b"%d\n" % index + state)
+
+    def delete(self) -> None:
+        """Keep nothing."""
+        delete_object(self._uri)

@@ -6,13 +6,33 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from longreel import __version__
-from longreel.errors import LongreelError, UsageError
+from longreel import __version__, jobs_cli
+from longreel.errors import (
+    INTERRUPTED,
+    JOB_FAILED,
+    NOT_ALL_OK,
+    WRONG_USE,
+    LongreelError,
+    UsageError,
+)
+from longreel.options import (
+    Address,
+    GpusPerReplica,
+    KeepRatio,
+    Model,
+    Replicas,
+    replica_bounds,
+    takes_request,
+)
+
+if TYPE_CHECKING:
+    from pipelines.job import SummarizeRequest
 
 app = typer.Typer(
     name="longreel",
@@ -23,30 +43,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-#: Exit statuses beside 0: the job failed; wrong use; finished, not all videos ok; interrupted.
-JOB_FAILED, WRONG_USE, NOT_ALL_OK, INTERRUPTED = 1, 2, 3, 130
-
-Model = Annotated[str, typer.Option(help="'longreel-tiny' or the folder of a checkpoint.")]
-KeepRatio = Annotated[
-    float | None,
-    typer.Option(
-        help="Share (0-1] of a frame's vision tokens that run in the model's MoD layers.",
-        show_default="the model's own",
-    ),
-]
-Replicas = Annotated[
-    str, typer.Option(help="Model replicas: a number, or MIN:MAX between which they autoscale.")
-]
-GpusPerReplica = Annotated[
-    float, typer.Option(help="GPUs of each model replica; 0 runs the model on the CPU.")
-]
-Address = Annotated[
-    str | None,
-    typer.Option(
-        help="Ray cluster to use, such as 'auto' or 'ray://host:10001'.",
-        show_default="RAY_ADDRESS, else a cluster started here",
-    ),
-]
 Dest = Annotated[str, typer.Argument(metavar="DEST", help="What --output was.", show_default=False)]
 
 
@@ -67,55 +63,8 @@ def _common(
 
 
 @app.command()
-def summarize(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE...",
-            help="Files, folders, globs, s3://bucket/prefix, or manifests (Parquet, CSV or JSONL "
-            "with a 'uri' column).",
-            show_default=False,
-        ),
-    ],
-    output: Annotated[
-        str,
-        typer.Option(
-            "--output", "-o", metavar="DEST", help="Folder or s3://bucket/prefix for the rows."
-        ),
-    ],
-    model: Model = "longreel-tiny",
-    fps: Annotated[
-        float | None,
-        typer.Option(
-            help="Frames sampled per second of video.", show_default="the model's own, 2 as a rule"
-        ),
-    ] = None,
-    segment_seconds: Annotated[
-        float, typer.Option(help="Wished length of a segment, in seconds of video.")
-    ] = 30.0,
-    prompt: Annotated[
-        str | None,
-        typer.Option(help="Instruction to the narrator.", show_default="the model's own"),
-    ] = None,
-    keep_ratio: KeepRatio = None,
-    silence_threshold: Annotated[
-        float,
-        typer.Option(
-            help="Probability (0-1) that silence must reach for the model to stay silent; higher "
-            "makes it speak more. At 0 it speaks whenever a word is likelier than silence."
-        ),
-    ] = 0.0,
-    workers: Annotated[
-        int, typer.Option(help="Decoding actors, one CPU each; 0 means one per core.")
-    ] = 0,
-    replicas: Replicas = "1",
-    gpus_per_replica: GpusPerReplica = 0.0,
-    job_id: Annotated[
-        str | None,
-        typer.Option(help="Name of the job in its rows.", show_default="made from date and time"),
-    ] = None,
-    address: Address = None,
-) -> None:
+@takes_request
+def summarize(request: SummarizeRequest, address: Address = None) -> None:
     """Narrate and summarize videos into Parquet rows under DEST.
 
     Run again with the same DEST it does what is still missing. Exit status: 0 all videos ok;
@@ -127,27 +76,11 @@ def summarize(
     from longreel.progress import ProgressView
     from longreel.show import render_table
     from mod.checkpoint import find_checkpoint
-    from pipelines.job import SummarizeRequest, job_recipe
+    from pipelines.job import job_recipe
     from pipelines.results import load_results
 
-    low, high = _replica_bounds(replicas)
-    request = SummarizeRequest(
-        sources=tuple(sources),
-        output=output,
-        model=model,
-        fps=fps,
-        segment_s=segment_seconds,
-        prompt=prompt,
-        keep_ratio=keep_ratio,
-        silence_threshold=silence_threshold,
-        job_id=job_id,
-        workers=workers,
-        min_replicas=low,
-        max_replicas=high,
-        num_gpus=gpus_per_replica,
-        address=address,
-    )
-    job_recipe(request, find_checkpoint(model))  # refuses what cannot work before anything starts
+    # Refuses what cannot work before anything starts.
+    job_recipe(request, find_checkpoint(request.model))
     from pipelines.summarize import summarize as run
 
     # A duplicate: the job may filter what libraries write to the terminal's own descriptor.
@@ -156,11 +89,11 @@ def summarize(
         open(os.dup(2), "w") as terminal,
         ProgressView(Console(file=terminal)) as view,
     ):
-        outcome = run(request, view.update)
+        outcome = run(replace(request, address=address), view.update)
     out = Console()
-    out.print(render_table(*load_results(output)))
+    out.print(render_table(*load_results(request.output)))
     out.print(
-        f"{outcome.job_id} took {outcome.seconds:.1f} s; rows in {output}",
+        f"{outcome.job_id} took {outcome.seconds:.1f} s; rows in {request.output}",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -179,15 +112,8 @@ def _interruptible() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _replica_bounds(text: str) -> tuple[int, int]:
-    low, _, high = text.partition(":")
-    try:
-        bounds = int(low), int(high or low)
-    except ValueError:
-        raise UsageError(f"--replicas must be a number or MIN:MAX, not {text!r}") from None
-    if not 1 <= bounds[0] <= bounds[1]:
-        raise UsageError(f"--replicas needs 1 <= MIN <= MAX, not {text!r}")
-    return bounds
+app.command()(jobs_cli.submit)
+app.add_typer(jobs_cli.jobs, name="jobs")
 
 
 @app.command()
@@ -252,7 +178,7 @@ def serve(
     from serve.app import ReplicaPlan, deploy
 
     find_checkpoint(model)
-    low, high = _replica_bounds(replicas)
+    low, high = replica_bounds(replicas)
     plan = ReplicaPlan(model, keep_ratio, low, high, gpus_per_replica)
     with connected(address), suppress(KeyboardInterrupt):
         deploy(plan, http=(host, port))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: Exit statuses beside 0: the job failed; wrong use; finished, not all videos ok; interrupted.
+JOB_FAILED, WRONG_USE, NOT_ALL_OK, INTERRUPTED = 1, 2, 3, 130
+
 
 class LongreelError(Exception):
     """An error whose message is one complete line for the user; shown without a traceback."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import secrets
+import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from actors.objects import join_uri, read_bytes, write_bytes
+from actors.objects import normalize_uri, printable_uri
 from actors.progress import Progress
 from longreel import __version__
 from longreel.errors import StorageError, UsageError
-from mod.checkpoint import Checkpoint
+from mod.checkpoint import TINY, Checkpoint
 from pipelines.ids import Recipe, prompt_hash
+from pipelines.record import check_job_id, new_job_id, read_record, versions, write_record
 
 #: Segments are short streams of their own, side by side; or one stream goes through the video.
 MODES = ("segments", "stream")
@@ -86,6 +86,8 @@ def job_recipe(
         raise UsageError(f"--gpus-per-replica must be 0 or more, not {request.num_gpus}")
     if not request.output.strip():
         raise UsageError("--output must name a folder or s3://bucket/prefix")
+    if request.job_id is not None:
+        check_job_id(request.job_id)
     return Recipe(
         model=checkpoint.name,
         model_revision=checkpoint.revision,
@@ -99,40 +101,97 @@ def job_recipe(
     )
 
 
-def claim_output(output: str, recipe: Recipe, job_id: str | None) -> str:
+def claim_output(output: str, recipe: Recipe, request: SummarizeRequest) -> str:
     """Record the job in ``output``, or join the one that began there, and return its id.
 
     Raises:
         UsageError: the output holds rows of another recipe or another job; the message says
             what differs.
     """
-    record_uri = join_uri(output, "_longreel", "job.json")
-    wanted = asdict(recipe)
-    try:
-        record = json.loads(read_bytes(record_uri))
-    except StorageError as failure:
-        if failure.kind != "NotFound":
-            raise
+    record = read_record(output)
+    if record is None:
+        told: dict[str, Any] = {
+            "job_id": request.job_id or new_job_id(),
+            "recipe": asdict(recipe),
+            "code_version": __version__,
+            "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
     else:
-        made = asdict(Recipe(**record["recipe"]))
-        changed = [
-            f"{name} {made[name]!r} -> {value!r}"
-            for name, value in wanted.items()
-            if made[name] != value
-        ]
-        if changed:
-            raise UsageError(
-                f"{output} holds rows made with other settings ({', '.join(changed)}); "
-                "choose another --output"
-            )
-        if job_id not in (None, record["job_id"]):
-            raise UsageError(f"{output} belongs to job {record['job_id']}, not {job_id}")
-        return str(record["job_id"])
-    job_id = job_id or f"job-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-    record = {"job_id": job_id, "recipe": wanted, "code_version": __version__}
-    record["created_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    write_bytes(record_uri, json.dumps(record, indent=2).encode())
-    return job_id
+        require_same_job(record, output, recipe, request.job_id)
+        told = dict(record)
+    # Of the latest run: sources may have been added since the job began.
+    told |= {"request": _asked(request), "versions": versions()}
+    if told != record:
+        write_record(output, told)
+    return str(told["job_id"])
+
+
+def require_same_job(
+    record: dict[str, Any], output: str, recipe: Recipe, job_id: str | None
+) -> None:
+    """Check that a job may go on where ``record`` says one began. Raises ``UsageError``."""
+    made = asdict(Recipe(**record["recipe"]))
+    changed = [
+        f"{name} {made[name]!r} -> {value!r}"
+        for name, value in asdict(recipe).items()
+        if made[name] != value
+    ]
+    if changed:
+        raise UsageError(
+            f"{output} holds rows made with other settings ({', '.join(changed)}); "
+            "choose another --output"
+        )
+    if job_id not in (None, record["job_id"]):
+        raise UsageError(f"{output} belongs to job {record['job_id']}, not {job_id}")
+
+
+def recorded_request(record: dict[str, Any], output: str) -> SummarizeRequest:
+    """What the latest run of a recorded job was asked to do.
+
+    Raises:
+        UsageError: the record does not say, or holds options that this version does not know.
+    """
+    asked = record.get("request")
+    if not asked:
+        raise UsageError(
+            f"{output} was begun by a version that did not record what was asked for; "
+            "submit it with its own sources and options"
+        )
+    known = {field.name for field in fields(SummarizeRequest)}
+    if unknown := sorted(set(asked["options"]) - known):
+        raise UsageError(f"{output} was made by a newer version: unknown {', '.join(unknown)}")
+    return SummarizeRequest(
+        sources=tuple(asked["sources"]),
+        output=output,
+        job_id=str(record["job_id"]),
+        **asked["options"],
+    )
+
+
+def located(uri: str) -> str:
+    """``uri`` as it reads from any working folder: a local path becomes absolute.
+
+    Raises:
+        StorageError: ``UnsupportedUri``.
+    """
+    found = normalize_uri(uri)
+    return found if "://" in uri else os.path.abspath(uri)
+
+
+def _asked(request: SummarizeRequest) -> dict[str, Any]:
+    """The request as its record keeps it: fit to be sent again from anywhere."""
+    options = asdict(request)
+    for name in ("sources", "output", "job_id", "address"):
+        del options[name]
+    if request.model != TINY:
+        options["model"] = os.path.abspath(request.model)
+    sources = []
+    for source in request.sources:
+        try:
+            sources.append(located(source))
+        except StorageError:  # it has its row that says so
+            sources.append(printable_uri(source))
+    return {"sources": sources, "options": options}
 
 
 def provenance(job_id: str, recipe: Recipe) -> dict[str, Any]:

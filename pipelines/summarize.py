@@ -51,7 +51,7 @@ def summarize(request: SummarizeRequest, report: Report) -> Outcome:
     with leased(output) as lease:
         for name, schema in (("segments", SEGMENTS), ("videos", VIDEOS)):
             require_schema(join_uri(output, name), schema)
-        job_id = claim_output(output, recipe, request.job_id)
+        job_id = claim_output(output, recipe, request)
         columns = provenance(job_id, recipe)
         with connected(request.address) as here:
             service = partial(in_background, partial(_start_service, request, checkpoint))

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -33,7 +33,8 @@ OPTIONS = ("--model", "longreel-tiny", "--segment-seconds", "4")
 FPS = 2.0
 #: What must never stand in what a user sees.
 NOISE = ("Traceback", "(raylet)", "WARNING", "core_worker", "logging.cc", "site-packages")
-_MARK = "LONGREEL_TEST_MARK"
+#: Variable that a command's processes inherit, to find them by.
+MARK = "LONGREEL_TEST_MARK"
 
 Row = dict[str, Any]
 
@@ -109,21 +110,26 @@ def make_sources(folder: Path) -> Sources:
     )
 
 
-def longreel(*arguments: str, timeout_s: float = JOB_TIMEOUT_S) -> Run:
+def longreel(
+    *arguments: str, timeout_s: float = JOB_TIMEOUT_S, variables: Mapping[str, str] | None = None
+) -> Run:
     """Runs the command to its end in a session of its own."""
-    with started(*arguments) as process:
+    with started(*arguments, variables=variables) as process:
         before = time.monotonic()
         out, err = process.communicate(timeout=timeout_s)
         return Run(process.returncode, out, err, time.monotonic() - before)
 
 
 @contextmanager
-def started(*arguments: str, mark: str = "") -> Iterator[subprocess.Popen[str]]:
+def started(
+    *arguments: str, mark: str = "", variables: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """The running command; what is left of its process group is killed at the end."""
-    environment = {**os.environ, _MARK: mark}
+    environment = {**os.environ, MARK: mark}
     for name in list(environment):
-        if name.startswith(("RAY_", "LONGREEL_")) and name != _MARK:
+        if name.startswith(("RAY_", "LONGREEL_")) and name != MARK:
             del environment[name]
+    environment |= variables or {}
     process = subprocess.Popen(
         [sys.executable, "-m", "longreel.cli", *arguments],
         stdin=subprocess.DEVNULL,
@@ -154,7 +160,7 @@ def marked(mark: str) -> dict[int, str]:
             continue
         try:
             environment = (entry / "environ").read_bytes().split(b"\0")
-            if f"{_MARK}={mark}".encode() in environment:
+            if f"{MARK}={mark}".encode() in environment:
                 words = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
                 if words:  # a zombie has none
                     found[int(entry.name)] = words.decode(errors="replace")[:200]

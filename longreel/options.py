@@ -1,0 +1,141 @@
+"""Options that several commands share, each said once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from longreel.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipelines.job import SummarizeRequest
+
+Model = Annotated[str, typer.Option(help="'longreel-tiny' or the folder of a checkpoint.")]
+KeepRatio = Annotated[
+    float | None,
+    typer.Option(
+        help="Share (0-1] of a frame's vision tokens that run in the model's MoD layers.",
+        show_default="the model's own",
+    ),
+]
+Replicas = Annotated[
+    str, typer.Option(help="Model replicas: a number, or MIN:MAX between which they autoscale.")
+]
+GpusPerReplica = Annotated[
+    float, typer.Option(help="GPUs of each model replica; 0 runs the model on the CPU.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Ray cluster to use, such as 'auto' or 'ray://host:10001'.",
+        show_default="RAY_ADDRESS, else a cluster started here",
+    ),
+]
+
+
+def replica_bounds(text: str) -> tuple[int, int]:
+    """The smallest and largest number of replicas that ``--replicas`` asks for."""
+    low, _, high = text.partition(":")
+    try:
+        bounds = int(low), int(high or low)
+    except ValueError:
+        raise UsageError(f"--replicas must be a number or MIN:MAX, not {text!r}") from None
+    if not 1 <= bounds[0] <= bounds[1]:
+        raise UsageError(f"--replicas needs 1 <= MIN <= MAX, not {text!r}")
+    return bounds
+
+
+def _request(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Files, folders, globs, s3://bucket/prefix, or manifests (Parquet, CSV or JSONL "
+            "with a 'uri' column).",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", metavar="DEST", help="Folder or s3://bucket/prefix for the rows."
+        ),
+    ],
+    model: Model = "longreel-tiny",
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            help="Frames sampled per second of video.", show_default="the model's own, 2 as a rule"
+        ),
+    ] = None,
+    segment_seconds: Annotated[
+        float, typer.Option(help="Wished length of a segment, in seconds of video.")
+    ] = 30.0,
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="Instruction to the narrator.", show_default="the model's own"),
+    ] = None,
+    keep_ratio: KeepRatio = None,
+    silence_threshold: Annotated[
+        float,
+        typer.Option(
+            help="Probability (0-1) that silence must reach for the model to stay silent; higher "
+            "makes it speak more. At 0 it speaks whenever a word is likelier than silence."
+        ),
+    ] = 0.0,
+    workers: Annotated[
+        int, typer.Option(help="Decoding actors, one CPU each; 0 means one per core.")
+    ] = 0,
+    replicas: Replicas = "1",
+    gpus_per_replica: GpusPerReplica = 0.0,
+    job_id: Annotated[
+        str | None,
+        typer.Option(help="Name of the job in its rows.", show_default="made from date and time"),
+    ] = None,
+) -> SummarizeRequest:
+    from pipelines.job import SummarizeRequest
+
+    low, high = replica_bounds(replicas)
+    return SummarizeRequest(
+        sources=tuple(sources),
+        output=output,
+        model=model,
+        fps=fps,
+        segment_s=segment_seconds,
+        prompt=prompt,
+        keep_ratio=keep_ratio,
+        silence_threshold=silence_threshold,
+        job_id=job_id,
+        workers=workers,
+        min_replicas=low,
+        max_replicas=high,
+        num_gpus=gpus_per_replica,
+    )
+
+
+def takes_request(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a summarization job beside its own.
+
+    It is called with a ``SummarizeRequest`` first (its ``address`` unset), then its own options
+    by name.
+    """
+    shared = list(inspect.signature(_request).parameters.values())
+    own = list(inspect.signature(command).parameters.values())[1:]
+    names = {p.name: p.annotation for p in [*shared, *own]}
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        asked = {p.name: given.pop(p.name) for p in shared}
+        command(_request(**asked), **given)
+
+    # What typer reads; the request's own type is left out, it is known only when a command runs.
+    run.__annotations__ = names
+    hints = get_type_hints(run, {**globals(), **command.__globals__}, include_extras=True)
+    run.__annotations__ = hints
+    parameters = [p.replace(annotation=hints[p.name]) for p in [*shared, *own]]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return run

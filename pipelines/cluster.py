@@ -52,7 +52,7 @@ def connected(address: str | None = None) -> Iterator[bool]:
 def _connection(target: str, options: dict[str, Any]) -> Iterator[bool]:
     try:
         ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, ValueError) as failure:
+    except Exception as failure:  # Ray raises just that when it does not come up in time
         reason = str(failure).strip().splitlines()[0]
         raise LongreelError(f"no Ray cluster at {target!r}: {reason}") from None
     except Exception as failure:
@@ -67,10 +67,20 @@ def _connection(target: str, options: dict[str, Any]) -> Iterator[bool]:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield target == "local"
+    except BaseException:
+        _stay_disconnected()
+        raise
     finally:
         if target == "local":
             serve.shutdown()
         ray.shutdown()
+
+
+def _stay_disconnected() -> None:
+    """Work in the background goes on until the process ends: its calls must not start Ray anew."""
+    hook = getattr(ray._private, "auto_init_hook", None)
+    if hasattr(hook, "enable_auto_connect"):
+        hook.enable_auto_connect = False
 
 
 def _quiet() -> None:

@@ -25,9 +25,13 @@ def run(*arguments: str, width: int = 200) -> subprocess.CompletedProcess[str]:
     )
 
 
-def commands() -> list[str]:
-    listed = run("--help").stdout.split("Commands:")[1]
-    return re.findall(r"^  ([a-z][a-z-]*) ", listed, re.MULTILINE)
+def commands(*group: str) -> list[tuple[str, ...]]:
+    """Every command as its words; a group's own are in place of the group."""
+    listed = run(*group, "--help").stdout.partition("Commands:")[2]
+    found: list[tuple[str, ...]] = []
+    for name in re.findall(r"^  ([a-z][a-z-]*) ", listed, re.MULTILINE):
+        found += (commands(*group, name) if name == "jobs" else None) or [(*group, name)]
+    return found
 
 
 def entries(text: str) -> list[str]:
@@ -53,13 +57,14 @@ def test_help_comes_at_once() -> None:
 
 
 def test_every_command_of_the_first_page_is_there() -> None:
-    assert {"summarize", "show", "report", "serve"} <= set(commands())
+    found = {" ".join(words) for words in commands()}
+    assert {"summarize", "submit", "jobs list", "jobs resume", "show", "report", "serve"} <= found
 
 
 def test_every_option_is_explained() -> None:
     """Guards against an option that one must read code to use."""
     for command in commands():
-        page = run(command, "--help")
+        page = run(*command, "--help")
         assert page.returncode == 0
         assert page.stdout.strip().splitlines()[2].strip(), command
         found = entries(page.stdout)
@@ -70,6 +75,21 @@ def test_every_option_is_explained() -> None:
             assert re.search(r"[A-Za-z]{3,}", re.sub(r"\[.*?\]", "", words[1])), (command, entry)
             if not entry.startswith("--help"):
                 assert re.search(r"\[(default: .+|required)\]", entry), (command, entry)
+
+
+def test_submit_takes_what_summarize_takes() -> None:
+    """Guards against an option that has another meaning or default on a cluster."""
+    here, there = (
+        set(entries(run(command, "--help").stdout)) for command in ("summarize", "submit")
+    )
+    (own,) = here - there
+    assert own.startswith("--address")
+    assert {entry.split()[0] for entry in there - here} == {
+        "--address",
+        "--wait",
+        "--no-upload",
+        "--no-check",
+    }
 
 
 def test_version_is_one_line() -> None:

@@ -72,7 +72,7 @@ def account(run: Sent, progress: Counts | None, unseen: str | None, now: float) 
     if unseen:
         told.append(("progress", f"unknown, {unseen}"))
     elif progress is None:
-        told.append(("progress", "no plan yet"))
+        told.append(("progress", "no plan seen there yet"))
     else:
         told.append(("segments", _counted(progress.segments, progress.n_segments)))
         told.append(("videos", _counted(progress.videos, progress.n_videos)))

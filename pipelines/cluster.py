@@ -53,7 +53,7 @@ def _connection(target: str, options: dict[str, Any]) -> Iterator[bool]:
     try:
         ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as failure:  # Ray raises just that when it does not come up in time
-        reason = str(failure).strip().splitlines()[0]
+        reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
         raise LongreelError(f"no Ray cluster at {target!r}: {reason}") from None
     except Exception as failure:
         # Ray raises nothing narrower where a process of its own comes up too late.
@@ -78,8 +78,7 @@ def _connection(target: str, options: dict[str, Any]) -> Iterator[bool]:
 
 def _stay_disconnected() -> None:
     """Work in the background goes on until the process ends: its calls must not start Ray anew."""
-    hook = getattr(ray._private, "auto_init_hook", None)
-    if hasattr(hook, "enable_auto_connect"):
+    if hook := getattr(ray._private, "auto_init_hook", None):
         hook.enable_auto_connect = False
 
 

@@ -73,7 +73,8 @@ def test_the_account_of_a_job() -> None:
 
 
 @pytest.mark.parametrize(
-    ("unseen", "wanted"), [(None, "no plan yet"), ("NoCredentials: x", "unknown, NoCredentials: x")]
+    ("unseen", "wanted"),
+    [(None, "no plan seen there yet"), ("NoCredentials: x", "unknown, NoCredentials: x")],
 )
 def test_progress_that_is_not_there(unseen: str | None, wanted: str) -> None:
     """Guards against zero shown for what is unknown."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from ray._private.runtime_env.packaging import create_package
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from longreel.cli import app
@@ -87,7 +88,9 @@ def test_a_shell_hands_on_every_name_as_it_is(reached: Path) -> None:
 def test_the_command_line_asks_for_the_same_request(reached: Path) -> None:
     """Guards against an option lost or changed on the way to the cluster."""
     _, _, arguments = called(reached, entrypoint(SPELT, "nightly-1"))
-    command = get_command(app).commands["summarize"]
+    program = get_command(app)
+    assert isinstance(program, TyperGroup)
+    command = program.commands["summarize"]
     with command.make_context("summarize", arguments[3:]) as context:
         given = context.params
     assert tuple(given.pop("sources")) == ODD

@@ -119,7 +119,7 @@ def test_what_summarize_refuses_is_not_sent(request_: SummarizeRequest, tmp_path
         ({"sources": (str(tmp_path / "none.mp4"),)}, "no such file"),
     ):
         with pytest.raises(LongreelError, match=words):
-            ready_to_send(replace(local, **change))  # type: ignore[arg-type]
+            ready_to_send(replace(local, **change))
 
 
 def test_paths_of_the_cluster_are_not_looked_at(tmp_path: Path) -> None:

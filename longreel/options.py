@@ -87,8 +87,31 @@ def _request(
             "makes it speak more. At 0 it speaks whenever a word is likelier than silence."
         ),
     ] = 0.0,
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="'segments' narrates a video's segments side by side, each as a stream of its "
+            "own; 'stream' takes them in order through one stream, with what was seen before."
+        ),
+    ] = "segments",
+    summarizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="OpenAI-compatible endpoint that summarizes narrations, such as "
+            "http://host:8000/v1; its key is taken from LONGREEL_SUMMARIZER_API_KEY.",
+            show_default="the model itself",
+        ),
+    ] = None,
+    summarizer_model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Model of --summarizer.", show_default="its first"),
+    ] = None,
     workers: Annotated[
-        int, typer.Option(help="Decoding actors, one CPU each; 0 means one per core.")
+        int,
+        typer.Option(
+            help="Decoding actors, one CPU each; 0 means one per core, or all a cluster has."
+        ),
     ] = 0,
     replicas: Replicas = "1",
     gpus_per_replica: GpusPerReplica = 0.0,
@@ -109,6 +132,9 @@ def _request(
         prompt=prompt,
         keep_ratio=keep_ratio,
         silence_threshold=silence_threshold,
+        mode=mode,
+        summarizer=summarizer,
+        summarizer_model=summarizer_model,
         job_id=job_id,
         workers=workers,
         min_replicas=low,

@@ -54,13 +54,8 @@ def _connection(target: str, options: dict[str, Any]) -> Iterator[bool]:
         ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as failure:  # Ray raises just that when it does not come up in time
         reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
-        raise LongreelError(f"no Ray cluster at {target!r}: {reason}") from None
-    except Exception as failure:
-        # Ray raises nothing narrower where a process of its own comes up too late.
-        if target != "local":
-            raise
-        reason = str(failure).strip().splitlines()[0]
-        raise LongreelError(f"Ray did not start on this machine: {reason}") from None
+        what = f"no Ray cluster at {target!r}" if target != "local" else "Ray did not start here"
+        raise LongreelError(f"{what}: {reason}") from None
     _quiet()
     if threading.current_thread() is threading.main_thread():
         # Ray's own handler aborts with a stack trace; SIGTERM shall end a job as Ctrl-C does.

@@ -40,11 +40,6 @@ class Endpoint:
     model: str
     key: str | None = field(default=None, repr=False)
 
-    @property
-    def name(self) -> str:
-        """What records say."""
-        return f"{self.model} at {self.url}"
-
     def summarize(self, nodes: Sequence[Node]) -> str:
         """One summary of consecutive parts of a video.
 
@@ -66,7 +61,9 @@ class Endpoint:
             text = answer["choices"][0]["message"]["content"]
             return str(text).strip() if text else ""
         except (KeyError, IndexError, TypeError):
-            raise LongreelError(f"the summarizer {self.name} gave no chat completion") from None
+            raise LongreelError(
+                f"the summarizer {self.model} at {self.url} gave no chat completion"
+            ) from None
 
     def models(self) -> list[str]:
         """Names of the models there."""
@@ -108,17 +105,8 @@ def find_endpoint(url: str, model: str | None) -> Endpoint:
     The key is ``LONGREEL_SUMMARIZER_API_KEY``, else ``OPENAI_API_KEY``, of the environment.
 
     Raises:
-        UsageError: the address cannot be one.
         LongreelError: there is no such endpoint, or it has no model of that name.
     """
-    if not url.startswith(("http://", "https://")):
-        raise UsageError(f"--summarizer must be an http:// or https:// address, not {url!r}")
-    if "@" in urlsplit(url).netloc or urlsplit(url).query:
-        # The address is recorded beside the rows.
-        raise UsageError(
-            "--summarizer must hold no password or query; the key belongs into "
-            "LONGREEL_SUMMARIZER_API_KEY"
-        )
     key = os.environ.get("LONGREEL_SUMMARIZER_API_KEY") or os.environ.get("OPENAI_API_KEY")
     there = Endpoint(url, "", key).models()
     if not there or (model and model not in there):
@@ -127,6 +115,18 @@ def find_endpoint(url: str, model: str | None) -> Endpoint:
             + (f"no model {model!r}; it has {', '.join(there)}" if there else "no models")
         )
     return Endpoint(url, model or there[0], key)
+
+
+def check_address(url: str) -> None:
+    """Refuse what cannot be the address of an endpoint. Raises ``UsageError``."""
+    if not url.startswith(("http://", "https://")):
+        raise UsageError(f"--summarizer must be an http:// or https:// address, not {url!r}")
+    if "@" in urlsplit(url).netloc or urlsplit(url).query:
+        # The address is recorded beside the rows.
+        raise UsageError(
+            "--summarizer must hold no password or query; the key belongs into "
+            "LONGREEL_SUMMARIZER_API_KEY"
+        )
 
 
 def _seconds(text: str | None) -> float:

@@ -20,6 +20,9 @@ OPTIONS = {
     "prompt": "--prompt",
     "keep_ratio": "--keep-ratio",
     "silence_threshold": "--silence-threshold",
+    "mode": "--mode",
+    "summarizer": "--summarizer",
+    "summarizer_model": "--summarizer-model",
     "workers": "--workers",
     "num_gpus": "--gpus-per-replica",
 }

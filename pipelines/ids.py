@@ -23,8 +23,8 @@ class Recipe:
         segment_s: wished length of a segment, in seconds.
         silence_threshold: see :meth:`mod.engine.engine.Engine.open`.
         mode: ``segments``, each a short stream of its own, or ``stream``: one through the video.
-        summarizer: of video summaries: address and model of an endpoint; None for the model
-            itself.
+        summarizer: of video summaries: address of an endpoint, and its model if one is named;
+            None for the model itself.
     """
 
     model: str

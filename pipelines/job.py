@@ -12,6 +12,7 @@ from actors.progress import Progress
 from longreel import __version__
 from longreel.errors import StorageError, UsageError
 from mod.checkpoint import TINY, Checkpoint
+from pipelines.endpoint import check_address
 from pipelines.ids import Recipe, prompt_hash
 from pipelines.record import check_job_id, new_job_id, read_record, versions, write_record
 
@@ -55,13 +56,8 @@ class Outcome:
     seconds: float
 
 
-def job_recipe(
-    request: SummarizeRequest, checkpoint: Checkpoint, summarizer: str | None = None
-) -> Recipe:
+def job_recipe(request: SummarizeRequest, checkpoint: Checkpoint) -> Recipe:
     """The recipe of a request, defaults taken from the checkpoint.
-
-    Args:
-        summarizer: name of the endpoint that summarizes, if one does.
 
     Raises:
         UsageError: a number that cannot work.
@@ -80,6 +76,8 @@ def job_recipe(
         raise UsageError(f"--mode must be {' or '.join(MODES)}, not {request.mode!r}")
     if request.summarizer_model and not request.summarizer:
         raise UsageError("--summarizer-model needs --summarizer, the address that has it")
+    if request.summarizer is not None:
+        check_address(request.summarizer)
     if request.workers < 0:
         raise UsageError(f"--workers must be 0 or more, not {request.workers}")
     if request.num_gpus < 0:
@@ -97,7 +95,7 @@ def job_recipe(
         segment_s=request.segment_s,
         silence_threshold=request.silence_threshold,
         mode=request.mode,
-        summarizer=summarizer,
+        summarizer=" ".join(filter(None, (request.summarizer, request.summarizer_model))) or None,
     )
 
 

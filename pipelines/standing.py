@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from actors.objects import join_uri
 from actors.progress import Progress
-from longreel.schemas import PLAN, PROBE, SEGMENTS, VIDEOS
-from pipelines.rows import read_rows
+from actors.rows import read_rows
+from actors.standing import Work, stand
+from longreel.schemas import PLAN, PROBE
+from pipelines.passes import Row
+
+
+def work_of(probes: Sequence[Row], plan: Sequence[Row]) -> Work:
+    """What a job is about.
+
+    Args:
+        probes: PROBE rows of its videos.
+        plan: their PLAN rows.
+    """
+    totals = Progress(
+        n_videos=len(probes),
+        n_segments=len(plan),
+        total_video_seconds=sum(row["end_s"] - row["start_s"] for row in plan),
+    )
+    return Work(
+        totals,
+        frozenset(row["segment_id"] for row in plan),
+        frozenset(row["video_id"] for row in probes),
+    )
 
 
 def standing(output: str) -> Progress | None:
@@ -23,21 +46,4 @@ def standing(output: str) -> Progress | None:
     plan = read_rows(join_uri(output, "_longreel", "plan"), PLAN, columns=columns)
     videos = {row["video_id"] for row in probes}
     # What was planned of a source that has changed since stays in the plan.
-    seconds = {
-        row["segment_id"]: row["end_s"] - row["start_s"]
-        for row in plan
-        if row["video_id"] in videos
-    }
-    found = Progress(
-        n_videos=len(videos), n_segments=len(seconds), total_video_seconds=sum(seconds.values())
-    )
-    columns = ["segment_id", "status", "n_frames"]
-    for row in read_rows(join_uri(output, "segments"), SEGMENTS, columns=columns):
-        if row["segment_id"] in seconds:
-            found.segments[row["status"]] += 1
-            found.frames += row["n_frames"]
-            found.video_seconds += seconds[row["segment_id"]]
-    for row in read_rows(join_uri(output, "videos"), VIDEOS, columns=["video_id", "status"]):
-        if row["video_id"] in videos:
-            found.videos[row["status"]] += 1
-    return found
+    return stand(output, work_of(probes, [r for r in plan if r["video_id"] in videos])).progress

@@ -14,7 +14,7 @@ from actors.objects import join_uri, normalize_uri
 from actors.progress import Progress
 from actors.rowfiles import write_rows
 from actors.rows import parquet_files, read_table, require_schema
-from actors.standing import Work, stand
+from actors.standing import stand
 from longreel.schemas import PLAN, PROBE, SEGMENTS, VIDEOS
 from mod.checkpoint import Checkpoint, find_checkpoint
 from pipelines.background import in_background
@@ -25,6 +25,7 @@ from pipelines.passes import Row, pool_size
 from pipelines.plan import plan_all
 from pipelines.run import Report, Run
 from pipelines.sources import expand_sources
+from pipelines.standing import work_of
 from pipelines.superseded import drop_repeated, drop_superseded, still_unusable
 from pipelines.videos import ReduceOrder
 from pipelines.worker import WorkOrder
@@ -41,10 +42,10 @@ def summarize(request: SummarizeRequest, report: Report) -> Outcome:
     """
     started = time.monotonic()
     checkpoint = find_checkpoint(request.model)
+    recipe = job_recipe(request, checkpoint)
     endpoint = (
         find_endpoint(request.summarizer, request.summarizer_model) if request.summarizer else None
     )
-    recipe = job_recipe(request, checkpoint, endpoint.name if endpoint else None)
     output = normalize_uri(request.output)
     report("finding videos", Progress())
     sources = expand_sources(request.sources)
@@ -63,7 +64,7 @@ def summarize(request: SummarizeRequest, report: Report) -> Outcome:
             drop_superseded(output, probes)
             probes = still_unusable(output, probes)
             _write_plan(output, probes, plan)
-            work = _work(probes, plan)
+            work = work_of(probes, plan)
             standing = stand(output, work)
             if standing.repeated:
                 drop_repeated(output)
@@ -105,19 +106,6 @@ def _write_plan(output: str, probes: list[Row], plan: list[Row]) -> None:
         new = [row for row in rows if row[key] not in known]
         if new:
             write_rows(folder, new, schema)
-
-
-def _work(probes: list[Row], plan: list[Row]) -> Work:
-    totals = Progress(
-        n_videos=len(probes),
-        n_segments=len(plan),
-        total_video_seconds=sum(row["end_s"] - row["start_s"] for row in plan),
-    )
-    return Work(
-        totals,
-        frozenset(row["segment_id"] for row in plan),
-        frozenset(row["video_id"] for row in probes),
-    )
 
 
 def _needs_model(probes: list[Row], plan: list[Row], finished: set[str]) -> bool:

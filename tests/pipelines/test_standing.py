@@ -35,8 +35,8 @@ def test_rows_against_the_plan(tmp_path: Path) -> None:
     put(
         tmp_path / "segments",
         SEGMENTS,
-        {"segment_id": "a0", "status": OK, "n_frames": 8},
-        {"segment_id": "a1", "status": PARTIAL, "n_frames": 3},
+        {"segment_id": "a0", "status": OK, "n_frames": 8, "start_s": 0.0, "end_s": 4.0},
+        {"segment_id": "a1", "status": PARTIAL, "n_frames": 3, "start_s": 4.0, "end_s": 8.0},
         {"segment_id": "old0", "status": OK, "n_frames": 8},
     )
     put(tmp_path / "videos", VIDEOS, {"video_id": "empty", "status": FAILED})

@@ -165,7 +165,7 @@ def _killed_after(n: int, film: Path, dest: Path) -> list[Row]:
     recipe = job_recipe(request, checkpoint)
     sources = expand_sources(request.sources)
     with leased(str(dest)) as lease:
-        job_id = claim_output(str(dest), recipe, None)
+        job_id = claim_output(str(dest), recipe, request)
         _, plan = plan_all(sources.videos, recipe)
         work = Work(
             Progress(n_segments=len(plan)), frozenset(p["segment_id"] for p in plan), frozenset()

@@ -56,7 +56,7 @@ def test_summaries_are_the_endpoints(film: Path, tmp_path: Path, address: str) -
     (root,) = video["outline"]
     assert (root["start_s"], root["end_s"]) == (0.0, 24.0)
     record = (tmp_path / "_longreel" / "job.json").read_text()
-    assert f"{TINY} at {address}" in record
+    assert address in record
 
 
 def test_another_summarizer_does_not_mix(film: Path, tmp_path: Path, address: str) -> None:

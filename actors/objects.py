@@ -2,7 +2,9 @@
 
 S3 goes through boto3 with its usual credential chain and variables. ``AWS_ENDPOINT_URL_S3`` and
 ``AWS_ENDPOINT_URL`` name another store, ``AWS_REGION`` or ``AWS_DEFAULT_REGION`` the region
-(``us-east-1`` without), ``LONGREEL_S3_ADDRESSING_STYLE`` is ``path``, ``virtual`` or ``auto``.
+(``us-east-1`` without), ``LONGREEL_S3_ADDRESSING_STYLE`` is ``path``, ``virtual`` or ``auto``,
+``LONGREEL_S3_TIMEOUT_S`` the seconds (15 without) after which a silent or very slow request is
+made again. What fails for passing reasons is tried five times, with growing pauses.
 
 Every failure is a ``StorageError`` whose kind is one of ``NotFound``, ``NoSuchBucket``,
 ``AccessDenied``, ``Changed``, ``Unreachable``, ``NoCredentials``, ``WrongRegion``,
@@ -23,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow.fs
 
-from actors import local, s3
+from actors import local, s3, s3objects
 from actors.ranged import RangedReader
 from longreel.errors import StorageError
 
@@ -123,7 +125,7 @@ def stat_object(uri: str) -> ObjectStat:
     """Size and etag of one object. Raises ``StorageError``; ``NotAFile`` for a folder."""
     uri = normalize_uri(uri)
     if is_s3(uri):
-        return ObjectStat(uri, *s3.head(uri))
+        return ObjectStat(uri, *s3objects.head(uri))
     return ObjectStat(*local.stat(uri))
 
 
@@ -155,7 +157,7 @@ def list_objects(
         return
     bucket, key = s3.split_uri(uri)
     folder = f"{key.rstrip('/')}/" if key and whole_names else key
-    for found, size_bytes, etag in s3.keys(uri, bucket, folder):
+    for found, size_bytes, etag in s3objects.keys(uri, bucket, folder):
         # Below a folder: for S3's own prefix, the folder that the prefix begins in.
         below = found[folder.rfind("/") + 1 :]
         shown = hidden or not any(name[:1] in (".", "_") for name in below.split("/"))
@@ -178,7 +180,7 @@ def open_object(
     if is_s3(uri):
 
         def fetch(start: int, length: int) -> bytes:
-            return s3.read(uri, start, length, found.etag)
+            return s3objects.read(uri, start, length, found.etag)
 
         return RangedReader(found.size_bytes, fetch, name=uri, buffer_bytes=buffer_bytes)
     descriptor = local.open_for_ranges(uri)
@@ -198,7 +200,7 @@ def open_object(
 def read_bytes(uri: str) -> bytes:
     """The whole object. Raises ``StorageError``."""
     uri = normalize_uri(uri)
-    return s3.read(uri) if is_s3(uri) else local.read(uri)
+    return s3objects.read(uri) if is_s3(uri) else local.read(uri)
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -208,9 +210,7 @@ def write_bytes(uri: str, data: bytes) -> None:
     """
     uri = normalize_uri(uri)
     if is_s3(uri):
-        bucket, key = s3.split_uri(uri)
-        with s3.translated("write", uri):
-            s3.client().put_object(Bucket=bucket, Key=key, Body=data)
+        s3objects.write(uri, data)
     else:
         local.write(uri, data)
 
@@ -219,9 +219,7 @@ def delete_object(uri: str) -> None:
     """Removes one object; none there is no error, as in S3. Raises ``StorageError``."""
     uri = normalize_uri(uri)
     if is_s3(uri):
-        bucket, key = s3.split_uri(uri)
-        with s3.translated("delete", uri):
-            s3.client().delete_object(Bucket=bucket, Key=key)
+        s3objects.delete(uri)
     else:
         local.delete(uri)
 
@@ -253,7 +251,7 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
         session_token=frozen.token,
         region=s3.region(),
         connect_timeout=s3.CONNECT_TIMEOUT_S,
-        request_timeout=s3.READ_TIMEOUT_S,
+        request_timeout=s3.timeout_s(),
         **options,
     )
     return filesystem, f"{bucket}/{key}".rstrip("/")

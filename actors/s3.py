@@ -1,15 +1,13 @@
-"""The S3 client of this process: settings, errors as ``StorageError``, reads that survive resets.
+"""The S3 client of this process: its settings, and its errors as ``StorageError``.
 
-``actors.objects`` is the door for everybody else.
+``actors.s3objects`` works with it; ``actors.objects`` is the door for everybody else.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import re
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,14 +17,14 @@ import boto3
 import urllib3.exceptions
 from botocore import exceptions as boto_errors
 from botocore.config import Config
+from botocore.parsers import ResponseParserError
 
 from longreel.errors import StorageError
 
-ATTEMPTS = 5
 CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 60
+#: A store that says nothing for so long is asked again.
+TIMEOUT_S = 15.0
 POOL_CONNECTIONS = 32
-LONGEST_PAUSE_S = 8.0
 
 _SETTINGS = re.compile(r"(AWS_|LONGREEL_S3_|https?_proxy$|no_proxy$)", re.IGNORECASE)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
@@ -64,7 +62,25 @@ _CREDENTIAL_ERRORS = (
     boto_errors.ProfileNotFound,
     boto_errors.SSOError,
 )
-_BODY_ERRORS = (boto_errors.BotoCoreError, urllib3.exceptions.HTTPError, OSError)
+_CONNECTION_ERRORS = (
+    boto_errors.HTTPClientError,
+    boto_errors.ConnectionError,
+    # While the body of an error is read, these come as they are.
+    urllib3.exceptions.HTTPError,
+    OSError,
+    ResponseParserError,
+)
+_TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
+_TRANSIENT_CODES = (
+    "OperationAborted",
+    "PriorRequestNotComplete",
+    "RequestLimitExceeded",
+    "RequestTimeout",
+    "RequestTimeoutException",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+)
 
 _lock = threading.Lock()
 _clients: dict[tuple[tuple[str, str], ...], Any] = {}
@@ -140,6 +156,30 @@ def addressing_style(endpoint_url: str) -> str:
     return style or ("auto" if is_aws(endpoint_url) else "path")
 
 
+def timeout_s() -> float:
+    """Seconds without a word from the store before a request is given up, as set or 15.
+
+    Raises:
+        StorageError: ``BadSetting`` when the setting is no such number.
+    """
+    text = os.environ.get("LONGREEL_S3_TIMEOUT_S", "").strip()
+    try:
+        seconds = float(text) if text else TIMEOUT_S
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 3600:
+        raise StorageError(
+            "BadSetting", f"LONGREEL_S3_TIMEOUT_S is {text!r}, not a number from 0.1 to 3600"
+        )
+    return seconds
+
+
+def forget_client() -> None:
+    """Have the next request look for credentials anew."""
+    with _lock:
+        _clients.clear()
+
+
 def _make_client() -> Any:
     endpoint_url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     found = _client_with(endpoint_url, endpoint_url or "https://s3.amazonaws.com")
@@ -151,24 +191,17 @@ def _make_client() -> Any:
 
 
 def _client_with(endpoint_url: str | None, for_style: str) -> Any:
-    options: dict[str, Any] = {}
-    retries: dict[str, Any] = {}
-    if "AWS_RETRY_MODE" not in os.environ:
-        retries["mode"] = "standard"
-    if "AWS_MAX_ATTEMPTS" not in os.environ:
-        retries["total_max_attempts"] = ATTEMPTS
-    if retries:
-        options["retries"] = retries
-    if not is_aws(for_style):
+    # Lengths are checked where bodies are read, and those may come in pieces.
+    options: dict[str, Any] = {"response_checksum_validation": "when_required"}
+    if not is_aws(for_style) and "AWS_REQUEST_CHECKSUM_CALCULATION" not in os.environ:
         # Many S3-compatible stores refuse the checksums that boto3 adds unasked.
-        if "AWS_REQUEST_CHECKSUM_CALCULATION" not in os.environ:
-            options["request_checksum_calculation"] = "when_required"
-        if "AWS_RESPONSE_CHECKSUM_VALIDATION" not in os.environ:
-            options["response_checksum_validation"] = "when_required"
+        options["request_checksum_calculation"] = "when_required"
     config = Config(
         s3={"addressing_style": addressing_style(for_style)},
         connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
+        read_timeout=timeout_s(),
+        # Attempts are counted in one place, ``actors.s3objects``, and not multiplied by another.
+        retries={"mode": "standard", "total_max_attempts": 1},
         max_pool_connections=POOL_CONNECTIONS,
         tcp_keepalive=True,
         **options,
@@ -185,7 +218,34 @@ def translated(operation: str, uri: str) -> Iterator[None]:
         raise storage_error(error, operation, uri) from None
 
 
-def storage_error(error: Exception, operation: str, uri: str) -> StorageError:
+class BodyError(Exception):
+    """An answer whose body came short or too slowly; the text says which."""
+
+
+#: What a request can end with.
+ERRORS = (
+    boto_errors.ClientError,
+    boto_errors.BotoCoreError,
+    ValueError,
+    BodyError,
+    *_CONNECTION_ERRORS,
+)
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the same request may do better a little later."""
+    if not isinstance(error, boto_errors.ClientError):
+        return isinstance(error, (BodyError, *_CONNECTION_ERRORS))
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status in _TRANSIENT_STATUS or error_code(error) in _TRANSIENT_CODES
+
+
+def error_code(error: boto_errors.ClientError) -> str:
+    """What the store calls the error; an HTTP status where an answer had no body."""
+    return str(error.response.get("Error", {}).get("Code") or "Unknown")
+
+
+def storage_error(error: Exception, operation: str, uri: str, attempts: int = 1) -> StorageError:
     """The ``StorageError`` for a boto3 error; its text holds no setting but the endpoint's host."""
     if isinstance(error, boto_errors.ClientError):
         kind, reason = _client_error(error)
@@ -193,7 +253,9 @@ def storage_error(error: Exception, operation: str, uri: str) -> StorageError:
         # Not the error's own text: a credential process may have printed anything into it.
         kind = "NoCredentials"
         reason = f"no usable S3 credentials ({type(error).__name__})"
-    elif isinstance(error, (boto_errors.HTTPClientError, boto_errors.ConnectionError)):
+    elif isinstance(error, BodyError):
+        kind, reason = "Unreachable", str(error)
+    elif isinstance(error, _CONNECTION_ERRORS):
         kind = "Unreachable"
         reason = f"no answer from {_endpoint_name()} ({type(error).__name__})"
     elif isinstance(error, ValueError) and not isinstance(error, boto_errors.BotoCoreError):
@@ -201,13 +263,15 @@ def storage_error(error: Exception, operation: str, uri: str) -> StorageError:
     else:
         kind = type(error).__name__.removesuffix("Error")
         reason = "the object store's client refused the request"
+    if attempts > 1:
+        reason = f"{reason.removesuffix('.')} (tried {attempts} times)"
     return StorageError(kind, f"cannot {operation} {uri}: {reason}")
 
 
 def _client_error(error: Any) -> tuple[str, str]:
     response = error.response
     details = response.get("Error", {})
-    code = str(details.get("Code") or "Unknown")
+    code = error_code(error)
     kind = _KINDS.get(code, code)
     if kind == "WrongRegion":
         headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
@@ -225,68 +289,3 @@ def _endpoint_name() -> str:
     if not url:
         return f"Amazon S3 in {os.environ.get('AWS_REGION') or 'its region'}"
     return f"{url.partition('://')[0]}://{url.partition('://')[2].split('/')[0].rpartition('@')[2]}"
-
-
-def head(uri: str) -> tuple[int, str]:
-    """Size in bytes and etag (without quotes) of an object.
-
-    Raises:
-        StorageError: as documented in ``actors.objects``.
-    """
-    bucket, key = split_uri(uri)
-    if not key:
-        raise StorageError("NotFound", f"cannot stat {uri}: it names a bucket, not an object")
-    with translated("stat", uri):
-        try:
-            answer = client().head_object(Bucket=bucket, Key=key)
-        except boto_errors.ClientError as error:
-            if not str(error.response.get("Error", {}).get("Code", "")).isdigit():
-                raise
-            # An answer to HEAD has no body and so no code; a GET says why. boto3 may also follow
-            # it into the right region, and then it succeeds.
-            answer = client().get_object(Bucket=bucket, Key=key)
-            answer["Body"].close()
-    return int(answer["ContentLength"]), str(answer["ETag"]).strip('"')
-
-
-def read(uri: str, start: int = 0, length: int | None = None, etag: str | None = None) -> bytes:
-    """``length`` bytes from ``start``, or the whole object; only of the version ``etag`` if given.
-
-    The client repeats failed requests; a connection that breaks amid the body is repeated here.
-    """
-    bucket, key = split_uri(uri)
-    request: dict[str, Any] = {"Bucket": bucket, "Key": key}
-    if length is not None:
-        request["Range"] = f"bytes={start}-{start + length - 1}"
-    if etag:
-        request["IfMatch"] = f'"{etag}"'
-    attempt = 0
-    while True:
-        attempt += 1
-        with translated("read", uri):
-            body = client().get_object(**request)["Body"]
-        try:
-            data: bytes = body.read()
-            if length is None or len(data) == length:
-                return data
-            problem = f"{len(data)} bytes came instead of {length}"
-        except _BODY_ERRORS as error:
-            problem = f"the connection broke ({type(error).__name__})"
-        finally:
-            body.close()
-        if attempt == ATTEMPTS:
-            raise StorageError("Unreachable", f"cannot read {uri}: {problem}, {attempt} times")
-        time.sleep(random.uniform(0, min(LONGEST_PAUSE_S, 0.25 * 2**attempt)))
-
-
-def keys(uri: str, bucket: str, prefix: str) -> Iterator[tuple[str, int, str]]:
-    """(key, size in bytes, etag) of every object whose key starts with ``prefix``, sorted."""
-    token: dict[str, str] = {}
-    while True:
-        with translated("list", uri):
-            page = client().list_objects_v2(Bucket=bucket, Prefix=prefix, **token)
-        for item in page.get("Contents", ()):
-            yield item["Key"], int(item["Size"]), str(item["ETag"]).strip('"')
-        if not page.get("IsTruncated"):
-            return
-        token = {"ContinuationToken": page["NextContinuationToken"]}

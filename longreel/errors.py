@@ -14,6 +14,22 @@ class UsageError(LongreelError):
     """The command was given something that cannot work (exit status 2)."""
 
 
+#: Kinds of ``StorageError`` for which no object is to blame: with such credentials and settings
+#: the next one would fail alike.
+UNUSABLE_ACCESS = frozenset(
+    (
+        "BadSetting",
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "NoCredentials",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+    )
+)
+
+
 class StorageError(LongreelError):
     """An object or bucket could not be listed, read or written.
 
@@ -21,18 +37,33 @@ class StorageError(LongreelError):
     """
 
     def __init__(self, kind: str, message: str) -> None:
-        super().__init__(f"{kind}: {message}")
+        # As they were given: pickling makes an exception anew from its arguments.
+        super().__init__(kind, message)
         self.kind = kind
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
 
 
 class VideoError(LongreelError):
     """A video that cannot be used, wholly or from some point on.
 
-    ``kind`` is a short class name (``Empty``, ``NotAVideo``, ``NoVideoStream``, ``Truncated``,
-    ``Damaged``); ``where`` says where in the file, when that is known.
+    ``kind`` is one of ``KINDS``; ``where`` says where in the file, when that is known.
     """
 
+    KINDS = frozenset(("Empty", "NotAVideo", "NoVideoStream", "Truncated", "Damaged"))
+
     def __init__(self, kind: str, message: str, where: str | None = None) -> None:
-        super().__init__(f"{kind}: {message}" + (f" ({where})" if where else ""))
+        super().__init__(kind, message, where)
         self.kind = kind
+        self.message = message
         self.where = where
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}" + (f" ({self.where})" if self.where else "")
+
+
+def kind_of(error: str) -> str:
+    """The class name that an error in a row begins with."""
+    return error.partition(":")[0]

@@ -12,7 +12,7 @@ from multiprocessing import get_context
 import pytest
 from botocore.exceptions import ClientError
 
-from actors import objects, s3
+from actors import objects, s3, s3objects
 from infra.objectstore import ObjectStore
 from longreel.errors import StorageError
 
@@ -29,6 +29,9 @@ def kind_of(error: pytest.ExceptionInfo[StorageError]) -> str:
         ({"AWS_SECRET_ACCESS_KEY": "s3cr3t-and-wrong"}, "SignatureDoesNotMatch"),
         ({"AWS_PROFILE": "no-such-profile"}, "NoCredentials"),
         ({"LONGREEL_S3_ADDRESSING_STYLE": "sideways"}, "BadSetting"),
+        ({"LONGREEL_S3_TIMEOUT_S": "soon"}, "BadSetting"),
+        ({"LONGREEL_S3_TIMEOUT_S": "-1"}, "BadSetting"),
+        ({"LONGREEL_S3_TIMEOUT_S": "nan"}, "BadSetting"),
         ({"AWS_ENDPOINT_URL": "http://user:s3cr3t@:x"}, "BadSetting"),
     ],
 )
@@ -101,32 +104,30 @@ def test_a_closed_port_is_unreachable_soon(monkeypatch: pytest.MonkeyPatch) -> N
     assert time.monotonic() - started < 20
 
 
-def test_a_connection_that_breaks_amid_a_body_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_goes_on_where_the_connection_broke(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that drops its first two answers half way, as networks do."""
     server = socket.create_server(("127.0.0.1", 0))
     asked: list[bytes] = []
 
     def answer() -> None:
-        for number in range(3):
+        for offered, sent in ((10, b"01234"), (5, b"56"), (3, b"789")):
             connection, _ = server.accept()
             with connection:
                 asked.append(connection.recv(65536))
-                head = b"HTTP/1.1 206 Partial Content\r\nContent-Length: 10\r\n"
-                connection.sendall(head + b"Connection: close\r\n\r\n01234")
-                if number == 2:
-                    connection.sendall(b"56789")
+                head = f"HTTP/1.1 206 Partial Content\r\nContent-Length: {offered}\r\n"
+                connection.sendall(head.encode() + b"Connection: close\r\n\r\n" + sent)
 
     thread = threading.Thread(target=answer)
     thread.start()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
-    assert s3.read("s3://bucket/key", 5, 10, "tag") == b"0123456789"
+    assert s3objects.read("s3://bucket/key", 5, 10, "tag") == b"0123456789"
     thread.join()
     server.close()
-    assert len(asked) == 3
-    assert b"bytes=5-14" in asked[0]
-    assert b'"tag"' in asked[0]
+    for request, wanted in zip(asked, ("5-14", "10-14", "12-14"), strict=True):
+        assert f"bytes={wanted}\r\n".encode() in request
+        assert b'"tag"' in request
 
 
 @pytest.mark.objectstore

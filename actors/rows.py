@@ -1,17 +1,22 @@
-"""Reading back what jobs wrote: rows of one folder of Parquet files, local or in S3."""
+"""Rows in Parquet files of one folder, local or in S3: read back, and taken out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from actors.objects import arrow_filesystem, list_objects
-from longreel.errors import StorageError, UsageError
+from actors.objects import delete_object, list_objects, open_object
+from actors.rowfiles import replace_rows
+from longreel.errors import LongreelError, StorageError, UsageError
+
+#: Files read side by side: each is a few short requests, one after the other.
+_READERS = 8
 
 
 def read_table(
@@ -28,24 +33,46 @@ def read_table(
         where: only rows for which this holds.
 
     Raises:
+        StorageError: a file cannot be read.
         UsageError: a file has other columns, as another version writes them; read as these they
             would come back with holes.
+        LongreelError: a file is no Parquet file.
     """
-    files = parquet_files(folder)
-    if not files:
-        return schema.empty_table().select(columns or schema.names)
-    filesystem, _ = arrow_filesystem(folder)
-    paths = [arrow_filesystem(file)[1] for file in files]
-    dataset = ds.dataset(paths, schema=schema, filesystem=filesystem, format="parquet")
-    for fragment in dataset.get_fragments():
-        _require(fragment.physical_schema, schema, fragment.path)
-    return dataset.to_table(columns=columns, filter=where)
+    names = list(columns or schema.names)
+    read = partial(_read_file, schema=schema, columns=names, where=where)
+    with ThreadPoolExecutor(_READERS) as pool:
+        tables = list(pool.map(read, parquet_files(folder)))
+    return pa.concat_tables(tables) if tables else schema.empty_table().select(names)
 
 
 def read_rows(folder: str, schema: pa.Schema, **options: Any) -> list[dict[str, Any]]:
     """``read_table`` as dictionaries."""
     rows: list[dict[str, Any]] = read_table(folder, schema, **options).to_pylist()
     return rows
+
+
+def drop_rows(folder: str, schema: pa.Schema, where: pc.Expression, keys: Sequence[str]) -> None:
+    """Take out the rows for which ``where`` holds; each file is replaced at once or left alone.
+
+    Args:
+        where: true or false, never null, for every row.
+        keys: the columns that ``where`` speaks of.
+    """
+    for uri in parquet_files(folder):
+        if _read_file(uri, schema, keys, where).num_rows:
+            _keep(uri, _read_file(uri, schema, schema.names, ~where))
+
+
+def drop_repeated(folder: str, schema: pa.Schema, key: str) -> None:
+    """Leave one row of each ``key``, in the first file that has it."""
+    seen: set[str] = set()
+    for uri in parquet_files(folder):
+        names = _read_file(uri, schema, [key], None)[key].to_pylist()
+        first = {name: i for i, name in reversed(list(enumerate(names))) if name not in seen}
+        seen |= first.keys()
+        if len(first) < len(names):
+            rows = _read_file(uri, schema, schema.names, None)
+            _keep(uri, rows.take(sorted(first.values())))
 
 
 def parquet_files(folder: str) -> list[str]:
@@ -64,12 +91,32 @@ def require_schema(folder: str, schema: pa.Schema) -> None:
     Raises:
         UsageError: they are not.
     """
-    for file in parquet_files(folder)[-1:]:
-        filesystem, path = arrow_filesystem(file)
-        _require(pq.read_schema(path, filesystem=filesystem), schema, path)
+    for uri in parquet_files(folder)[-1:]:
+        _read_file(uri, schema, schema.names[:1], None)
 
 
-def _require(found: pa.Schema, schema: pa.Schema, path: str) -> None:
+def _keep(uri: str, rows: pa.Table) -> None:
+    if rows.num_rows:
+        replace_rows(uri, rows)
+    else:
+        delete_object(uri)
+
+
+def _read_file(
+    uri: str, schema: pa.Schema, columns: Sequence[str], where: pc.Expression | None
+) -> pa.Table:
+    # Not by pyarrow's own S3 client, which waits for ever on a body that only drips.
+    try:
+        with open_object(uri) as file:
+            _require(pq.read_schema(file), schema, uri)
+            file.seek(0)
+            return pq.read_table(file, columns=list(columns), filters=where)
+    except pa.ArrowException as failure:
+        reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
+        raise LongreelError(f"cannot read {uri}: {reason}") from None
+
+
+def _require(found: pa.Schema, schema: pa.Schema, uri: str) -> None:
     if found.equals(schema):
         return
     changed = [
@@ -82,6 +129,6 @@ def _require(found: pa.Schema, schema: pa.Schema, path: str) -> None:
         ),
     ]
     raise UsageError(
-        f"{path} was written by another version of longreel: it "
+        f"{uri} was written by another version of longreel: it "
         f"{', '.join(changed) or 'orders its columns otherwise'}; choose another --output"
     )

@@ -124,7 +124,7 @@ def _tried(
     Raises:
         StorageError: it failed for good, or ``ATTEMPTS`` times in a row.
     """
-    attempt = renewed = 0
+    attempt, renewed = 0, False
     while True:
         attempt += 1
         before = come()
@@ -134,7 +134,7 @@ def _tried(
             failure = storage_error(error, operation, uri, attempt)
             if failure.kind == "ExpiredToken" and not renewed:
                 # Where they come from there may be new credentials by now.
-                renewed = 1
+                renewed = True
                 forget_client()
                 continue
             if come() - before >= FLOOR_BYTES_PER_S * timeout_s():

@@ -1,0 +1,292 @@
+"""Objects behind a store that misbehaves: what comes is right, or the error says why."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import random
+import time
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from actors import objects, s3, s3objects
+from actors.decode import decode_segment
+from actors.probe import probe
+from actors.rowfiles import write_rows
+from infra.faultyproxy import FaultyProxy, Rule
+from infra.objectstore import ObjectStore
+from longreel.errors import StorageError
+from longreel.schemas import FAILED
+from pipelines.rows import read_table
+from tests.videos import write_video, x264
+
+pytestmark = pytest.mark.objectstore
+
+TIMEOUT_S = 1.0
+OPERATIONS = ("stat", "read", "write", "list", "delete")
+DATA = random.Random(5).randbytes(3 * 2**20)
+
+
+@pytest.fixture(scope="module")
+def running(objectstore: ObjectStore) -> Iterator[FaultyProxy]:
+    with FaultyProxy(objectstore.endpoint_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxy(running: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> FaultyProxy:
+    """The proxy before the store, all in order, and clients that lose patience soon."""
+    for name, value in running.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LONGREEL_S3_TIMEOUT_S", str(TIMEOUT_S))
+    monkeypatch.setattr(s3objects, "FIRST_PAUSE_S", 0.02)
+    running.rules = ()
+    running.seen.clear()
+    return running
+
+
+@pytest.fixture
+def uri(proxy: FaultyProxy, bucket: str) -> str:
+    """An object of ``DATA``."""
+    objects.write_bytes(f"s3://{bucket}/folder/a", DATA)
+    return f"s3://{bucket}/folder/a"
+
+
+def each_operation(uri: str) -> dict[str, Callable[[], object]]:
+    return {
+        "stat": lambda: objects.stat_object(uri).size_bytes,
+        "read": lambda: objects.read_bytes(uri),
+        "write": lambda: objects.write_bytes(uri, DATA),
+        "list": lambda: [o.uri for o in objects.list_objects(uri.rpartition("/")[0])],
+        "delete": lambda: objects.delete_object(f"{uri}.gone"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("fault", "operation"),
+    [
+        *product(("SlowDown", "reset", "stall"), OPERATIONS),
+        # Where the answer has a body that can come short.
+        *product(("cut",), ("read", "list")),
+    ],
+)
+def test_every_operation_gets_through_what_passes(
+    proxy: FaultyProxy, uri: str, fault: str, operation: str
+) -> None:
+    """Guards against an operation that gives up, or answers wrongly, at the first trouble."""
+    call = each_operation(uri)[operation]
+    expected = call()
+    proxy.rules = [Rule(fault, first=2)]
+    assert call() == expected
+    assert len(proxy.requests(fault=fault)) == 2
+    proxy.rules = ()
+    assert objects.read_bytes(uri) == DATA
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_the_last_error_says_what_and_how_often(
+    proxy: FaultyProxy, uri: str, operation: str
+) -> None:
+    """Guards against an error from which nobody learns what to look at."""
+    proxy.rules = [Rule("SlowDown")]
+    with pytest.raises(StorageError) as failed:
+        each_operation(uri)[operation]()
+    said = str(failed.value)
+    assert said.startswith(f"{'503' if operation == 'stat' else 'SlowDown'}: cannot {operation} ")
+    assert uri.rpartition("/")[0] in said
+    assert "tried 5 times" in said
+    assert len(proxy.requests(fault="SlowDown")) == 5
+    copy = pickle.loads(pickle.dumps(failed.value))
+    assert (copy.kind, str(copy)) == (failed.value.kind, said)
+
+
+@pytest.mark.parametrize("fault", ["AccessDenied", "NoSuchKey"])
+def test_what_will_not_pass_is_not_tried_again(proxy: FaultyProxy, uri: str, fault: str) -> None:
+    """Guards against minutes lost on objects that are not there."""
+    proxy.rules = [Rule(fault)]
+    with pytest.raises(StorageError):
+        objects.read_bytes(uri)
+    assert len(proxy.requests(fault=fault)) == 1
+
+
+def test_a_broken_read_is_taken_up_where_it_broke(proxy: FaultyProxy, uri: str) -> None:
+    """Guards against bytes fetched twice: on a bad line a long range would never come through."""
+    third = 2**20
+    proxy.rules = [Rule("reset", method="GET", at_byte=third, first=2)]
+    etag = objects.stat_object(uri).etag
+    assert s3objects.read(uri, 100, 3 * third - 100, etag) == DATA[100:]
+    last = 3 * third - 1
+    asked = [seen.range for seen in proxy.requests("GET")]
+    assert asked == [f"bytes={100 + n * third}-{last}" for n in range(3)]
+    assert proxy.bytes_sent("folder/a") == len(DATA) - 100
+
+
+def test_many_breaks_that_each_bring_something_are_no_failure(proxy: FaultyProxy, uri: str) -> None:
+    """Guards against a bound on breaks where there should be one on breaks without progress."""
+    proxy.rules = [Rule("cut", method="GET", at_byte=300_000, first=9)]
+    assert objects.read_bytes(uri) == DATA
+    assert len(proxy.requests("GET", fault="cut")) == 9
+    assert proxy.bytes_sent("folder/a") == len(DATA)
+
+
+def test_an_object_replaced_between_two_parts_is_noticed(proxy: FaultyProxy, uri: str) -> None:
+    """Guards against half of one version and half of another."""
+
+    def replace() -> None:
+        proxy.before("GET", "folder/a", lambda: objects.write_bytes(uri, DATA[::-1]))
+
+    proxy.rules = [Rule("cut", method="GET", first=1)]
+    proxy.before("GET", "folder/a", replace)
+    with pytest.raises(StorageError) as failed:
+        objects.read_bytes(uri)
+    assert failed.value.kind == "Changed"
+
+
+@pytest.mark.parametrize("fault", ["stall", "drip"])
+@pytest.mark.parametrize("at_byte", [None, 1_000_000])
+def test_a_stall_or_drip_costs_about_one_timeout(
+    proxy: FaultyProxy, uri: str, fault: str, at_byte: int | None
+) -> None:
+    """Guards against a worker that hangs on a connection which is alive and useless."""
+    proxy.rules = [Rule(fault, method="GET", at_byte=at_byte, first=1, bytes_per_s=500)]
+    started = time.monotonic()
+    assert objects.read_bytes(uri) == DATA
+    assert time.monotonic() - started < TIMEOUT_S + 2
+    assert len(proxy.requests("GET")) == 2
+    assert proxy.bytes_sent("folder/a") < len(DATA) + 600_000
+
+
+@pytest.mark.parametrize("fault", ["stall", "drip"])
+def test_a_store_that_only_stalls_or_drips_fails_in_bounded_time(
+    proxy: FaultyProxy, uri: str, fault: str
+) -> None:
+    """Guards against attempts of one layer times attempts of another."""
+    proxy.rules = [Rule(fault, method="GET", bytes_per_s=500)]
+    started = time.monotonic()
+    with pytest.raises(StorageError) as failed:
+        objects.read_bytes(uri)
+    assert time.monotonic() - started < 5 * TIMEOUT_S + 3
+    assert failed.value.kind == "Unreachable"
+    assert "tried 5 times" in str(failed.value)
+    assert uri in str(failed.value)
+
+
+def test_a_slow_line_is_left_alone(proxy: FaultyProxy, uri: str) -> None:
+    """Guards against a floor that cuts off honest but slow lines, again and again."""
+    proxy.rules = [Rule("drip", method="GET", bytes_per_s=5 * s3objects.FLOOR_BYTES_PER_S)]
+    assert s3objects.read(uri, 0, 250_000) == DATA[:250_000]
+    assert len(proxy.requests("GET")) == 1
+
+
+def test_connections_are_used_again_after_whole_bodies(proxy: FaultyProxy, uri: str) -> None:
+    """Guards against a new connection for every range: over TLS that costs more than the range."""
+    objects.stat_object(uri)
+    manager = s3.client()._endpoint.http_session._manager
+    (pool,) = (manager.pools[key] for key in manager.pools.keys())  # noqa: SIM118
+    before = pool.num_connections
+    for start in range(20):
+        s3objects.read(uri, start, 1000)
+    assert objects.read_bytes(uri) == DATA
+    assert pool.num_connections == before
+
+
+def test_keys_renewed_meanwhile_are_found(
+    proxy: FaultyProxy, uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Guards against hours of work lost because keys in a file were renewed during them."""
+    keys = tmp_path / "credentials"
+    key, secret = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
+
+    def write(secret: str) -> None:
+        keys.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n")
+
+    write("old")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(keys))
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(StorageError) as failed:
+        objects.read_bytes(uri)
+    assert failed.value.kind == "SignatureDoesNotMatch"
+    write(secret)
+    proxy.rules = [Rule("ExpiredToken", first=1)]
+    assert objects.read_bytes(uri) == DATA
+
+
+def test_expired_keys_fail_soon(proxy: FaultyProxy, uri: str) -> None:
+    """Guards against an endless search for keys that are not there."""
+    proxy.rules = [Rule("ExpiredToken")]
+    for name, call in each_operation(uri).items():
+        with pytest.raises(StorageError) as failed:
+            call()
+        assert failed.value.kind == "ExpiredToken", name
+    assert len(proxy.requests(fault="ExpiredToken")) <= 2 * 5 + 2
+
+
+def test_a_store_in_trouble_is_no_damaged_video(
+    proxy: FaultyProxy, bucket: str, tmp_path: Path
+) -> None:
+    """Guards against a row that blames a healthy file, with half of its pictures, for good."""
+    clip = write_video(tmp_path / "a.mp4", n_frames=200, options=x264())
+    uri = f"s3://{bucket}/a.mp4"
+    objects.write_bytes(uri, clip.path.read_bytes())
+    info = probe(uri)
+    for at_byte in (0, info.size_bytes // 2):
+        proxy.rules = [Rule("cut", method="GET", contains="a.mp4", at_byte=at_byte)]
+        segment = decode_segment(
+            uri,
+            etag=info.etag,
+            origin_pts=info.origin_pts,
+            first_index=0,
+            end_index=8,
+            fps=2.0,
+            size=(32, 32),
+            is_last=True,
+            duration_s=info.duration_s,
+        )
+        if at_byte:
+            # Each try brings half of what is left, too little to count as a fair share.
+            assert segment.error is None or segment.error.startswith("Unreachable: cannot read ")
+            continue
+        assert (segment.status, len(segment.indices)) == (FAILED, 0)
+        assert (segment.error or "").startswith(f"Unreachable: cannot read {uri}: ")
+
+
+def test_rows_are_read_through_trouble(proxy: FaultyProxy, bucket: str) -> None:
+    """Guards against rows read by another client, with other patience and other errors."""
+    schema = pa.schema([("id", pa.int64()), ("blob", pa.binary())])
+    folder = f"s3://{bucket}/rows"
+    for number in range(3):
+        write_rows(folder, [{"id": number, "blob": DATA[: 2**20]}], schema)
+    proxy.rules = [
+        Rule("drip", method="GET", contains="rows/", first=1),
+        Rule("SlowDown", share=0.2),
+        Rule("reset", share=0.1),
+        Rule("cut", method="GET", contains="rows/", share=0.2),
+    ]
+    table = read_table(folder, schema)
+    assert sorted(table["id"].to_pylist()) == [0, 1, 2]
+    assert {len(blob) for blob in table["blob"].to_pylist()} == {2**20}
+    before = proxy.bytes_sent("rows/")
+    proxy.rules = ()
+    assert sorted(read_table(folder, schema, columns=["id"])["id"].to_pylist()) == [0, 1, 2]
+    # Of each file the footer's and the column's granules; files of a real job are far larger.
+    assert proxy.bytes_sent("rows/") - before < 2 * 2**20
+    proxy.rules = [Rule("SlowDown", method="GET", contains="rows/")]
+    with pytest.raises(StorageError, match=r"SlowDown: cannot read s3://.*tried 5 times"):
+        read_table(folder, schema)
+
+
+def test_a_demuxer_s_reader_survives(proxy: FaultyProxy, uri: str) -> None:
+    """Guards against a reader that hands a short block to a demuxer as if the file ended."""
+    proxy.rules = [Rule("cut", method="GET", share=0.5), Rule("SlowDown", method="GET", share=0.3)]
+    with objects.open_object(uri) as file:
+        picked = random.Random(1)
+        for _ in range(30):
+            start, length = picked.randrange(len(DATA)), picked.randrange(1, 200_000)
+            file.seek(start, io.SEEK_SET)
+            assert file.read(length) == DATA[start : start + length]

@@ -13,7 +13,7 @@ from actors.damage import Spoiled
 from actors.grid import exact, exact_fps, first_index_at, grid_times
 from actors.media import MEDIA_ERRORS, Media, last_end_s, open_media
 from actors.sampler import Run, Samples, Wanted, sample
-from longreel.errors import StorageError, VideoError
+from longreel.errors import UNUSABLE_ACCESS, StorageError, VideoError
 from longreel.schemas import FAILED, OK, PARTIAL
 
 #: A file that ends this much before its promised end was cut short.
@@ -62,7 +62,7 @@ def decode_segment(
 
     Seeks to a keyframe at or before the first grid point and decodes until the last one's frame is
     known; scales only frames that are sampled. The result does not depend on how the video was cut
-    into segments. Errors of media and storage become ``status`` and ``error``, never exceptions.
+    into segments. Errors of media and of one object become ``status`` and ``error``.
 
     Args:
         etag: If given, an object replaced since then fails.
@@ -76,6 +76,7 @@ def decode_segment(
 
     Raises:
         ValueError: The arguments describe no segment.
+        StorageError: Of a kind in ``UNUSABLE_ACCESS``, which is no fault of the video.
     """
     if not 0 <= first_index < end_index:
         raise ValueError(f"[{first_index}, {end_index}) is no range of grid indices")
@@ -93,6 +94,8 @@ def decode_segment(
             )
             error = str(problem) if problem else None
     except (StorageError, VideoError) as failure:
+        if failure.kind in UNUSABLE_ACCESS:
+            raise
         # Storage failing half way: all of it again later, rather than a part now.
         error = str(failure)
     except MEDIA_ERRORS as failure:

@@ -52,7 +52,11 @@ class Ledger:
         return [segment_id for segment_id in segment_ids if segment_id not in self._known]
 
     def add_segment(self, row: dict[str, Any]) -> None:
-        """Take a row of the SEGMENTS schema."""
+        """Take a row of the SEGMENTS schema.
+
+        Raises:
+            StorageError: rows could not be written; this one is taken all the same.
+        """
         if row["segment_id"] in self._known:
             return
         # Known first: a row whose file could not be written is kept, and must not come again.
@@ -66,7 +70,7 @@ class Ledger:
         self._segments.add(row)
 
     def add_video(self, row: dict[str, Any]) -> None:
-        """Take a row of the VIDEOS schema."""
+        """Take a row of the VIDEOS schema; errors as for segments."""
         if row["video_id"] in self._known:
             return
         self._known.add(row["video_id"])

@@ -10,7 +10,7 @@ import ray.data
 
 from actors.probe import probe
 from actors.shards import plan_segments
-from longreel.errors import LongreelError
+from longreel.errors import UNUSABLE_ACCESS, LongreelError, kind_of
 from longreel.schemas import PLAN, PROBE
 from pipelines.ids import Recipe, segment_id, video_id
 from pipelines.sources import SourceVideo
@@ -77,6 +77,9 @@ def plan_all(
 
     Returns:
         PROBE rows and PLAN rows, both in the order of ``sources``.
+
+    Raises:
+        LongreelError: the store refuses our credentials, which is no fault of a video.
     """
     table = pa.table(
         {
@@ -92,7 +95,11 @@ def plan_all(
         _plan_batch, fn_args=(recipe,), batch_size=None, batch_format="pyarrow"
     )
     rows = sorted(planned.iter_rows(), key=lambda row: row["order"])
-    return [r["probe"] for r in rows], [s for r in rows for s in r["segments"]]
+    probes = [r["probe"] for r in rows]
+    for row in probes:
+        if row["error"] and kind_of(row["error"]) in UNUSABLE_ACCESS:
+            raise LongreelError(row["error"])
+    return probes, [s for r in rows for s in r["segments"]]
 
 
 def _plan_batch(batch: pa.Table, recipe: Recipe) -> Iterator[pa.Table]:

@@ -6,18 +6,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 import ray
 from ray.actor import ActorHandle
 from ray.data import Dataset
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError
 
 from actors.progress import Progress
 from actors.standing import Work, stand
 from longreel.errors import LongreelError
 from longreel.schemas import PLAN, PROBE
 from pipelines.background import in_background
+from pipelines.failures import job_failure
 from pipelines.passes import Row, in_batches, through
 from pipelines.stream import StreamWorker
 from pipelines.videos import ReduceOrder, VideoReducer
@@ -91,7 +91,7 @@ class Run:
                 self._drive(phase, one_pass(rows))
             finally:
                 # Also when interrupted: what has been worked out need not be worked out again.
-                ray.get(self.ledger.flush.remote())
+                self._flush()
 
     def _drive(self, phase: str, work: Dataset) -> None:
         """Run a pass to its end, reporting the ledger's progress meanwhile."""
@@ -106,18 +106,10 @@ class Run:
             wait([done], _POLL_S)
         self.report(phase, ray.get(self.ledger.progress.remote()))
         if failure := done.exception():
-            raise LongreelError(f"the job failed: {reason(failure)}") from failure
+            raise job_failure(failure)
 
-
-def reason(failure: BaseException) -> str:
-    """The user's line of an error that came through Ray, else its class and last line."""
-    cause: Any = failure
-    for _ in range(8):
-        if isinstance(cause, LongreelError):
-            return str(cause)
-        deeper = cause.cause if isinstance(cause, RayTaskError) else None
-        cause = deeper or getattr(cause, "__cause__", None)
-        if cause is None:
-            break
-    lines = str(failure).strip().splitlines() or [""]
-    return f"{type(failure).__name__}: {lines[-1]}"
+    def _flush(self) -> None:
+        try:
+            ray.get(self.ledger.flush.remote())
+        except RayError as failure:
+            raise job_failure(failure) from None

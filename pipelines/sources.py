@@ -19,7 +19,7 @@ from actors.objects import (
     printable_uri,
     stat_object,
 )
-from longreel.errors import StorageError, UsageError
+from longreel.errors import UNUSABLE_ACCESS, StorageError, UsageError
 from pipelines.globs import has_wildcards, matching_objects
 from pipelines.manifests import MANIFEST_EXTENSIONS, manifest_uris
 
@@ -70,6 +70,7 @@ def expand_sources(
 
     Raises:
         UsageError: nothing at all can be used, or a manifest cannot be understood.
+        StorageError: of a kind in ``UNUSABLE_ACCESS``.
     """
     wanted = frozenset(extensions)
     videos: dict[str, SourceVideo] = {}
@@ -94,6 +95,8 @@ def _expand(source: str, extensions: frozenset[str]) -> Iterator[SourceVideo]:
         if not found:
             raise StorageError("NotFound", f"{uri} has no {_expected(uri)}")
     except StorageError as error:
+        if error.kind in UNUSABLE_ACCESS:
+            raise
         yield SourceVideo(uri, None, None, str(error))
 
 

@@ -13,7 +13,7 @@ from actors.ledger import LedgerActor
 from actors.objects import join_uri, normalize_uri
 from actors.progress import Progress
 from actors.rowfiles import write_rows
-from actors.rows import parquet_files, read_table, require_schema
+from actors.rows import drop_repeated, parquet_files, read_table, require_schema
 from actors.standing import stand
 from longreel.schemas import PLAN, PROBE, SEGMENTS, VIDEOS
 from mod.checkpoint import Checkpoint, find_checkpoint
@@ -23,10 +23,11 @@ from pipelines.endpoint import find_endpoint
 from pipelines.job import Outcome, SummarizeRequest, claim_output, job_recipe, provenance
 from pipelines.passes import Row, pool_size
 from pipelines.plan import plan_all
+from pipelines.retries import drop_retried
 from pipelines.run import Report, Run
 from pipelines.sources import expand_sources
 from pipelines.standing import work_of
-from pipelines.superseded import drop_repeated, drop_superseded, still_unusable
+from pipelines.superseded import drop_superseded, still_unusable
 from pipelines.videos import ReduceOrder
 from pipelines.worker import WorkOrder
 from serve.app import ReplicaPlan, deploy, require_same, running
@@ -63,11 +64,13 @@ def summarize(request: SummarizeRequest, report: Report) -> Outcome:
             probes, plan = plan_all(sources.videos, recipe)
             drop_superseded(output, probes)
             probes = still_unusable(output, probes)
+            drop_retried(output, probes)
             _write_plan(output, probes, plan)
             work = work_of(probes, plan)
             standing = stand(output, work)
-            if standing.repeated:
-                drop_repeated(output)
+            if standing.repeated:  # a run that was taken for dead may have been amid a file
+                drop_repeated(join_uri(output, "videos"), VIDEOS, "video_id")
+                drop_repeated(join_uri(output, "segments"), SEGMENTS, "segment_id")
             if _needs_model(probes, plan, standing.finished):
                 report("starting the model", standing.progress)
                 (starting or service()).result()

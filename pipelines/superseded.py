@@ -1,4 +1,4 @@
-"""Rows that are no longer true: of a source that has changed since, or written a second time."""
+"""Rows of a source that has changed since: what an earlier run said of it is taken out."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pipelines.rows import read_table
 
 from actors import objects, s3, s3objects
 from actors.decode import decode_segment
@@ -22,7 +23,6 @@ from infra.faultyproxy import FaultyProxy, Rule
 from infra.objectstore import ObjectStore
 from longreel.errors import StorageError
 from longreel.schemas import FAILED
-from pipelines.rows import read_table
 from tests.videos import write_video, x264
 
 pytestmark = pytest.mark.objectstore

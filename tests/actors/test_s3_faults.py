@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from pipelines.rows import read_table
 
 from actors import objects, s3, s3objects
 from actors.decode import decode_segment
 from actors.probe import probe
 from actors.rowfiles import write_rows
+from actors.rows import read_table
 from infra.faultyproxy import FaultyProxy, Rule
 from infra.objectstore import ObjectStore
 from longreel.errors import StorageError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -35,6 +36,19 @@ FPS = 2.0
 NOISE = ("Traceback", "(raylet)", "WARNING", "core_worker", "logging.cc", "site-packages")
 #: Variable that a command's processes inherit, to find them by.
 MARK = "LONGREEL_TEST_MARK"
+#: What two runs may differ in: who did it when, and how long it took.
+OWN = ("job_id", "decode_s", "model_s", "attempt")
+#: The parts of a result and the column that names a row of each.
+PARTS = {"segments": "segment_id", "videos": "video_id"}
+#: What the title of a process says while it has a role in a job.
+ROLES = {
+    "planner": "_plan_batch",
+    "controller": "ray::ServeController",
+    "replica": "ServeReplica:longreel:replica",
+    "worker": "(SegmentWorker)",
+    "ledger": "ray::RunLedger",
+    "reducer": "(VideoReducer)",
+}
 
 Row = dict[str, Any]
 
@@ -115,9 +129,14 @@ def longreel(
 ) -> Run:
     """Runs the command to its end in a session of its own."""
     with started(*arguments, variables=variables) as process:
-        before = time.monotonic()
-        out, err = process.communicate(timeout=timeout_s)
-        return Run(process.returncode, out, err, time.monotonic() - before)
+        return ended(process, timeout_s)
+
+
+def ended(process: subprocess.Popen[str], timeout_s: float = JOB_TIMEOUT_S) -> Run:
+    """Waits for a command's end."""
+    before = time.monotonic()
+    out, err = process.communicate(timeout=timeout_s)
+    return Run(process.returncode, out, err, time.monotonic() - before)
 
 
 @contextmanager
@@ -169,6 +188,11 @@ def marked(mark: str) -> dict[int, str]:
     return found
 
 
+def acting(mark: str, role: str) -> list[int]:
+    """Processes of a command that have a role now."""
+    return [pid for pid, title in marked(mark).items() if ROLES[role] in title]
+
+
 def gone(mark: str, within_s: float) -> dict[int, str]:
     """Waits for a command's processes to end; kills and returns those that did not."""
     deadline = time.monotonic() + within_s
@@ -189,6 +213,30 @@ def table(dest: Path, part: str) -> pa.Table:
 
 def rows(dest: Path, part: str) -> list[Row]:
     return list(table(dest, part).to_pylist())
+
+
+def content(found: list[Row], key: str) -> dict[str, Row]:
+    """Rows without what each run has of its own, by id; fails when an id stands twice."""
+    named = {row[key]: {k: v for k, v in row.items() if k not in OWN} for row in found}
+    assert len(named) == len(found), f"{len(found)} rows, {len(named)} ids"
+    return named
+
+
+def assert_same_rows(dest: Path, undisturbed: Path) -> None:
+    """Fails unless both hold the same rows and schemas, and the same kinds of readable files."""
+    for part, key in PARTS.items():
+        mine, theirs = content(rows(dest, part), key), content(rows(undisturbed, part), key)
+        assert mine.keys() == theirs.keys(), (len(mine), len(theirs))
+        assert [(mine[k], theirs[k]) for k in mine if mine[k] != theirs[k]] == []
+        assert table(dest, part).schema.equals(table(undisturbed, part).schema)
+    assert _kinds(dest) == _kinds(undisturbed)
+    for path in dest.rglob("*.parquet"):
+        pq.ParquetFile(path).read()
+
+
+def _kinds(dest: Path) -> set[str]:
+    """The files under a result, hidden ones included, parts of one folder counted as one."""
+    return {re.sub(r"part-[\w-]+\.parquet$", "part.parquet", name) for name in state_of(dest)}
 
 
 def name_of(row: Row) -> str:

@@ -13,7 +13,7 @@ from tests.pipelines.conftest import Job
 from tests.pipelines.job_runs import (
     JOB_TIMEOUT_S,
     OPTIONS,
-    Row,
+    content,
     gone,
     kill_group,
     longreel,
@@ -24,16 +24,6 @@ from tests.pipelines.job_runs import (
 from tests.videos import write_video, x264
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-#: What two runs may differ in: who did it when, and how long it took.
-OWN = ("job_id", "decode_s", "model_s", "attempt")
-
-
-def content(found: list[Row], key: str) -> dict[str, Row]:
-    """Rows without what each run has of its own, by id; fails when an id stands twice."""
-    named = {row[key]: {k: v for k, v in row.items() if k not in OWN} for row in found}
-    assert len(named) == len(found)
-    return named
 
 
 def run_until(dest: Path, arguments: list[str], moment: str) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipelines.rows import read_rows
 
 from actors.rowfiles import write_rows
+from actors.rows import read_rows
 from longreel.errors import UNUSABLE_ACCESS, StorageError, VideoError
 from longreel.schemas import FAILED, OK, PARTIAL, PROBE, SEGMENTS, VIDEOS
 from pipelines.retries import Retry, drop_retried, to_retry

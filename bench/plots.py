@@ -78,9 +78,50 @@ def draw_engine(result: dict[str, Any]) -> plt.Figure:
     return picture
 
 
+def draw_scale(result: dict[str, Any]) -> plt.Figure:
+    """Efficiency over nodes as it is and with all changes, and what each change gives."""
+    figures = result["figures"]
+    picture, (curve, steps) = plt.subplots(
+        1, 2, figsize=(12, 4), layout="constrained", width_ratios=(3, 2)
+    )
+    for name, sizes in figures["simulated"].items():
+        if len(sizes) == 1:
+            continue
+        nodes = [int(size) for size in sizes]
+        found = [sizes[size]["efficiency"] for size in sizes]
+        middles = [one["median"] for one in found]
+        low, high = ([one[side] for one in found] for side in ("min", "max"))
+        (line,) = curve.plot(nodes, middles, "o-", label=name)
+        curve.fill_between(nodes, low, high, alpha=0.2, color=line.get_color())
+        for x, y, size in zip(nodes, middles, sizes.values(), strict=True):
+            at = (x, y)
+            curve.annotate(
+                size["bottleneck"], at, textcoords="offset points", xytext=(4, 5), size=8
+            )
+    curve.set_xscale("log")
+    curve.set_ylim(0, 1.1)
+    curve.set_xlabel("nodes (the busiest resource is named)")
+    curve.set_ylabel("ideal time over simulated time")
+    curve.legend(loc="lower left")
+    names = list(figures["simulated"])
+    at_1000 = [figures["simulated"][name]["1000"]["efficiency"] for name in names]
+    middles = [one["median"] for one in at_1000]
+    reach = [
+        [one["median"] - one["min"] for one in at_1000],
+        [one["max"] - one["median"] for one in at_1000],
+    ]
+    steps.barh(names, middles, xerr=reach, capsize=3, height=0.5, color="#7d9fc4")
+    steps.invert_yaxis()
+    steps.set_title("1000 nodes, each change on top of the one above", size=10)
+    hours = f"{result['settings']['hours']:,.0f}".replace(",", " ")
+    picture.suptitle(f"Simulated job over {hours} hours of video; {_machine(result)}", size=10)
+    return picture
+
+
 DRAWN: dict[str, Callable[[dict[str, Any]], plt.Figure]] = {
     "model": draw_model,
     "engine": draw_engine,
+    "scale": draw_scale,
 }
 
 

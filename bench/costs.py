@@ -13,8 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+from pipelines.rows import read_rows
 
-from actors.ledger import LedgerActor
+from actors.ledger import Ledger
 from actors.objects import join_uri
 from actors.progress import Progress
 from actors.rowfiles import replace_rows, write_rows
@@ -22,10 +23,9 @@ from bench.assumed import JPEG_BYTES
 from longreel.schemas import OK, PLAN, SEGMENTS
 from pipelines.ids import Recipe
 from pipelines.keyframes import PER_SEGMENT
+from pipelines.passes import through
 from pipelines.plan import plan_video
-from pipelines.rows import read_rows
 from pipelines.sources import SourceVideo
-from pipelines.summarize import _through as through
 
 RECIPE = Recipe("bench", "bench", "bench", 0.2, 2.0, 30.0, 0.0)
 
@@ -68,7 +68,7 @@ def time_ledger(count: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(3):
             # So few rows that no file is written between.
-            ledger = LedgerActor.remote(folder, Progress(), set())
+            ledger = _LedgerActor.remote(folder, Progress(), set())
             ray.get(ledger.begin.remote(""))
             started = time.perf_counter()
             ray.get([ledger.begin.remote("s") for _ in rows])
@@ -134,6 +134,10 @@ def _planned_as_arrow(rows: list[dict[str, Any]]) -> float:
     return timed(handle)
 
 
+#: Without the lease of a run.
+_LedgerActor = ray.remote(num_cpus=0)(Ledger)
+
+
 class _Idle:
     def __call__(self, batch: pa.Table) -> pa.Table:
         return batch.slice(0, 1)
@@ -152,7 +156,7 @@ def time_driver(batches: int) -> dict[str, float]:
     planned = dict.fromkeys(PLAN.names) | {"segment_id": "s"}
 
     def spent(count: int) -> float:
-        work = through(_Idle, (), [planned] * count, PLAN, 1, 2)
+        work = through(_Idle, (), [[planned]] * count, PLAN, 2)
         started = time.process_time()
         for _ in work.iter_batches(batch_size=None, batch_format="pyarrow"):
             pass

@@ -30,9 +30,9 @@ from bench.harness import ratio, run
 from bench.simulation import Result, simulate
 from longreel.schemas import PLAN
 from pipelines.cluster import connected, cores
+from pipelines.passes import in_batches, through
 from pipelines.plan import plan_video
 from pipelines.sources import SourceVideo
-from pipelines.summarize import _through as through
 
 SIDE = 384
 NODES, NODES_QUICK = (1, 10, 100, 300, 1000, 3000), (1, 100, 1000)
@@ -73,9 +73,8 @@ def decoded(plan: list[dict[str, Any]], workers: int) -> dict[str, float]:
         ``rate``: seconds of video decoded a second, from when every actor has begun to the end;
         ``decode_s``: one actor's time for a second of video; ``start_s`` until the first began.
     """
-    batch = max(1, min(16, len(plan) // (4 * workers)))
     started = time.time()
-    out = through(Decoder, (), plan, PLAN, batch, workers)
+    out = through(Decoder, (), in_batches(plan, workers, largest=16), PLAN, workers)
     batches = out.iter_batches(batch_size=None, batch_format="pyarrow")
     rows = [row for table in batches for row in table.to_pylist()]
     begins: dict[int, float] = {}

@@ -13,12 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-from pipelines.rows import read_rows
 
 from actors.ledger import Ledger
 from actors.objects import join_uri
 from actors.progress import Progress
 from actors.rowfiles import replace_rows, write_rows
+from actors.rows import read_rows
 from bench.assumed import JPEG_BYTES
 from longreel.schemas import OK, PLAN, SEGMENTS
 from pipelines.ids import Recipe

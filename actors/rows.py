@@ -25,12 +25,14 @@ def read_table(
     *,
     columns: Sequence[str] | None = None,
     where: pc.Expression | None = None,
+    files: Sequence[str] | None = None,
 ) -> pa.Table:
     """All rows of the Parquet files in ``folder``; empty when there is no such folder.
 
     Args:
         columns: only these; None means all.
         where: only rows for which this holds.
+        files: uris of the only files to look into, where others cannot hold such rows.
 
     Raises:
         StorageError: a file cannot be read.
@@ -41,7 +43,7 @@ def read_table(
     names = list(columns or schema.names)
     read = partial(_read_file, schema=schema, columns=names, where=where)
     with ThreadPoolExecutor(_READERS) as pool:
-        tables = list(pool.map(read, parquet_files(folder)))
+        tables = list(pool.map(read, parquet_files(folder) if files is None else files))
     return pa.concat_tables(tables) if tables else schema.empty_table().select(names)
 
 
@@ -49,6 +51,15 @@ def read_rows(folder: str, schema: pa.Schema, **options: Any) -> list[dict[str, 
     """``read_table`` as dictionaries."""
     rows: list[dict[str, Any]] = read_table(folder, schema, **options).to_pylist()
     return rows
+
+
+def files_by(folder: str, schema: pa.Schema, key: str) -> dict[str, list[str]]:
+    """In which files of ``folder`` each value of the column ``key`` stands."""
+    found: dict[str, list[str]] = {}
+    for uri in parquet_files(folder):
+        for name in set(_read_file(uri, schema, [key], None)[key].to_pylist()):
+            found.setdefault(name, []).append(uri)
+    return found
 
 
 def drop_rows(folder: str, schema: pa.Schema, where: pc.Expression, keys: Sequence[str]) -> None:

@@ -84,8 +84,6 @@ class World:
     actors_started_per_s: float = 400.0
     #: Weights of an 8B model from a disk nearby; the service comes up while videos are probed.
     replica_start_s: float = 60.0
-    #: What ``cores()`` gives where the driver runs.
-    driver_cores: int = 16
 
 
 @dataclass(frozen=True)
@@ -93,29 +91,21 @@ class Layout:
     """How the job uses the cluster; the default is what the code does.
 
     Attributes:
-        wide_reduce: videos are reduced by as many actors as decode, which read just the files
-            that hold their rows, and the calls of one level of a tree wait together; else by as
-            many as the driver has cores, which read all files, one call after the other.
         nodes_per_ledger: 0 keeps one ledger; else videos are dealt over several.
         arrow_plan: planned rows stay in Arrow tables on their way through the driver.
         nodes_per_cell: 0 keeps one driver; else videos are dealt over cells that each run the
             whole job with a driver of their own.
-        shrinking: batches become smaller as less is left, down to one segment.
     """
 
-    wide_reduce: bool = False
     nodes_per_ledger: int = 0
     arrow_plan: bool = False
     nodes_per_cell: int = 0
-    shrinking: bool = False
 
 
 #: Each adds one change to the one before.
 LAYOUTS = {
     "as it is": Layout(),
-    "reduced on all nodes": Layout(True),
-    "several ledgers": Layout(True, 16),
-    "plan in Arrow": Layout(True, 16, True),
-    "several drivers": Layout(True, 16, True, 50),
-    "shrinking batches": Layout(True, 16, True, 50, True),
+    "several ledgers": Layout(16),
+    "plan in Arrow": Layout(16, True),
+    "several drivers": Layout(16, True, 50),
 }

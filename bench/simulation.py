@@ -19,12 +19,11 @@ from actors.rowfiles import MAX_BYTES
 from actors.shards import plan_segments
 from bench.assumed import ROW_BYTES, Costs, Layout, World
 from bench.segment_pass import Cluster, SegmentPass
+from pipelines.passes import in_batches
 from pipelines.reduce import FAN_IN
 
 #: As in ``pipelines``: videos probed by a task, segments and videos in a batch at most.
 _PROBED, _BATCH, _REDUCED = 8, 16, 64
-#: Videos in a batch where reducers are everywhere.
-_REDUCED_WIDE = 4
 
 #: Segments of one video, in seconds each.
 Video = tuple[float, ...]
@@ -169,13 +168,8 @@ class _Cell:
 
     def _batches(self, n: int) -> list[tuple[int, int]]:
         """Segments [first, end) of each batch."""
-        batches, first = [], 0
-        while first < n:
-            left = n - first if self._layout.shrinking else n
-            size = max(1, min(_BATCH, left // (4 * self._cluster.n_actors)))
-            batches.append((first, min(n, first + size)))
-            first += size
-        return batches
+        batches = in_batches(range(n), self._cluster.n_actors, largest=_BATCH)
+        return [(batch[0], batch[-1] + 1) for batch in batches]
 
     def _narrate(self) -> None:
         """The pass over segments."""
@@ -201,18 +195,16 @@ class _Cell:
     def _reduce(self) -> None:
         """The second pass: read the rows, have every few summarized, write one row a video."""
         cluster, world, costs = self._cluster, self._cluster.world, self._cluster.costs
-        wide, n_ledgers = self._layout.wide_reduce, len(cluster.ledgers)
-        size = max(1, min(_REDUCED_WIDE if wide else _REDUCED, len(self._videos) // 4))
+        n_ledgers = len(cluster.ledgers)
         n_rows = len(self.rows)
         batches = []
         for ledger in range(n_ledgers):
-            videos = self._videos[ledger::n_ledgers]
-            for i in range(0, len(videos), size):
-                mine = videos[i : i + size]
+            dealt = self._videos[ledger::n_ledgers]
+            for mine in in_batches(dealt, cluster.n_actors, largest=_REDUCED):
                 # Rows come about in the order of the plan: whole files, two of them cut.
                 own = sum(map(len, mine)) + 2 * MAX_BYTES // ROW_BYTES
-                batches.append((ledger, min(n_rows, own) if wide else n_rows, mine))
-        n = min(len(batches), cluster.n_actors if wide else world.driver_cores)
+                batches.append((ledger, min(n_rows, own), mine))
+        n = min(len(batches), cluster.n_actors)
         ready = self.now + costs.actor_start_s
         more = ready + costs.actor_start_s
         free = [(more + i / cluster.started_per_s if i else ready, i) for i in range(n)]
@@ -224,7 +216,7 @@ class _Cell:
             speed = cluster.speeds[reducer % len(cluster.speeds)]
             read = cluster.store.serve(handed, rows * ROW_BYTES / cluster.store_bytes_s)
             done = max(read, handed + rows * costs.scan_s / speed)
-            done += sum(_rounds(len(video), wide) for video in videos) * world.summary_s
+            done += sum(_answers(len(video)) for video in videos) * world.summary_s
             done += len(videos) * costs.add_s
             cluster.ledgers[ledger].busy += len(videos) * costs.add_s
             worked_s += done - handed
@@ -233,10 +225,10 @@ class _Cell:
         self.busy_s["reducers"] = worked_s / max(n, 1)
 
 
-def _rounds(leaves: int, together: bool) -> int:
+def _answers(leaves: int) -> int:
     """Answers of the model that a video's summary waits for, one after the other."""
-    rounds = 0
+    answers = 0
     while leaves > 1:
         leaves = -(-leaves // FAN_IN)
-        rounds += 1 if together else leaves
-    return rounds
+        answers += leaves
+    return answers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import ray
@@ -13,6 +13,7 @@ from ray.data import ActorPoolStrategy, Dataset
 from pipelines.cluster import cores
 
 Row = dict[str, Any]
+_Item = TypeVar("_Item")
 
 
 def through(
@@ -34,10 +35,17 @@ def through(
     )
 
 
-def in_batches(rows: Sequence[Row], workers: int, largest: int) -> list[Sequence[Row]]:
-    """Small enough that every worker gets several, large enough that each can run ahead."""
-    size = max(1, min(largest, len(rows) // (4 * workers)))
-    return [rows[i : i + size] for i in range(0, len(rows), size)]
+def in_batches(rows: Sequence[_Item], workers: int, largest: int) -> list[Sequence[_Item]]:
+    """Large enough that each worker can run ahead, smaller as less is left, so that all end alike.
+
+    Source: guided self-scheduling (Polychronopoulos and Kuck, 1987).
+    """
+    batches, first = [], 0
+    while first < len(rows):
+        size = max(1, min(largest, (len(rows) - first) // (4 * workers)))
+        batches.append(rows[first : first + size])
+        first += size
+    return batches
 
 
 def pool_size(wanted: int, here: bool, replicas: int) -> int:

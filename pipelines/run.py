@@ -12,15 +12,17 @@ from ray.actor import ActorHandle
 from ray.data import Dataset
 from ray.exceptions import RayError
 
+from actors.objects import join_uri
 from actors.progress import Progress
+from actors.rows import files_by
 from actors.standing import Work, stand
 from longreel.errors import LongreelError
-from longreel.schemas import PLAN, PROBE
+from longreel.schemas import PLAN, SEGMENTS
 from pipelines.background import in_background
 from pipelines.failures import job_failure
 from pipelines.passes import Row, in_batches, through
 from pipelines.stream import StreamWorker
-from pipelines.videos import ReduceOrder, VideoReducer
+from pipelines.videos import REDUCE, ReduceOrder, VideoReducer
 from pipelines.worker import SegmentWorker, WorkOrder
 
 #: Called with the phase's name and the progress so far, a few times a second.
@@ -66,12 +68,19 @@ class Run:
     def reduce(self, probes: Sequence[Row], order: ReduceOrder) -> None:
         """Give every video its row, from its segments' rows."""
 
+        # A segment's row may lie in any file: each reducer shall open those of its videos alone.
+        files = files_by(join_uri(self.output, "segments"), SEGMENTS, "video_id")
+
         def missing(finished: set[str]) -> list[Row]:
-            return [row for row in probes if row["video_id"] not in finished]
+            return [
+                row | {"files": files.get(row["video_id"], [])}
+                for row in probes
+                if row["video_id"] not in finished
+            ]
 
         def one_pass(rows: list[Row]) -> Dataset:
             batches = in_batches(rows, self.workers, largest=64)
-            return through(VideoReducer, (order, self.ledger), batches, PROBE, self.workers)
+            return through(VideoReducer, (order, self.ledger), batches, REDUCE, self.workers)
 
         self._until_none_is_missing("summarizing", missing, one_pass)
 

@@ -31,6 +31,9 @@ from pipelines.reduce import (
 )
 from serve.app import replica_handle
 
+#: A PROBE row, and the files that hold the rows of its segments.
+REDUCE = PROBE.append(pa.field("files", pa.list_(pa.string())))
+
 
 def video_row(
     probed: dict[str, Any],
@@ -92,14 +95,15 @@ class VideoReducer:
         self._ledger = ledger
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """Reduce the videos of some PROBE rows; yields their ids.
+        """Reduce the videos of some REDUCE rows; yields their ids.
 
         Raises:
             LongreelError: no model answers; a row without a summary would pass for finished.
         """
         folder = join_uri(self._order.output, "segments")
         ids = batch["video_id"]
-        rows = read_rows(folder, SEGMENTS, where=pc.field("video_id").isin(ids))
+        files = sorted({file for files in batch["files"].to_pylist() for file in files})
+        rows = read_rows(folder, SEGMENTS, where=pc.field("video_id").isin(ids), files=files)
         rows.sort(key=lambda row: row["segment_index"])
         for probed in batch.select(PROBE.names).to_pylist():
             mine = [row for row in rows if row["video_id"] == probed["video_id"]]

@@ -9,7 +9,7 @@ import pytest
 from bench.assumed import LAYOUTS, Costs, Layout, World
 from bench.simulation import Result, library, simulate
 
-AS_IT_IS, CHANGED = LAYOUTS["as it is"], LAYOUTS["shrinking batches"]
+AS_IT_IS, CHANGED = LAYOUTS["as it is"], LAYOUTS["several drivers"]
 COSTS = Costs(
     probe_s=0.02,
     plan_segment_s=2e-4,

@@ -78,8 +78,10 @@ def _stay_disconnected() -> None:
 
 
 def _quiet() -> None:
-    for name in ("ray", "ray.data", "ray.serve"):
+    for name in ("ray", "ray.serve"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # What ends a job is told in one line of ours; Ray Data would print its stack before that.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     # Cluster messages go to stdout whatever ``log_to_driver`` says, and there is no public switch.
     if hasattr(ray._private.worker, "_worker_logs_enabled"):
         ray._private.worker._worker_logs_enabled = False

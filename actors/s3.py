@@ -40,6 +40,8 @@ _KINDS = {
     "PreconditionFailed": "Changed",
     "416": "Changed",
     "InvalidRange": "Changed",
+    "500": "InternalError",
+    "503": "ServiceUnavailable",
     "301": "WrongRegion",
     "PermanentRedirect": "WrongRegion",
     "AuthorizationHeaderMalformed": "WrongRegion",

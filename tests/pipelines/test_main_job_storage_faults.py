@@ -13,11 +13,11 @@ import boto3
 import pytest
 from ray.cluster_utils import Cluster
 
+from actors.rows import parquet_files, read_rows
 from infra.faultyproxy import FaultyProxy, Rule
 from infra.objectstore import ObjectStore
 from longreel.schemas import FAILED, OK, SEGMENTS, VIDEOS
-from pipelines.rows import parquet_files, read_rows
-from tests.pipelines.job_runs import OPTIONS, Row, Run, by_name, longreel, rows
+from tests.pipelines.job_runs import OPTIONS, OWN, Row, Run, by_name, longreel, rows
 from tests.videos import write_video, x264
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.objectstore]
@@ -25,8 +25,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.objectstore]
 BUCKET = "storage-faults"
 #: Frames of the healthy videos at 25 a second: one, one and three segments.
 LENGTHS = {"a.mp4": 100, "b.mp4": 60, "long.mp4": 300}
-#: What two runs may differ in: who did it when, and how long it took.
-OWN = ("job_id", "decode_s", "model_s", "attempt")
 PLAN = "_longreel/plan/"
 TIMEOUT = "LONGREEL_S3_TIMEOUT_S"
 
@@ -60,7 +58,7 @@ def out(name: str) -> str:
 
 def summarize(address: str, *sources: str, dest: str) -> Run:
     arguments = ["summarize", *sources, "-o", dest, "--address", address, *OPTIONS]
-    run = longreel(*arguments, settings={TIMEOUT: os.environ[TIMEOUT]})
+    run = longreel(*arguments, variables={TIMEOUT: os.environ[TIMEOUT]})
     assert "Traceback" not in run.out + run.err, run.said
     return run
 

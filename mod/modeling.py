@@ -15,6 +15,9 @@ from mod.attention import NAME, KVCache, Paged, Spans
 from mod.config import VideoLLMMoDConfig
 from mod.routing import LayerRouter, Routing
 
+#: Of the difference of two frames, in (-1, 1) units; differences above it grow as square roots.
+_LIFT = 0.05
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -137,7 +140,9 @@ class VideoLLMMoD(PreTrainedModel):
         pixels = frames.permute(0, 3, 1, 2).to(dtype) / 127.5 - 1.0
         if self.config.frame_difference:
             earlier = before.permute(0, 3, 1, 2).to(dtype) / 127.5 - 1.0
-            pixels = torch.cat([pixels, pixels - earlier], dim=1)
+            change = pixels - earlier
+            # Between dark pictures a cut is a small difference: small ones are lifted.
+            pixels = torch.cat([pixels, change * torch.rsqrt(change.abs() + _LIFT)], dim=1)
         seen = self.vision_tower(pixel_values=pixels)
         return seen.last_hidden_state, seen.pooler_output
 

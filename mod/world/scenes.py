@@ -89,7 +89,7 @@ class Scene:
 
     Attributes:
         x, y: centre of the view on the canvas, in canvas pixels; the canvas repeats.
-        things: what is named, and dull discs; subjects: what is not.
+        things: what is named, and what passes unmarked; subjects: what is not.
         tints: shades of the place's subjects.
         view: side of the view in canvas pixels; smaller is closer.
     """
@@ -104,6 +104,7 @@ class Scene:
     light: NDArray[np.float32] | None = None  # of a lamp in a dark place, over the view
     flip: bool = False  # the canvas is mirrored along its diagonal
     channels: tuple[int, ...] = (0, 1, 2)
+    exposure: float = 1.0  # below 1 the whole place is dim
 
     @classmethod
     def random(cls, rng: np.random.Generator, *, black: bool = True) -> Scene:
@@ -116,6 +117,8 @@ class Scene:
         scene.flip = bool(rng.random() < 0.5)
         scene.channels = tuple(int(c) for c in rng.permutation(3))
         scene.tints = [random_tint(rng) for _ in range(3)]
+        if rng.random() < 0.25:
+            scene.exposure = float(rng.uniform(0.25, 0.7))
         scene._populate(rng)
         return scene
 
@@ -143,13 +146,14 @@ class Scene:
         x, y = rng.uniform(0, CANVAS, 2)
         view = float(rng.uniform(90, 150))
         there = Scene(self.canvas, float(x), float(y), view, channels=self.channels)
+        there.exposure = self.exposure
         there.flip = not self.flip
         there.tints = self.tints or [random_tint(rng)]
         there._populate(rng)
         return there
 
     def pass_by(self, rng: np.random.Generator) -> None:
-        """Send something in from one side: a thing, or what is large and dull."""
+        """Send something in from one side: a thing, or what is large and unmarked."""
         taken = {thing.name for thing in self.things if thing.name is not None}
         if len(taken) < 2 and rng.random() < 0.8:
             speed = float(rng.uniform(0.04, 0.15))
@@ -211,6 +215,8 @@ class Scene:
         if self.light is not None:
             lit = np.asarray(image) * _fitted(self.light, width, height)[..., None]
             image = Image.fromarray(lit.astype(np.uint8))
+        if self.exposure < 1.0:
+            image = image.point([round(v * self.exposure) for v in range(256)] * 3)
         if self.things:
             draw = ImageDraw.Draw(image)
             for thing in sorted(self.things, key=lambda thing: thing.name is not None):

@@ -17,6 +17,8 @@ SIZE = 96
 #: View widths a sample above which a pan is a short whip, and of the fastest whip: faster, it
 #: would look like a cut.
 WHIP_FROM, WHIP_TO = 0.4, 0.65
+#: Chance, at each sample, that somebody runs with the camera or fights before it.
+TUMULT_RATE = 0.012
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,11 @@ def _random_move(rng: np.random.Generator) -> _Move:
 
 @dataclass
 class _State:
-    """Where the stream stands: the scene, its motion, the light, and a dissolve in progress."""
+    """Where the stream stands: the scene, its motion, the light, and what is in progress.
+
+    Attributes:
+        tumult: samples for which the camera is still thrown about.
+    """
 
     scene: Scene
     move: _Move
@@ -78,6 +84,7 @@ class _State:
     gain: float = 1.0
     gain_step: float = 0.0
     gain_left: int = 0
+    tumult: int = 0
     coming: Scene | None = None
     share: float = 0.0
     shares: list[float] = field(default_factory=list)
@@ -146,7 +153,8 @@ class World:
                 frame = self._render(state)
                 if i < n:
                     yield frame, None
-            said_move = None if still or state.coming else state.move.name
+            untold = still or state.coming or state.tumult
+            said_move = None if untold else state.move.name
             self._settle(state)
             colour = mean_colour(frame)
             # What is too dark or dissolving is neither labelled nor told.
@@ -169,7 +177,7 @@ class World:
             state.scene = state.scene.elsewhere(rng)
         else:
             state.scene = Scene.random(rng)
-        state.move = _random_move(rng)
+        state.move, state.tumult = _random_move(rng), 0
         if state.gain_left == 0:
             state.gain = 1.0
         return True
@@ -183,9 +191,14 @@ class World:
             state.scene.pass_by(rng)
         if not 70 < state.scene.view * state.move.zoom < 200:
             state.move = _Move("still")
-        if self._shake:
-            jx, jy = rng.normal(0, self._shake, 2)
+        if not state.tumult and rng.random() < TUMULT_RATE:
+            state.tumult = int(rng.integers(2, 7))
+        shake = float(rng.uniform(0.08, 0.3)) if state.tumult else self._shake
+        if shake:
+            jx, jy = rng.normal(0, shake, 2)
             state.jitter = float(jx), float(jy)
+        else:
+            state.jitter = 0.0, 0.0
 
     def _maybe_dissolve(self, state: _State) -> None:
         rng = self._rng
@@ -223,6 +236,7 @@ class World:
 
     def _settle(self, state: _State) -> None:
         """Count down what takes several samples."""
+        state.tumult = max(0, state.tumult - 1)
         state.gain_left = max(0, state.gain_left - 1)
         if state.coming is not None and not state.shares:
             state.scene, state.coming, state.share = state.coming, None, 0.0

@@ -64,7 +64,7 @@ class Subject:
             )
         x, y = rng.uniform(0.1, 0.9, 2)
         busy = rng.random() < 0.5
-        pace = rng.choice([0.05, 0.2], p=[0.7, 0.3]) if busy else 0.0
+        pace = rng.choice([0.05, 0.2, 0.4], p=[0.6, 0.28, 0.12]) if busy else 0.0
         dx, dy = rng.normal(0, pace, 2)
         return cls(
             float(x),
@@ -73,7 +73,7 @@ class Subject:
             float(dy),
             float(np.exp(rng.uniform(np.log(0.15), np.log(1.1)))),
             float(rng.uniform(0.95, 1.05)) if busy else 1.0,
-            float(rng.uniform(0.0, 0.06 if pace < 0.1 else 0.2)) if busy else 0.0,
+            float(rng.uniform(0.0, 0.06 if pace < 0.1 else pace)) if busy else 0.0,
             parts,
         )
 

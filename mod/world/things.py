@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageDraw
 
+from mod.world.subjects import random_tint
+
 COLOURS = {
     "red": (225, 25, 25),
     "green": (20, 170, 40),
@@ -32,7 +34,7 @@ class Thing:
     """One thing; places and speeds in view widths, speeds per sample.
 
     Attributes:
-        name: one of ``NAMES``; None for what passes unmarked, large and dull, and is not told.
+        name: one of ``NAMES``; None for what passes unmarked and large, and is not told.
     """
 
     name: str | None
@@ -141,8 +143,7 @@ def enter(rng: np.random.Generator, thing: Thing, speed: float) -> Thing:
 
 
 def unmarked(rng: np.random.Generator) -> Thing:
-    """Something large and dull: change that is neither a cut nor to be told."""
-    grey, tint = rng.uniform(30, 200), rng.uniform(-25, 25, 3)
-    red, green, blue = (int(np.clip(grey + t, 0, 255)) for t in tint)
+    """Something large without a rim, of any colour: neither a cut nor to be told."""
+    red, green, blue = random_tint(rng)
     radius = float(rng.uniform(0.08, 0.42))
     return Thing(None, 0.5, 0.5, 0, 0, radius, (red, green, blue), bool(rng.random() < 0.5))

@@ -36,12 +36,12 @@ def test_narrations_of_unseen_streams_are_right_more_often_than_not() -> None:
     assert scores.cut_f1 >= 0.8, scores
     assert scores.level_accuracy >= 0.8, scores
     assert scores.colour_accuracy >= 0.8, scores
-    assert scores.move_precision >= 0.5, scores
+    assert scores.move_precision >= 0.6, scores
     assert scores.move_chance <= 0.4, scores
-    assert scores.move_recall >= 0.4, scores
+    assert scores.move_recall >= 0.5, scores
     assert scores.thing_precision >= 0.75, scores
     assert scores.thing_recall >= 0.65, scores
-    assert scores.answers >= 0.45, scores
+    assert scores.answers >= 0.35, scores
 
 
 def test_scores_of_a_perfect_and_of_a_silent_narrator() -> None:

@@ -57,11 +57,11 @@ def test_started_twice_at_the_same_time(job: Job, tmp_path: Path) -> None:
     command = ["summarize", *job.sources.arguments, "-o", str(dest), *OPTIONS]
     with started(*command) as first, started(*command) as second:
         runs = sorted([ended(first), ended(second)], key=lambda run: run.code)
+    assert job.run.code in {run.code for run in runs}, "\n".join(run.said for run in runs)
     for part, key in PARTS.items():
         ids = [row[key] for row in rows(dest, part)]
         assert len(set(ids)) == len(ids), f"{part}: {len(ids)} rows, {len(set(ids))} ids"
     assert_same_rows(dest, job.dest)
-    assert job.run.code in {run.code for run in runs}, [run.said for run in runs]
     assert_refused(runs[0], dest)
 
 

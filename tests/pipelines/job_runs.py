@@ -46,7 +46,7 @@ ROLES = {
     "controller": "ray::ServeController",
     "replica": "ServeReplica:longreel:replica",
     "worker": "(SegmentWorker)",
-    "ledger": "ray::RunLedger",
+    "ledger": "Ledger",
     "reducer": "(VideoReducer)",
 }
 

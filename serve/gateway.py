@@ -1,7 +1,7 @@
 """The HTTP gateway: health, models, chat about text; it ends client connections on the CPU."""
 
-from __future__ import annotations
-
+# Without postponed annotations: routes travel to the gateway's process with what their code names,
+# and a type that stands in a string is not among it.
 from typing import Any
 
 from fastapi import FastAPI, HTTPException

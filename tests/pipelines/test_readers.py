@@ -37,10 +37,10 @@ class TestReadable:
         key = ("uri", "status", "n_frames")
         assert sorted(found, key=str) == sorted((tuple(r[k] for k in key) for r in ours), key=str)
         if part == "segments":
-            (n,) = duckdb.sql(
+            ((n,),) = duckdb.sql(
                 f"SELECT count(*) FROM (SELECT unnest(narrations) AS n FROM '{files}') "
                 "WHERE n.text <> '' AND n.time_s >= 0"
-            ).fetchone()
+            ).fetchall()
             assert n == sum(len(row["narrations"]) for row in ours) > 0
 
     def test_pandas(self, job: Job, part: str) -> None:

@@ -34,9 +34,9 @@ TAKEOVER_S = 30.0
 
 
 def working_after_s(process: subprocess.Popen[str], mark: str) -> float:
-    """Waits for a command's first decode worker: the seconds that took."""
+    """Waits for a command's first actor of a pass: the seconds that took."""
     begun = time.monotonic()
-    while not acting(mark, "worker"):
+    while not (acting(mark, "worker") or acting(mark, "reducer")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() - begun < JOB_TIMEOUT_S
         time.sleep(0.1)

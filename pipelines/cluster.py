@@ -62,17 +62,19 @@ def _connection(target: str, options: dict[str, Any]) -> Iterator[bool]:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield target == "local"
-    except BaseException:
-        _stay_disconnected()
-        raise
     finally:
         if target == "local":
             serve.shutdown()
+        _stay_disconnected()
         ray.shutdown()
 
 
 def _stay_disconnected() -> None:
-    """Work in the background goes on until the process ends: its calls must not start Ray anew."""
+    """Threads of Ray and of a job cut short live on: their calls must not connect anew.
+
+    Ray does so by default when it is called without a connection, and has no public switch for it
+    once it is imported. ``ray.init`` works as before.
+    """
     if hook := getattr(ray._private, "auto_init_hook", None):
         hook.enable_auto_connect = False
 

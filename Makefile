@@ -54,6 +54,8 @@ bench: $(VENV)/.bench ## Run the quick form of every bench and write bench/resul
 	$(BIN)/python -m bench.flops --json
 	$(BIN)/python -m bench.model --json --quick
 	$(BIN)/python -m bench.engine --json --quick
+	$(BIN)/python -m bench.decode --json --quick
+	$(BIN)/python -m bench.scale --json --quick
 	$(BIN)/python -m bench.plots
 
 objectstore: $(VENV)/.test ## Run an S3-compatible store on port 8075 for trying s3:// paths

@@ -1,29 +1,32 @@
 """Decoding on the time grid beside what others offer for it: ``python -m bench.decode --json``.
 
-Every side takes the same files at two frames a second to 384x384 RGB, all cores, in turn. Needs
-the ``bench`` extra, which brings the peers and an ``ffmpeg`` command.
+Every side takes the same files at two frames a second to RGB on all cores, in turn, after a round
+that is not counted. The ``bench`` extra brings the peers and an ``ffmpeg`` command; NeMo Curator is
+taken along where it is installed.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pyarrow as pa
 import ray
 
-from actors import media
 from actors.decode import decode_segment
-from actors.objects import RangedReader, open_object
 from bench.footage import HD, SMALL, make, repeated, seconds_of, short_ones
 from bench.harness import most_resident_bytes, ratio, run
+from infra.faultyproxy import FaultyProxy
+from infra.objectstore import ObjectStore
 from longreel.schemas import PLAN
 from pipelines.cluster import connected, cores
 from pipelines.ids import Recipe
@@ -33,23 +36,18 @@ from pipelines.sources import expand_sources
 
 FPS, SIDE = 2, 384
 RECIPE = Recipe("bench", "bench", "bench", 0.2, float(FPS), 30.0, 0.0)
+#: Minutes of the two videos whose decoding must need the same memory.
+SHORT_MIN, LONG_MIN = 10, 180
+
+Side = Callable[[Sequence[str]], int]
 
 
 class Decoder:
     """The decoding half of a job's worker: frames go to the object store, counts come back."""
 
-    def __init__(self) -> None:
-        self._readers: list[RangedReader] = []
-        setattr(media, "open_object", self._counted)  # noqa: B010 - a module, for this process
-
-    def _counted(self, uri: str, etag: str | None = None) -> RangedReader:
-        reader = open_object(uri, etag)
-        self._readers.append(reader)
-        return reader
-
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """A row per segment: the process, its peak memory so far, and how many frames."""
         for planned in batch.to_pylist():
-            self._readers.clear()
             decoded = decode_segment(
                 planned["uri"],
                 etag=planned["etag"],
@@ -63,38 +61,32 @@ class Decoder:
                 duration_s=planned["duration_s"],
             )
             ray.put(decoded.frames)
-            row = {
-                "pid": os.getpid(),
-                "frames": len(decoded.indices),
-                "bytes": sum(reader.bytes_read for reader in self._readers),
-                "peak": most_resident_bytes(),
-            }
-            yield pa.Table.from_pylist([row])
+            row = {"pid": os.getpid(), "frames": len(decoded.indices)}
+            yield pa.Table.from_pylist([row | {"peak": most_resident_bytes()}])
 
 
-def ours(paths: Sequence[Path]) -> dict[str, int]:
-    """Plan and decode through Ray Data; frames, bytes read, and peak memory of all processes."""
-    sources = expand_sources([str(path) for path in paths])
+def decoded(uris: Sequence[str]) -> list[dict[str, int]]:
+    """Plan and decode through Ray Data, as a job does; the rows of ``Decoder``."""
+    sources = expand_sources(uris)
     _, plan = plan_all(sources.videos, RECIPE)
-    batches = in_batches(plan, cores(), largest=16)
-    done = through(Decoder, (), batches, PLAN, cores())
-    frames = read = 0
-    peaks: dict[int, int] = {}
-    for rows in done.iter_batches(batch_size=None, batch_format="pyarrow"):
-        for row in rows.to_pylist():
-            frames, read = frames + row["frames"], read + row["bytes"]
-            peaks[row["pid"]] = max(peaks.get(row["pid"], 0), row["peak"])
-    return {"frames": frames, "bytes": read, "peak": most_resident_bytes() + sum(peaks.values())}
+    done = through(Decoder, (), in_batches(plan, cores(), largest=16), PLAN, cores())
+    batches = done.iter_batches(batch_size=None, batch_format="pyarrow")
+    return [row for rows in batches for row in rows.to_pylist()]
 
 
-def with_ffmpeg(paths: Sequence[Path]) -> int:
-    """The ``ffmpeg`` command, one file after the other, its threads as it likes."""
+def ours(paths: Sequence[str]) -> int:
+    """Frames by this project."""
+    return sum(row["frames"] for row in decoded(paths))
+
+
+def with_ffmpeg(paths: Sequence[str]) -> int:
+    """Frames by the ``ffmpeg`` command, one file after the other, its threads as it likes."""
     import imageio_ffmpeg
 
     size = 3 * SIDE * SIDE
     total = 0
     for path in paths:
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path)]
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", path]
         command += ["-vf", f"fps={FPS},scale={SIDE}:{SIDE}:flags=area"]
         command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
@@ -104,98 +96,150 @@ def with_ffmpeg(paths: Sequence[Path]) -> int:
     return total // size
 
 
-def with_read_videos(paths: Sequence[Path]) -> int:
-    """``ray.data.read_videos``."""
-    names = [str(path) for path in paths]
-    found = ray.data.read_videos(names, fps=FPS, resize=(SIDE, SIDE))
+def with_read_videos(paths: Sequence[str]) -> int:
+    """Frames by ``ray.data.read_videos``, a task a file."""
+    import decord  # noqa: F401 - what it decodes with
+
+    found = ray.data.read_videos(list(paths), fps=FPS, resize=(SIDE, SIDE))
     batches = found.iter_batches(batch_size=None, batch_format="pyarrow")
     return sum(len(batch) for batch in batches)
 
 
-def with_daft(paths: Sequence[Path]) -> int:
-    """``daft.read_video_frames``."""
+def with_daft(paths: Sequence[str]) -> int:
+    """Frames by ``daft.read_video_frames``."""
     import daft
 
-    names = [str(path) for path in paths]
-    found = daft.read_video_frames(names, SIDE, SIDE, sample_interval_seconds=1 / FPS)
+    found = daft.read_video_frames(list(paths), SIDE, SIDE, sample_interval_seconds=1 / FPS)
     return sum(len(part) for part in found.iter_partitions())
 
 
-def timed(side: Callable[[Sequence[Path]], Any], paths: Sequence[Path]) -> tuple[float, Any]:
-    """Seconds, and what the side returned."""
-    started = time.perf_counter()
-    out = side(paths)
-    return time.perf_counter() - started, out
+def with_nemo_curator(paths: Sequence[str]) -> int:
+    """Frames by NeMo Curator's frame extraction, a Ray task a file; not scaled, which spares it."""
+    from nemo_curator.utils import decoder_utils  # noqa: F401 - whether it is there
+
+    return sum(ray.get([_nemo_frames.remote(path) for path in paths]))
 
 
-def alone(path: Path) -> dict[str, int]:
-    """``ours`` in a process and a cluster of its own, so that peak memory is its own."""
-    command = [sys.executable, "-m", "bench.decode", "--one", str(path)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    out: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
-    return out
+@ray.remote(num_cpus=1)
+def _nemo_frames(path: str) -> int:
+    from nemo_curator.utils.decoder_utils import FrameExtractionPolicy, extract_frames
+
+    content = io.BytesIO(Path(path).read_bytes())
+    policy = FrameExtractionPolicy.sequence
+    return len(extract_frames(content, policy, sample_rate_fps=FPS, num_threads=1))
+
+
+SIDES: dict[str, Side] = {
+    "ours": ours,
+    "ffmpeg": with_ffmpeg,
+    "read_videos": with_read_videos,
+    "daft": with_daft,
+    "nemo_curator": with_nemo_curator,
+}
+
+
+def timed(runs: int, long: str, short: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Seconds and frames of each side, on many short files, ours also on the long one.
+
+    Returns:
+        By side (``ours long`` for the long one) ``seconds`` of each run and ``frames``; and the
+        sides that cannot run here with the reason.
+    """
+    todo: dict[str, tuple[Side, Sequence[str]]] = {
+        side: (call, short) for side, call in SIDES.items()
+    }
+    todo["ours long"] = (ours, [long])
+    found: dict[str, Any] = {}
+    skipped: dict[str, str] = {}
+    with connected("local"):
+        for number in range(runs + 1):
+            for name, (call, paths) in todo.items():
+                if name in skipped:
+                    continue
+                started = time.perf_counter()
+                try:
+                    frames = call(paths if number else paths[:1])
+                except ImportError as failure:
+                    skipped[name] = f"not installed: {failure}"
+                    continue
+                if number:
+                    took = found.setdefault(name, {"seconds": [], "frames": frames})
+                    took["seconds"].append(time.perf_counter() - started)
+    return found, skipped
+
+
+def peak_of(uri: str, variables: Mapping[str, str] | None = None) -> int:
+    """Peak memory of driver and decoders over one video, in a cluster of their own, in bytes."""
+    command = [sys.executable, "-m", "bench.decode", "--one", uri]
+    environment = {**os.environ, **(variables or {})}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return int(json.loads(done.stdout.splitlines()[-1])["peak"])
+
+
+def _one(uri: str) -> None:
+    with connected("local"):
+        peaks: dict[int, int] = {}
+        for row in decoded([uri]):
+            peaks[row["pid"]] = max(peaks.get(row["pid"], 0), row["peak"])
+    print(json.dumps({"peak": most_resident_bytes() + sum(peaks.values())}))
+
+
+def bytes_read(path: Path) -> int:
+    """What a store sends for planning and decoding the object at ``path``, in bytes."""
+    with ObjectStore() as store, FaultyProxy(store.endpoint_url) as proxy:
+        variables = {**store.environment(), **proxy.environment()}
+        client = boto3.client(
+            "s3",
+            endpoint_url=store.endpoint_url,
+            aws_access_key_id=store.access_key,
+            aws_secret_access_key=store.secret_key,
+            region_name=store.region,
+        )
+        client.create_bucket(Bucket="bench")
+        client.upload_file(str(path), "bench", path.name)
+        peak_of(f"s3://bench/{path.name}", variables)
+        return proxy.bytes_sent(path.name)
 
 
 def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """All comparisons; peers that are not installed are named and left out."""
-    runs, length_min = (2, 2) if quick else (5, 8)
-    sides: dict[str, Callable[[Sequence[Path]], Any]] = {
-        "ours": ours,
-        "ffmpeg": with_ffmpeg,
-        "read_videos": with_read_videos,
-        "daft": with_daft,
-    }
+    """All comparisons; sides that are not installed are named and left out."""
+    runs, minutes = (2, 4) if quick else (5, 8)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         hd, small = make(HD, folder), make(SMALL, folder)
-        count = length_min * 60 // HD.seconds
+        count = minutes * 60 // HD.seconds
         long = repeated(hd, count, folder / "long.mp4")
-        short = short_ones(hd, count, folder / "short")
-        seconds: dict[str, list[float]] = {}
-        frames: dict[str, int] = {}
-        skipped: dict[str, str] = {}
-        read = 0
-        with connected():
-            for number in range(runs + 1):
-                for side, call in sides.items():
-                    for kind, paths in (("long", [long]), ("short", short)):
-                        if side in skipped:
-                            continue
-                        if side == "read_videos" and kind == "long":
-                            continue  # holds the whole video's frames in one task
-                        try:
-                            took, out = timed(call, paths if number else paths[:1])
-                        except ImportError as failure:
-                            skipped[side] = f"not installed: {failure}"
-                            continue
-                        if number == 0:
-                            continue
-                        if side == "ours":
-                            out, read = out["frames"], out["bytes"]
-                        frames[f"{side} {kind}"] = out
-                        seconds.setdefault(f"{side} {kind}", []).append(took)
-        size = sum(path.stat().st_size for path in short)
-        spans = {
-            minute: repeated(small, 2 * minute, folder / f"{minute}.mp4") for minute in (10, 180)
-        }
-        peaks = {minute: alone(path)["peak"] for minute, path in spans.items()}
         total_s = seconds_of(long)
+        short = [str(path) for path in short_ones(hd, count, folder / "short")]
+        found, skipped = timed(runs, str(long), short)
+        peaks = {
+            minutes: peak_of(str(repeated(small, 2 * minutes, folder / f"{minutes}.mp4")))
+            for minutes in (SHORT_MIN, LONG_MIN)
+        }
+        read = {"object": long.stat().st_size, "read": bytes_read(long)}
 
-    def ratios_of(a: str, b: str) -> dict[str, float]:
-        return ratio([x / y for x, y in zip(seconds[a], seconds[b], strict=True)])
+    def over(side: str, base: str) -> dict[str, float]:
+        pairs = zip(found[side]["seconds"], found[base]["seconds"], strict=True)
+        return ratio([slow / fast for slow, fast in pairs])
 
-    ratios = {"one_long_over_many_short": ratios_of("ours short", "ours long")}
-    for side in ("ffmpeg", "read_videos", "daft"):
-        if side not in skipped:
-            ratios[f"over_{side}"] = ratios_of(f"{side} short", "ours short")
-    ratios["memory_3h_over_10min"] = ratio([peaks[180] / peaks[10]])
-    ratios["bytes_over_object"] = ratio([read / size])
-    settings = {"fps": FPS, "side": SIDE, "seconds": total_s, "codec": "h264 1280x720, B-frames"}
-    times_real = {name: [total_s / s for s in values] for name, values in seconds.items()}
+    ratios = {f"over_{side}": over(side, "ours") for side in found if not side.startswith("ours")}
+    ratios["one_long_over_many_short"] = over("ours", "ours long")
+    ratios["memory_3h_over_10min"] = ratio([peaks[LONG_MIN] / peaks[SHORT_MIN]])
+    ratios["bytes_over_object"] = ratio([read["read"] / read["object"]])
+    settings = {
+        "fps": FPS,
+        "side": SIDE,
+        "seconds": total_s,
+        "files": count,
+        "codec": f"h264 {HD.width}x{HD.height}, x264's default B-frames",
+    }
     figures = {
-        "times_real_time": times_real,
-        "frames": frames,
-        "peak_bytes": {f"{minute} min": peak for minute, peak in peaks.items()},
+        "times_real_time": {
+            side: [total_s / seconds for seconds in took["seconds"]] for side, took in found.items()
+        },
+        "frames": {side: took["frames"] for side, took in found.items()},
+        "peak_bytes": {f"{minutes} min": peak for minutes, peak in peaks.items()},
+        "store_bytes": read,
         "skipped": skipped,
     }
     return settings, ratios, figures
@@ -203,7 +247,6 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
-        with connected():
-            print(json.dumps(ours([Path(sys.argv[2])])))
+        _one(sys.argv[2])
     else:
         run("decode", measure)

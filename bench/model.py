@@ -1,17 +1,21 @@
 """Cost and quality of mixture-of-depths training: ``python -m bench.model --json``.
 
 One training step beside the full model's, in time and peak memory; quality of the paper's methods
-after equal steps on the generated world; the bundled model on streams nobody trained on.
+after equal steps on the generated world; the bundled model on streams nobody trained on. Trainings
+take an hour of two cores: with ``LONGREEL_BENCH_PARTS`` each leaves its metrics in that folder, and
+a bench that was cut off goes on from there.
 """
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -241,8 +245,16 @@ def _trained(task: tuple[str, int]) -> TeacherForced:
     """The metrics of one method after training from one seed."""
     name, seed = task
     q = Quality.one
+    kept = os.environ.get("LONGREEL_BENCH_PARTS")
+    part = Path(kept or "", f"{name} {seed} of {q.effort.steps} steps.json")
+    if kept and part.exists():
+        return TeacherForced(**json.loads(part.read_text()))
     model = train_method(METHODS[name], q.tiny, q.world, q.effort.steps, seed)
-    return teacher_forced(model, q.layout, q.held_out)
+    metrics = teacher_forced(model, q.layout, q.held_out)
+    if kept:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(asdict(metrics)))
+    return metrics
 
 
 def quality(effort: Effort) -> dict[str, list[TeacherForced]]:

@@ -70,18 +70,23 @@ def _connection(target: str, options: dict[str, Any]) -> Iterator[bool]:
 
 
 def _stay_disconnected() -> None:
-    """Threads of Ray and of a job cut short live on: their calls must not connect anew.
+    """Threads of Ray and of a job cut short live on: they must not connect anew, nor complain.
 
-    Ray does so by default when it is called without a connection, and has no public switch for it
-    once it is imported. ``ray.init`` works as before.
+    Ray connects by default when it is called without a connection, and has no public switch for
+    that once it is imported. ``ray.init`` works as before.
     """
+    _log_from(logging.CRITICAL)
     if hook := getattr(ray._private, "auto_init_hook", None):
         hook.enable_auto_connect = False
 
 
+def _log_from(level: int) -> None:
+    for name in ("ray", "ray.data", "ray.serve"):
+        logging.getLogger(name).setLevel(level)
+
+
 def _quiet() -> None:
-    for name in ("ray", "ray.serve"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    _log_from(logging.ERROR)
     # What ends a job is told in one line of ours; Ray Data would print its stack before that.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     # Cluster messages go to stdout whatever ``log_to_driver`` says, and there is no public switch.

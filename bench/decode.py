@@ -109,6 +109,7 @@ def with_daft(paths: Sequence[str]) -> int:
     """Frames by ``daft.read_video_frames``."""
     import daft
 
+    daft.set_runner_native()  # else it takes the cluster that is there for the other sides
     found = daft.read_video_frames(list(paths), SIDE, SIDE, sample_interval_seconds=1 / FPS)
     return sum(len(part) for part in found.iter_partitions())
 

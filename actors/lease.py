@@ -19,16 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from actors.objects import delete_object, join_uri, read_bytes, write_bytes
-from longreel.errors import LongreelError, StorageError
+from longreel.errors import LeaseLostError, LongreelError, StorageError
 
 #: Seconds between two renewals, and without one after which a holder elsewhere counts as gone.
 RENEW_S, STALE_S = 4.0, 20.0
 #: Seconds after which the last of several that took the lease at once has it.
 _SETTLE_S = 0.3
-
-
-class LeaseLostError(LongreelError):
-    """Another run has taken the output over."""
 
 
 class Lease:
@@ -39,6 +35,7 @@ class Lease:
         self._output = output
         self._uri = _uri(output)
         self._released = threading.Event()
+        self._renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._count = 0
 
     def take(self) -> None:
@@ -50,11 +47,12 @@ class Lease:
         self._write()
         time.sleep(_SETTLE_S)
         require(self._output, self.token)
-        threading.Thread(target=self._renew, name="lease", daemon=True).start()
+        self._renewing.start()
 
     def release(self) -> None:
         """Leave the output to others."""
         self._released.set()
+        self._renewing.join()  # else a renewal under way could bring back what is deleted here
         with suppress(LongreelError):
             require(self._output, self.token)
             delete_object(self._uri)

@@ -46,6 +46,10 @@ class StorageError(LongreelError):
         return f"{self.kind}: {self.message}"
 
 
+class LeaseLostError(LongreelError):
+    """Another run has taken the output over."""
+
+
 class VideoError(LongreelError):
     """A video that cannot be used, wholly or from some point on.
 

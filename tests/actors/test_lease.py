@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from actors import lease
-from actors.lease import LeaseLostError, leased, require
-from longreel.errors import LongreelError
+from actors.lease import leased, require
+from longreel.errors import LeaseLostError, LongreelError
 
 _HOLDER = """
 import sys, time

@@ -17,6 +17,10 @@ The above exception was the direct cause of the following exception:
 
 ray.exceptions.UserCodeException: UDF failed to process a data block."""
 
+TAKEN_OVER = """ray::Ledger.flush() (pid=2, ip=127.0.0.1)
+  File "lease.py", line 107, in require
+longreel.errors.LeaseLostError: /d was taken over by process 9 on far; it writes nothing more"""
+
 
 @pytest.mark.parametrize(
     ("failure", "reason"),
@@ -24,6 +28,7 @@ ray.exceptions.UserCodeException: UDF failed to process a data block."""
         (StorageError("NotFound", "cannot read /x: no such file"), "NotFound: cannot read /x: no"),
         (LongreelError("it is late"), "it is late"),
         (RuntimeError(WRAPPED), "ENOSPC: cannot write /d/part: No space left on device"),
+        (RuntimeError(TAKEN_OVER), "/d was taken over by process 9 on far"),
         (RuntimeError("first\nlast"), "RuntimeError: last"),
         (RuntimeError(), "RuntimeError: "),
     ],

@@ -118,6 +118,9 @@ class Replica:
         """
         if self._config.summarizer == "digest":
             said = by_rule(plain_lines(text))
+            # A rule knows no bound.
+            if len(ids := self._layout.encode(said)) > most_tokens:
+                said = self._layout.decode(ids[:most_tokens])
         else:
             opening = self._engine.open(
                 instruction=system or None, kind="bulk", max_new_tokens=most_tokens

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -109,6 +111,24 @@ def decode_segment(
         status=OK if error is None else PARTIAL if len(indices) else FAILED,
         error=error,
         decode_s=time.perf_counter() - started,
+    )
+
+
+def decode_planned(
+    planned: Mapping[str, Any], side: int, thumbnail_width: int = 320
+) -> DecodedSegment:
+    """``decode_segment`` of one PLAN row, to pictures of ``side`` x ``side``."""
+    return decode_segment(
+        planned["uri"],
+        etag=planned["etag"],
+        origin_pts=planned["origin_pts"],
+        first_index=planned["first_index"],
+        end_index=planned["end_index"],
+        fps=planned["fps"],
+        size=(side, side),
+        thumbnail_width=thumbnail_width,
+        is_last=planned["segment_index"] == planned["n_segments"] - 1,
+        duration_s=planned["duration_s"],
     )
 
 

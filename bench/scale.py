@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from actors.decode import decode_segment
+from actors.decode import decode_planned
 from bench.assumed import LAYOUTS, Costs, World
 from bench.costs import RECIPE, time_driver, time_ledger, time_plan
 from bench.footage import HD, make, repeated
@@ -49,17 +49,7 @@ class Decoder:
         """A row per segment: the process, when it began and ended, seconds of video."""
         for planned in batch.to_pylist():
             begun = time.time()
-            decoded = decode_segment(
-                planned["uri"],
-                etag=planned["etag"],
-                origin_pts=planned["origin_pts"],
-                first_index=planned["first_index"],
-                end_index=planned["end_index"],
-                fps=planned["fps"],
-                size=(SIDE, SIDE),
-                is_last=planned["segment_index"] == planned["n_segments"] - 1,
-                duration_s=planned["duration_s"],
-            )
+            decoded = decode_planned(planned, SIDE)
             ray.put(decoded.frames)
             row = {"pid": os.getpid(), "begun": begun, "ended": time.time()}
             row |= {"video_s": planned["end_s"] - planned["start_s"], "decode_s": decoded.decode_s}

@@ -11,7 +11,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.serve.handle import DeploymentResponse
 
-from actors.decode import DecodedSegment, decode_segment
+from actors.decode import DecodedSegment, decode_planned
 from longreel.schemas import FAILED
 from pipelines.asking import answer
 from pipelines.ids import Recipe
@@ -40,17 +40,7 @@ class WorkOrder:
 
     def decode(self, planned: dict[str, Any]) -> DecodedSegment:
         """The pictures of one PLAN row."""
-        return decode_segment(
-            planned["uri"],
-            etag=planned["etag"],
-            origin_pts=planned["origin_pts"],
-            first_index=planned["first_index"],
-            end_index=planned["end_index"],
-            fps=planned["fps"],
-            size=(self.image_size, self.image_size),
-            is_last=planned["segment_index"] == planned["n_segments"] - 1,
-            duration_s=planned["duration_s"],
-        )
+        return decode_planned(planned, self.image_size)
 
 
 class SegmentWorker:

@@ -17,6 +17,9 @@ from ray.data import DataContext
 from longreel.errors import LongreelError
 from pipelines.nativelog import without_native_reports
 
+#: Resource of a cluster started here: how many of its logical CPUs are cores.
+CORES = "longreel_cores"
+
 
 def cores() -> int:
     """Processor cores this process may use."""
@@ -24,8 +27,8 @@ def cores() -> int:
 
 
 @contextmanager
-def connected(address: str | None = None) -> Iterator[bool]:
-    """A connection to Ray for the length of a job; True when the cluster was started here.
+def connected(address: str | None = None) -> Iterator[None]:
+    """A connection to Ray for the length of a job.
 
     Args:
         address: of a running cluster (``auto`` finds one on this machine); None uses
@@ -36,7 +39,7 @@ def connected(address: str | None = None) -> Iterator[bool]:
     """
     if ray.is_initialized():
         _quiet()
-        yield False
+        yield
         return
     target = address or os.environ.get("RAY_ADDRESS") or "local"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -44,12 +47,13 @@ def connected(address: str | None = None) -> Iterator[bool]:
     if target == "local":
         # Logical CPUs, on purpose more than cores: decoding actors and the replica get one each
         # and are pinned to one thread; Ray's own helpers need some to be scheduled at all.
-        options = {"num_cpus": 2 * cores() + 2, "include_dashboard": False}
+        options = {"num_cpus": 2 * cores() + 2, "resources": {CORES: cores()}}
+        options["include_dashboard"] = False
     with without_native_reports():
         yield from _connection(target, options)
 
 
-def _connection(target: str, options: dict[str, Any]) -> Iterator[bool]:
+def _connection(target: str, options: dict[str, Any]) -> Iterator[None]:
     try:
         ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as failure:  # Ray raises just that when it does not come up in time
@@ -61,7 +65,7 @@ def _connection(target: str, options: dict[str, Any]) -> Iterator[bool]:
         # Ray's own handler aborts with a stack trace; SIGTERM shall end a job as Ctrl-C does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        yield target == "local"
+        yield
     finally:
         if target == "local":
             serve.shutdown()

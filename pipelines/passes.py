@@ -10,7 +10,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, Dataset
 
-from pipelines.cluster import cores
+from pipelines.cluster import CORES
 
 Row = dict[str, Any]
 _Item = TypeVar("_Item")
@@ -48,15 +48,14 @@ def in_batches(rows: Sequence[_Item], workers: int, largest: int) -> list[Sequen
     return batches
 
 
-def pool_size(wanted: int, here: bool, replicas: int) -> int:
+def pool_size(wanted: int, replicas: int) -> int:
     """How many decoding actors a job gets.
 
     Args:
-        wanted: what the user asked for; 0 takes one a core here, on a cluster all CPUs but those
-            of the model's replicas and one for Ray's own helpers.
-        here: whether the cluster was started on this machine for this job; its logical CPUs are
-            more than the cores.
+        wanted: what the user asked for; 0 takes one a core of a cluster that longreel started,
+            on others all CPUs but those of the model's replicas and one for Ray's own helpers.
     """
-    if wanted or here:
-        return wanted or cores()
-    return max(1, int(ray.cluster_resources().get("CPU", 1)) - replicas - 1)
+    if wanted:
+        return wanted
+    there = ray.cluster_resources()
+    return max(1, int(there.get(CORES, there.get("CPU", 1) - replicas - 1)))

@@ -30,12 +30,13 @@ Report = Callable[[str, Progress], None]
 _POLL_S = 0.25
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
     """One run of a job.
 
     Attributes:
         workers: decoding actors at most.
+        finished: ids of the segments and videos whose rows lie in the output.
     """
 
     output: str
@@ -43,12 +44,10 @@ class Run:
     ledger: ActorHandle
     workers: int
     report: Report
+    finished: set[str]
 
     def narrate(self, plan: Sequence[Row], order: WorkOrder) -> None:
         """Give every segment of the plan its row."""
-
-        def missing(finished: set[str]) -> list[Row]:
-            return [row for row in plan if row["segment_id"] not in finished]
 
         def one_pass(rows: list[Row]) -> Dataset:
             if order.recipe.mode == "stream":
@@ -63,36 +62,30 @@ class Run:
                 batches, worker = in_batches(rows, self.workers, largest=16), SegmentWorker
             return through(worker, (order, self.ledger), batches, PLAN, self.workers)
 
-        self._until_none_is_missing("narrating", missing, one_pass)
+        self._until_none_is_missing("narrating", plan, "segment_id", one_pass)
 
     def reduce(self, probes: Sequence[Row], order: ReduceOrder) -> None:
         """Give every video its row, from its segments' rows."""
 
-        # A segment's row may lie in any file: each reducer shall open those of its videos alone.
-        files = files_by(join_uri(self.output, "segments"), SEGMENTS, "video_id")
-
-        def missing(finished: set[str]) -> list[Row]:
-            return [
-                row | {"files": files.get(row["video_id"], [])}
-                for row in probes
-                if row["video_id"] not in finished
-            ]
-
         def one_pass(rows: list[Row]) -> Dataset:
-            batches = in_batches(rows, self.workers, largest=64)
+            # A segment's row may lie in any file: each reducer shall open those of its own alone.
+            files = files_by(join_uri(self.output, "segments"), SEGMENTS, "video_id")
+            found = [row | {"files": files.get(row["video_id"], [])} for row in rows]
+            batches = in_batches(found, self.workers, largest=64)
             return through(VideoReducer, (order, self.ledger), batches, REDUCE, self.workers)
 
-        self._until_none_is_missing("summarizing", missing, one_pass)
+        self._until_none_is_missing("summarizing", probes, "video_id", one_pass)
 
     def _until_none_is_missing(
         self,
         phase: str,
-        missing: Callable[[set[str]], list[Row]],
+        wanted: Sequence[Row],
+        key: str,
         one_pass: Callable[[list[Row]], Dataset],
     ) -> None:
         """What counts is what lies in the output: rows that died with the ledger are made again."""
         before = None
-        while rows := missing(stand(self.output, self.work).finished):
+        while rows := [row for row in wanted if row[key] not in self.finished]:
             if before is not None and len(rows) >= before:
                 raise LongreelError(f"the job failed: {len(rows)} rows are missing after {phase}")
             before = len(rows)
@@ -101,6 +94,7 @@ class Run:
             finally:
                 # Also when interrupted: what has been worked out need not be worked out again.
                 self._flush()
+            self.finished = stand(self.output, self.work).finished
 
     def _drive(self, phase: str, work: Dataset) -> None:
         """Run a pass to its end, reporting the ledger's progress meanwhile."""

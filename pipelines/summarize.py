@@ -55,7 +55,7 @@ def summarize(request: SummarizeRequest, report: Report) -> Outcome:
             require_schema(join_uri(output, name), schema)
         job_id = claim_output(output, recipe, request)
         columns = provenance(job_id, recipe)
-        with connected(request.address) as here:
+        with connected(request.address):
             service = partial(in_background, partial(_start_service, request, checkpoint))
             # A job that begins needs the model: it comes up while the videos are probed.
             begins = not parquet_files(join_uri(output, "_longreel", "plan"))
@@ -81,8 +81,8 @@ def summarize(request: SummarizeRequest, report: Report) -> Outcome:
             ledger = LedgerActor.options(scheduling_strategy=here_only).remote(
                 output, work, lease.token
             )
-            workers = pool_size(request.workers, here, request.max_replicas)
-            run = Run(output, work, ledger, workers, report)
+            workers = pool_size(request.workers, request.max_replicas)
+            run = Run(output, work, ledger, workers, report, standing.finished)
             run.narrate(
                 plan,
                 WorkOrder(

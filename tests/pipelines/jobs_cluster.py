@@ -6,7 +6,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 import httpx
 
 from tests.pipelines.job_runs import MARK, gone, marked
+from tests.ports import free_ports
 
 UP_WITHIN_S = 120.0
 #: Ray's node gives up when its agent needs more than some 15 s, as it may on a busy machine.
@@ -73,7 +73,7 @@ def cluster() -> Iterator[Cluster]:
 
 def _start(folder: Path, mark: str) -> Cluster | None:
     """Starts a cluster; None when it did not come up."""
-    ports = _free_ports(4)
+    ports = free_ports(4)
     found = Cluster(f"http://127.0.0.1:{ports[1]}", f"127.0.0.1:{ports[0]}", secrets.token_hex(32))
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "AWS_"))}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
@@ -113,15 +113,3 @@ def _start(folder: Path, mark: str) -> Cluster | None:
         except httpx.HTTPError:
             continue
     return None
-
-
-def _free_ports(n: int) -> list[int]:
-    """Ports that nothing listened on a moment ago, all different."""
-    sockets = [socket.socket() for _ in range(n)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

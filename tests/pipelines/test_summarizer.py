@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from pipelines.samples import Clip, make_clip
 from pipelines.summarize import summarize
 from serve.app import ReplicaPlan, deploy
 from tests.pipelines.job_runs import rows
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -26,9 +26,7 @@ CLIP = Clip("film.mp4", "libx264", 5, 24, 128, 96)
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Base address of the API of a running service."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     with connected("local"):
         deploy(ReplicaPlan(TINY), http=("127.0.0.1", port))
         yield f"http://127.0.0.1:{port}/v1"

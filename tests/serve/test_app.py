@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from itertools import islice
 
@@ -16,6 +15,7 @@ from mod.checkpoint import TINY, find_checkpoint
 from mod.world.streams import World
 from pipelines.cluster import connected
 from serve.app import ReplicaPlan, deploy, replica_handle, require_same, running
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -23,9 +23,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """The base URL of a running application; cluster and application end with the module."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     with connected("local"):
         assert not running()
         deploy(ReplicaPlan(TINY), http=("127.0.0.1", port))

@@ -17,11 +17,12 @@ from typing import Any, BinaryIO, cast
 
 import av
 from av.container import InputContainer
+from av.format import Flags
 from av.packet import Packet
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
-from actors.objects import open_object
+from actors.objects import RangedReader, open_object
 from longreel.errors import StorageError, VideoError
 
 #: What PyAV raises for broken media: FFmpeg's own errors, and its wrappers' on impossible values.
@@ -36,6 +37,8 @@ _PACKETS_TO_A_KEYFRAME = 1000
 _FIRST_STEP_BACK_S = 2
 _STEP_GROWTH = 4
 _READ_ERRORS_IN_A_ROW = 16
+# Packets that lie behind a picture in the file and are decoded before it comes out.
+_DECODED_AFTER_S = Fraction(1, 4)
 # A hole in a Matroska file is at least so long, and more bytes than headers between two blocks.
 _GAP_S = Fraction(1, 4)
 _BLOCK_HEADERS = 512
@@ -47,8 +50,7 @@ LOST = "pictures before this packet are missing"
 class Media:
     """An open container and the stream that carries its pictures."""
 
-    file: BinaryIO
-    size_bytes: int
+    file: RangedReader
     container: InputContainer
     stream: VideoStream
     time_base: Fraction
@@ -69,20 +71,22 @@ def open_media(uri: str, etag: str | None = None) -> Iterator[Media]:
         VideoError: ``Empty``, ``NotAVideo``, ``NoVideoStream``, ``Truncated`` or ``Damaged``.
     """
     with closing(open_object(uri, etag)) as reader:
-        file = cast(BinaryIO, reader)
         if reader.size == 0:
             raise VideoError("Empty", "the file has no bytes")
         try:
             container = av.open(
-                file, "r", container_options=dict(_OPTIONS), metadata_errors="replace"
+                cast(BinaryIO, reader),
+                "r",
+                container_options=dict(_OPTIONS),
+                metadata_errors="replace",
             )
         except StorageError:
             raise
         except MEDIA_ERRORS as error:
-            raise _unopenable(file, reader.size, error) from None
+            raise _unopenable(reader, error) from None
         with container:
             stream = _stream_of_pictures(container)
-            yield Media(file, reader.size, container, stream, Fraction(stream.time_base or 1))
+            yield Media(reader, container, stream, Fraction(stream.time_base or 1))
 
 
 def _stream_of_pictures(container: InputContainer) -> VideoStream:
@@ -234,9 +238,32 @@ def _last_readable(media: Media) -> int:
     readable = bisect_left(
         range(len(entries)),
         True,
-        key=lambda i: entries[i].pos + entries[i].size > media.size_bytes,
+        key=lambda i: entries[i].pos + entries[i].size > media.file.size,
     )
     return entries[readable - 1].timestamp if 0 < readable < len(entries) else sys.maxsize
+
+
+def need_until(media: Media, pts: int) -> None:
+    """Lets the store be asked at once for what leads up to the picture shown at ``pts``.
+
+    Where that lies the index tells, between two entries their share of the time; without an index
+    nothing is said.
+    """
+    entries = media.stream.index_entries
+    if not has_index(media) or len(entries) < 2:
+        return
+    pts += round(_DECODED_AFTER_S / media.time_base)
+    after = bisect_left(range(len(entries)), pts, key=lambda i: entries[i].timestamp)
+    if not 0 < after < len(entries):
+        return
+    one, two = entries[after - 1], entries[after]
+    share = Fraction(pts - one.timestamp, max(1, two.timestamp - one.timestamp))
+    media.file.need_until(round(one.pos + share * (two.pos - one.pos)))
+
+
+def has_index(media: Media) -> bool:
+    """Whether the container has one; what FFmpeg keeps of transport streams are its own seeks."""
+    return not media.container.format.flags & cast(int, Flags.ts_discont.value)
 
 
 def last_end_s(media: Media, from_pts: int) -> Fraction:
@@ -270,19 +297,19 @@ def _from_anywhere(media: Media) -> Iterator[Packet[Any]]:
     return packets(media)
 
 
-def _unopenable(file: BinaryIO, size: int, error: Exception) -> VideoError:
+def _unopenable(file: RangedReader, error: Exception) -> VideoError:
     """Says what is wrong with a file that no demuxer takes."""
     file.seek(0)
     head = file.read(16)
     if head[4:8] in (b"ftyp", b"mdat", b"moov", b"wide", b"free", b"skip"):
-        boxes, where = _boxes(file, size), f"{size} bytes"
+        boxes, where = _boxes(file), f"{file.size} bytes"
         if all(kind != b"moov" for kind, _, _ in boxes):
             return VideoError(
                 "Truncated",
                 "the mp4 index (moov) is missing; the file was probably cut short",
                 where,
             )
-        if boxes[-1][2] > size:
+        if boxes[-1][2] > file.size:
             kind = boxes[-1][0].decode("ascii", "replace")
             return VideoError("Truncated", f"the file ends inside its index ({kind})", where)
         return VideoError("Damaged", "the mp4 index (moov) cannot be read")
@@ -292,17 +319,17 @@ def _unopenable(file: BinaryIO, size: int, error: Exception) -> VideoError:
     return VideoError("NotAVideo", f"no video container is recognised ({reason})")
 
 
-def _boxes(file: BinaryIO, size: int) -> list[tuple[bytes, int, int]]:
+def _boxes(file: RangedReader) -> list[tuple[bytes, int, int]]:
     """(kind, start, promised end) of the top-level boxes of an mp4."""
     boxes: list[tuple[bytes, int, int]] = []
     start = 0
-    while start + 8 <= size and len(boxes) < 1000:
+    while start + 8 <= file.size and len(boxes) < 1000:
         file.seek(start)
         header = file.read(16)
         length = int.from_bytes(header[:4], "big")
         if length == 1:
             length = int.from_bytes(header[8:16], "big")
-        end = size if length == 0 else start + length
+        end = file.size if length == 0 else start + length
         if end < start + 8:
             break
         boxes.append((header[4:8], start, end))

@@ -26,6 +26,7 @@ from urllib.parse import unquote, urlsplit
 import pyarrow.fs
 
 from actors import local, s3, s3objects
+from actors.granules import Granules
 from actors.ranged import RangedReader
 from longreel.errors import StorageError
 
@@ -46,6 +47,9 @@ __all__ = [
     "write_bytes",
 ]
 
+#: Of all readers in this process, so that segment after segment of a video reads its index once,
+#: and the bytes where two of them meet too.
+_GRANULES = Granules(32 * 2**20)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -182,7 +186,15 @@ def open_object(
         def fetch(start: int, length: int) -> bytes:
             return s3objects.read(uri, start, length, found.etag)
 
-        return RangedReader(found.size_bytes, fetch, name=uri, buffer_bytes=buffer_bytes)
+        return RangedReader(
+            found.size_bytes,
+            fetch,
+            name=uri,
+            buffer_bytes=buffer_bytes,
+            # Without an etag nobody can tell one version from the next.
+            granules=_GRANULES if found.etag else None,
+            version=(uri, found.etag),
+        )
     descriptor = local.open_for_ranges(uri)
 
     def fetch_local(start: int, length: int) -> bytes:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import cast
 
-from av.format import Flags
 from av.video.frame import VideoFrame
 
 from actors.media import (
     MEDIA_ERRORS,
     Media,
     from_keyframe,
+    has_index,
     last_end_s,
     open_media,
     packets,
@@ -196,8 +195,8 @@ def _indexed_keyframes(media: Media) -> list[int]:
     far apart the two are, two keyframe packets from inside the file tell. The larger distance
     counts: a cut a little after its keyframe costs nothing, one before it a whole extra GOP.
     """
-    if media.container.format.flags & cast(int, Flags.ts_discont.value):
-        return []  # Transport streams: what FFmpeg keeps there are notes of its own seeks.
+    if not has_index(media):
+        return []
     # Matroska reads its index at the first seek, so seek before looking.
     first = _keyframe_packet_at(media, media.stream.start_time or 0)
     times = [entry.timestamp for entry in media.stream.index_entries if entry.is_keyframe]

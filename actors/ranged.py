@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
+
+from actors.granules import GRANULE_BYTES, Granules
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-#: Bytes of the unit that is cached, and of the first fetch after a jump.
-GRANULE_BYTES = 256 * 1024
 #: Each further fetch of the same sequential run asks for this many times more.
 GROWTH = 4
-#: The cache holds this many full buffers, so that a demuxer that alternates between the index
-#: at the end of a file, the audio and the video keeps all three.
+#: A reader with a cache of its own keeps this many full buffers, so that a demuxer that alternates
+#: between the index at the end of a file, the audio and the video keeps all three.
 CACHED_BUFFERS = 4
 
 
@@ -24,9 +23,13 @@ class RangedReader(io.RawIOBase):
 
     Fetches start small after a jump and grow along a sequential run up to ``buffer_bytes``, so
     reading a segment costs about its share of the object while a long run costs few requests.
-    ``buffer_bytes=0`` keeps nothing: each read is one fetch (for local files, which the kernel
-    caches). ``bytes_read`` counts the bytes fetched. ``read`` returns fewer bytes than asked for
-    only at the end. For one thread at a time; errors are those of ``fetch``.
+    ``bytes_read`` counts the bytes fetched. ``read`` returns fewer bytes than asked for only at
+    the end. For one thread at a time; errors are those of ``fetch``.
+
+    Args:
+        buffer_bytes: of the longest fetch. 0 keeps nothing: each read is one fetch (for local
+            files, which the kernel caches).
+        granules: where pieces are kept, by ``version``; a cache of its own without.
     """
 
     def __init__(
@@ -37,6 +40,8 @@ class RangedReader(io.RawIOBase):
         name: str = "",
         buffer_bytes: int = 4 * 1024 * 1024,
         on_close: Callable[[], None] | None = None,
+        granules: Granules | None = None,
+        version: Hashable = None,
     ) -> None:
         super().__init__()
         self.size = size
@@ -47,8 +52,16 @@ class RangedReader(io.RawIOBase):
         self._position = 0
         # Rounded up, so that a tiny buffer still holds one granule.
         self._longest_run = -(-buffer_bytes // GRANULE_BYTES)
-        # granule index -> its bytes and the length, in granules, of the run that fetched it
-        self._cache: OrderedDict[int, tuple[bytes, int]] = OrderedDict()
+        self._granules = granules or Granules(CACHED_BUFFERS * buffer_bytes)
+        self._version = version
+        self._needed_until: int | None = None
+
+    def need_until(self, position: int) -> None:
+        """Say how far, about, the present run will be read: one fetch goes there, and not past it.
+
+        Beyond it fetches start small again.
+        """
+        self._needed_until = position
 
     def readable(self) -> bool:
         return True
@@ -94,10 +107,8 @@ class RangedReader(io.RawIOBase):
         return self.read(-1)
 
     def close(self) -> None:
-        if not self.closed:
-            self._cache.clear()
-            if self._on_close is not None:
-                self._on_close()
+        if not self.closed and self._on_close is not None:
+            self._on_close()
         super().close()
 
     def _check_open(self) -> None:
@@ -126,20 +137,25 @@ class RangedReader(io.RawIOBase):
 
     def _granule(self, index: int, last: int) -> bytes:
         """The bytes of granule ``index``; a miss fetches a run that may reach past ``last``."""
-        if (hit := self._cache.get(index)) is not None:
-            self._cache.move_to_end(index)
+        if (hit := self._granules.get((self._version, index))) is not None:
             return hit[0]
-        before = self._cache.get(index - 1)
-        run = before[1] * GROWTH if before is not None else 1
-        run = min(max(run, last - index + 1), self._longest_run)
-        run = min(run, (self.size - 1) // GRANULE_BYTES - index + 1)
-        while run > 1 and any(index + i in self._cache for i in range(1, run)):
-            run -= 1
         start = index * GRANULE_BYTES
+        run = min(max(self._run(index), last - index + 1), self._longest_run)
+        run = min(run, (self.size - 1) // GRANULE_BYTES - index + 1)
+        # Up to what is there already.
+        run = next((i for i in range(1, run) if (self._version, index + i) in self._granules), run)
         block = self._counted_fetch(start, min(run * GRANULE_BYTES, self.size - start))
-        for i in range(run):
-            piece = block[i * GRANULE_BYTES : (i + 1) * GRANULE_BYTES]
-            self._cache[index + i] = (piece, run)
-        while len(self._cache) > self._longest_run * CACHED_BUFFERS:
-            self._cache.popitem(last=False)
-        return self._cache[index][0]
+        self._granules.put(self._version, index, block)
+        return block[:GRANULE_BYTES]
+
+    def _run(self, index: int) -> int:
+        """How many granules to fetch from one that is missing on."""
+        if self._needed_until is not None:
+            missing = self._needed_until // GRANULE_BYTES - index + 1
+            if missing > 0:
+                return missing
+            # More was needed after all.
+            self._needed_until = None
+            return 1
+        before = self._granules.get((self._version, index - 1))
+        return before[1] * GROWTH if before is not None else 1

@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 
 from actors.damage import PacketLog
 from actors.grid import first_index_at, held_indices
-from actors.media import LOST, MEDIA_ERRORS, Media, can_skip, starts_before, timestamp
+from actors.media import LOST, MEDIA_ERRORS, Media, can_skip, need_until, starts_before, timestamp
 from actors.pictures import PictureMaker
 from longreel.errors import VideoError
 
@@ -205,6 +205,7 @@ def sample(
     for packets, is_beginning in starts_before(
         media, wanted.tick(wanted.first_index, media.time_base)
     ):
+        need_until(media, wanted.tick(wanted.end_index - 1, media.time_base))
         run = Run(media, wanted, pictures, threads)
         if run.feed(packets, is_beginning):
             return run

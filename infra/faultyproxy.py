@@ -315,8 +315,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _send(self, seen: Seen, data: bytes) -> None:
-        self.wfile.write(data)
+        # Counted first: whoever has the last byte may ask at once.
         seen.sent += len(data)
+        self.wfile.write(data)
 
     def _reset(self) -> None:
         # What was sent shall arrive first: a reset overtakes what the kernel still holds.

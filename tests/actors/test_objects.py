@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors import objects
-from actors.ranged import GRANULE_BYTES
+from actors.granules import GRANULE_BYTES
 from infra.objectstore import ObjectStore
 from longreel.errors import StorageError
 

@@ -22,6 +22,7 @@ from av.packet import Packet
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
+from actors.granules import Granules
 from actors.objects import RangedReader, open_object
 from longreel.errors import StorageError, VideoError
 
@@ -42,6 +43,10 @@ _DECODED_AFTER_S = Fraction(1, 4)
 # A hole in a Matroska file is at least so long, and more bytes than headers between two blocks.
 _GAP_S = Fraction(1, 4)
 _BLOCK_HEADERS = 512
+
+# Of the whole process: segment after segment of a video needs its index, and where one ends the
+# next one begins.
+_GRANULES = Granules(32 * 2**20)
 
 LOST = "pictures before this packet are missing"
 
@@ -70,7 +75,7 @@ def open_media(uri: str, etag: str | None = None) -> Iterator[Media]:
         StorageError: the object cannot be read.
         VideoError: ``Empty``, ``NotAVideo``, ``NoVideoStream``, ``Truncated`` or ``Damaged``.
     """
-    with closing(open_object(uri, etag)) as reader:
+    with closing(open_object(uri, etag, granules=_GRANULES)) as reader:
         if reader.size == 0:
             raise VideoError("Empty", "the file has no bytes")
         try:

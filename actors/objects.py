@@ -47,9 +47,6 @@ __all__ = [
     "write_bytes",
 ]
 
-#: Of all readers in this process, so that segment after segment of a video reads its index once,
-#: and the bytes where two of them meet too.
-_GRANULES = Granules(32 * 2**20)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -170,12 +167,18 @@ def list_objects(
 
 
 def open_object(
-    uri: str, etag: str | None = None, buffer_bytes: int = 4 * 1024 * 1024
+    uri: str,
+    etag: str | None = None,
+    buffer_bytes: int = 4 * 1024 * 1024,
+    granules: Granules | None = None,
 ) -> RangedReader:
     """A seekable read-only file over one object, for instance for ``av.open``.
 
     The reader is bound to the version it was opened on: when the object is replaced meanwhile,
     a read of S3 raises ``StorageError`` kind ``Changed``, as does opening with another ``etag``.
+
+    Args:
+        granules: where readers that share it keep what came from S3, so that it comes once.
     """
     found = stat_object(uri)
     uri = found.uri
@@ -192,7 +195,7 @@ def open_object(
             name=uri,
             buffer_bytes=buffer_bytes,
             # Without an etag nobody can tell one version from the next.
-            granules=_GRANULES if found.etag else None,
+            granules=granules if found.etag else None,
             version=(uri, found.etag),
         )
     descriptor = local.open_for_ranges(uri)

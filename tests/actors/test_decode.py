@@ -154,8 +154,8 @@ def test_a_segment_reads_about_its_share(tmp_path: Path, monkeypatch: pytest.Mon
     )  # fmt: skip
     readers: list[RangedReader] = []
 
-    def counted(uri: str, etag: str | None = None) -> RangedReader:
-        readers.append(open_object(uri, etag))
+    def counted(uri: str, etag: str | None = None, **options: Any) -> RangedReader:
+        readers.append(open_object(uri, etag, **options))
         return readers[-1]
 
     info = probe(clip.uri)
@@ -296,7 +296,7 @@ def test_storage_that_fails_half_way_fails_the_segment(
     info = probe(clip.uri)
     data = clip.path.read_bytes()
 
-    def broken(uri: str, etag: str | None = None) -> RangedReader:
+    def broken(uri: str, etag: str | None = None, **options: Any) -> RangedReader:
         def fetch(start: int, length: int) -> bytes:
             if len(data) * 0.5 < start < len(data) * 0.9:
                 raise StorageError("Unreachable", f"cannot read {uri}: connection reset")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,8 +164,8 @@ def test_probe_reads_a_small_part(
     )  # fmt: skip
     readers: list[RangedReader] = []
 
-    def counted(uri: str, etag: str | None = None) -> RangedReader:
-        readers.append(open_object(uri, etag))
+    def counted(uri: str, etag: str | None = None, **options: Any) -> RangedReader:
+        readers.append(open_object(uri, etag, **options))
         return readers[-1]
 
     monkeypatch.setattr(media, "open_object", counted)

@@ -19,6 +19,7 @@ from actors.decode import decode_segment
 from actors.probe import probe
 from actors.rowfiles import write_rows
 from actors.rows import read_table
+from actors.shards import plan_segments
 from infra.faultyproxy import FaultyProxy, Rule
 from infra.objectstore import ObjectStore
 from longreel.errors import StorageError
@@ -234,11 +235,13 @@ def test_a_store_in_trouble_is_no_damaged_video(
 ) -> None:
     """Guards against a row that blames a healthy file, with half of its pictures, for good."""
     clip = write_video(tmp_path / "a.mp4", n_frames=200, options=x264())
-    uri = f"s3://{bucket}/a.mp4"
+    objects.write_bytes(f"s3://{bucket}/a.mp4", clip.path.read_bytes())
+    info = probe(f"s3://{bucket}/a.mp4")
+    # Of the probed one all bytes are here by now.
+    uri = f"s3://{bucket}/b.mp4"
     objects.write_bytes(uri, clip.path.read_bytes())
-    info = probe(uri)
     for at_byte in (0, info.size_bytes // 2):
-        proxy.rules = [Rule("cut", method="GET", contains="a.mp4", at_byte=at_byte)]
+        proxy.rules = [Rule("cut", method="GET", contains="b.mp4", at_byte=at_byte)]
         segment = decode_segment(
             uri,
             etag=info.etag,
@@ -256,6 +259,40 @@ def test_a_store_in_trouble_is_no_damaged_video(
             continue
         assert (segment.status, len(segment.indices)) == (FAILED, 0)
         assert (segment.error or "").startswith(f"Unreachable: cannot read {uri}: ")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_the_segments_of_an_object_read_it_once(
+    proxy: FaultyProxy, bucket: str, tmp_path: Path, suffix: str
+) -> None:
+    """Guards against an index that each segment reads anew, and against reading past its end."""
+    clip = write_video(
+        tmp_path / f"a{suffix}", "mjpeg", n_frames=400, size=(960, 640), pix_fmt="yuvj420p",
+        options={"qmin": "1", "qmax": "1"},
+    )  # fmt: skip
+    objects.write_bytes(f"s3://{bucket}/a{suffix}", clip.path.read_bytes())
+    info = probe(f"s3://{bucket}/a{suffix}")
+    segments = plan_segments(info, 2, 4)
+    assert len(segments) == 4
+    # As two processes would share them, each with a cache of its own.
+    for half in (segments[::2], segments[1::2]):
+        uri = f"s3://{bucket}/{half[0].index}{suffix}"
+        objects.write_bytes(uri, clip.path.read_bytes())
+        for cut in half:
+            segment = decode_segment(
+                uri,
+                etag=info.etag,
+                origin_pts=info.origin_pts,
+                first_index=cut.first_index,
+                end_index=cut.end_index,
+                fps=2.0,
+                size=(32, 32),
+                is_last=cut is segments[-1],
+                duration_s=info.duration_s,
+            )
+            assert segment.status == "ok", segment.error
+    assert info.size_bytes > 8 * 2**20
+    assert proxy.bytes_sent() <= 1.15 * info.size_bytes
 
 
 def test_rows_are_read_through_trouble(proxy: FaultyProxy, bucket: str) -> None:

@@ -2,8 +2,11 @@
 
 One training step beside the full model's, in time and peak memory; quality of the paper's methods
 after equal steps on the generated world; the bundled model on streams nobody trained on. Trainings
-take an hour of two cores: with ``LONGREEL_BENCH_PARTS`` each leaves its metrics in that folder, and
-a bench that was cut off goes on from there.
+take an hour of two cores: with ``LONGREEL_BENCH_PARTS`` each leaves what it found in that folder,
+and a bench that was cut off goes on from there.
+
+Every method goes on from the same full model, as the paper's go on from the same language model:
+from random weights no method learns in so few steps what would tell them apart.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import json
 import multiprocessing
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +25,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import LlamaConfig
 
 from bench.harness import most_resident_bytes, ratio, run
 from bench.models import LAYERS, WIDTH, wide_config
@@ -50,7 +53,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "uniform 0.2": {"keep_ratio": 0.2, "router": "uniform"},
     "early exit": {"router": "skip", "mod_layers": "after-2"},
     "layer skip": {"router": "skip"},
+    # No layer sees every token: here what is kept decides alone.
+    "mod all 0.2": {"keep_ratio": 0.2, "mod_layers": "all"},
+    "random all 0.2": {"keep_ratio": 0.2, "mod_layers": "all", "router": "random"},
 }
+#: The seed of the full model that all go on from.
+BASE_SEED = 100
 #: Seeds of held-out streams; training streams have others.
 HELD_OUT, TRAINED = 7_000_000, 8_000_000
 
@@ -61,13 +69,14 @@ class Effort:
 
     step_runs: int
     seeds: int
+    base_steps: int
     steps: int
     streams: int
     held_out: int
 
 
-QUICK = Effort(step_runs=2, seeds=1, steps=150, streams=120, held_out=24)
-FULL = Effort(step_runs=5, seeds=3, steps=400, streams=800, held_out=80)
+QUICK = Effort(step_runs=2, seeds=1, base_steps=60, steps=60, streams=120, held_out=24)
+FULL = Effort(step_runs=5, seeds=3, base_steps=600, steps=300, streams=800, held_out=80)
 
 
 def step_model(router: str) -> VideoLLMMoD:
@@ -123,6 +132,10 @@ def peak_bytes(router: str) -> int:
     return peak
 
 
+#: A model's parameters by name.
+Weights = dict[str, Tensor]
+
+
 class World:
     """Dialogues with the features that the bundled tower gives their frames.
 
@@ -145,19 +158,11 @@ class World:
         return collate(dialogues, self.layout, config), torch.cat(patches), torch.cat(pooled)
 
 
-def method_config(fields: dict[str, Any], tiny: VideoLLMMoD, vocab_size: int) -> VideoLLMMoDConfig:
-    """A small decoder behind the bundled tower."""
+def method_config(fields: dict[str, Any], tiny: VideoLLMMoD) -> VideoLLMMoDConfig:
+    """The bundled model's sizes, routed by a method."""
     return VideoLLMMoDConfig(
         vision_config=tiny.config.vision_config,
-        text_config=LlamaConfig(
-            vocab_size=vocab_size,
-            hidden_size=128,
-            intermediate_size=352,
-            num_hidden_layers=6,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            tie_word_embeddings=True,
-        ),
+        text_config=tiny.config.text_config,
         # What is seen must come from the patches: the pooled token would carry it past any router.
         class_token="none",
         frame_difference=tiny.config.frame_difference,
@@ -166,13 +171,15 @@ def method_config(fields: dict[str, Any], tiny: VideoLLMMoD, vocab_size: int) ->
 
 
 def train_method(
-    fields: dict[str, Any], tiny: VideoLLMMoD, world: World, steps: int, seed: int
+    fields: dict[str, Any], tiny: VideoLLMMoD, weights: Weights, world: World, steps: int, seed: int
 ) -> VideoLLMMoD:
-    """A small decoder behind the frozen tower, trained for ``steps`` by the LIVE objective."""
+    """A decoder that goes on from ``weights`` behind the frozen tower, by the LIVE objective."""
     torch.manual_seed(seed)
-    config = method_config(fields, tiny, len(world.layout.tokenizer))
+    config = method_config(fields, tiny)
     model = VideoLLMMoD(config)
-    model.vision_tower.load_state_dict(tiny.vision_tower.state_dict())
+    model.load_state_dict(
+        {name: weights.get(name, value) for name, value in model.state_dict().items()}
+    )
     model.vision_tower.requires_grad_(False)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.02)
@@ -194,12 +201,9 @@ def train_method(
     return model.eval()
 
 
-def costs(tiny: VideoLLMMoD, vocab_size: int) -> dict[str, float]:
+def costs(tiny: VideoLLMMoD) -> dict[str, float]:
     """Arithmetic of each method's decoder over the full one's, on a silent stream."""
-    each = {
-        name: macs(method_config(fields, tiny, vocab_size), 16, 16)
-        for name, fields in METHODS.items()
-    }
+    each = {name: macs(method_config(fields, tiny), 16, 16) for name, fields in METHODS.items()}
     return {name: cost / each["full"] for name, cost in each.items()}
 
 
@@ -228,32 +232,40 @@ class Quality:
 
     one: ClassVar[Quality]
 
-    def __init__(self, effort: Effort) -> None:
+    def __init__(self, effort: Effort, base: Path) -> None:
         torch.set_num_threads(1)
         self.effort = effort
         self.tiny, self.layout = load(find_checkpoint(TINY))
         self.world = World(self.tiny, self.layout, range(TRAINED, TRAINED + effort.streams))
         self.held_out = [watch(HELD_OUT + i, 16) for i in range(effort.held_out)]
+        self.base: Weights = torch.load(base) if base.exists() else self._train_base(base)
+
+    def _train_base(self, path: Path) -> Weights:
+        """The full model that all methods go on from, trained on from the bundled one."""
+        torch.set_num_threads(os.cpu_count() or 1)
+        weights, steps = self.tiny.state_dict(), self.effort.base_steps
+        model = train_method(METHODS["full"], self.tiny, weights, self.world, steps, BASE_SEED)
+        draft = path.with_suffix(".draft")
+        torch.save(model.state_dict(), draft)
+        draft.rename(path)
+        return model.state_dict()
 
     @classmethod
-    def begin(cls, effort: Effort) -> None:
+    def begin(cls, effort: Effort, base: Path) -> None:
         """Set this process up."""
-        cls.one = cls(effort)
+        cls.one = cls(effort, base)
 
 
-def _trained(task: tuple[str, int]) -> TeacherForced:
+def _trained(task: tuple[str, int, Path]) -> TeacherForced:
     """The metrics of one method after training from one seed."""
-    name, seed = task
+    name, seed, parts = task
     q = Quality.one
-    kept = os.environ.get("LONGREEL_BENCH_PARTS")
-    part = Path(kept or "", f"{name} {seed} of {q.effort.steps} steps.json")
-    if kept and part.exists():
+    part = parts / f"{name} {seed}.json"
+    if part.exists():
         return TeacherForced(**json.loads(part.read_text()))
-    model = train_method(METHODS[name], q.tiny, q.world, q.effort.steps, seed)
+    model = train_method(METHODS[name], q.tiny, q.base, q.world, q.effort.steps, seed)
     metrics = teacher_forced(model, q.layout, q.held_out)
-    if kept:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(asdict(metrics)))
+    part.write_text(json.dumps(asdict(metrics)))
     return metrics
 
 
@@ -261,8 +273,17 @@ def quality(effort: Effort) -> dict[str, list[TeacherForced]]:
     """The metrics of each method, one a seed; a training on each core."""
     tasks = [(name, seed) for seed in range(effort.seeds) for name in METHODS]
     context = multiprocessing.get_context("spawn")
-    with context.Pool(os.cpu_count(), Quality.begin, (effort,)) as pool:
-        results = pool.map(_trained, tasks, chunksize=1)
+    with tempfile.TemporaryDirectory() as passing:
+        parts = Path(os.environ.get("LONGREEL_BENCH_PARTS", passing))
+        parts /= f"{effort.base_steps} and {effort.steps} steps"
+        parts.mkdir(parents=True, exist_ok=True)
+        base = parts / "base.pt"
+        if not base.exists():
+            # Before the others begin, in a process that ends with it.
+            with context.Pool(1, Quality.begin, (effort, base)) as pool:
+                pool.apply(abs, (0,))
+        with context.Pool(os.cpu_count(), Quality.begin, (effort, base)) as pool:
+            results = pool.map(_trained, [(*task, parts) for task in tasks], chunksize=1)
     found: dict[str, list[TeacherForced]] = {}
     for (name, _), metrics in zip(tasks, results, strict=True):
         found.setdefault(name, []).append(metrics)
@@ -292,6 +313,8 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
         "quality_random_worst_gap": ratio(gaps["random 0.2"]),
         "quality_earlyexit_worst_gap": ratio(gaps["early exit"]),
         "quality_layerskip_worst_gap": ratio(gaps["layer skip"]),
+        "quality_mod_all_worst_gap": ratio(gaps["mod all 0.2"]),
+        "quality_random_all_worst_gap": ratio(gaps["random all 0.2"]),
         "tiny_cut_f1": ratio([bundled.cut_f1]),
         "tiny_colour_accuracy": ratio([bundled.colour_accuracy]),
     }
@@ -303,7 +326,7 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
         "step_seconds": {name: statistics.median(s) for name, s in seconds.items()},
         "step_peak_bytes": peaks,
         "methods": {name: [asdict(metrics) for metrics in runs] for name, runs in found.items()},
-        "cost_over_full": costs(tiny, len(layout.tokenizer)),
+        "cost_over_full": costs(tiny),
         "worst_gaps": gaps,
         "mean_losses": {name: mean_losses(runs, full) for name, runs in found.items()},
         "tiny": asdict(bundled),

@@ -6,6 +6,7 @@ Needs the ``bench`` extra (matplotlib).
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,34 @@ def draw_engine(result: dict[str, Any]) -> plt.Figure:
     return picture
 
 
+def draw_decode(result: dict[str, Any]) -> plt.Figure:
+    """How many times faster than real time each side is, medians and spread."""
+    sides = result["figures"]["times_real_time"]
+    names = sorted(sides, key=lambda side: -statistics.median(sides[side]))
+    middles = [statistics.median(sides[name]) for name in names]
+    reach = [
+        [middle - min(sides[name]) for name, middle in zip(names, middles, strict=True)],
+        [max(sides[name]) - middle for name, middle in zip(names, middles, strict=True)],
+    ]
+    colors = ["#c0392b" if name.startswith("ours") else "#7d9fc4" for name in names]
+    picture, axis = plt.subplots(figsize=(9, 3.4), layout="constrained")
+    axis.barh(names, middles, xerr=reach, capsize=3, height=0.5, color=colors)
+    for place, (name, middle) in enumerate(zip(names, middles, strict=True)):
+        at = (max(sides[name]), place)
+        axis.annotate(f"{middle:.1f}", at, textcoords="offset points", xytext=(6, -3), size=8)
+    axis.invert_yaxis()
+    axis.margins(x=0.1)
+    axis.set_xlabel("seconds of video a second, higher is better")
+    what = result["settings"]
+    picture.suptitle(
+        f"{what['files']} files, {what['seconds'] / 60:.0f} min of {what['codec']}, "
+        f"{what['bits_per_s'] / 1e6:.1f} Mbit/s,\nto {what['fps']} frames a second of "
+        f"{what['side']}x{what['side']}; {_machine(result)}",
+        size=10,
+    )
+    return picture
+
+
 def draw_scale(result: dict[str, Any]) -> plt.Figure:
     """Efficiency over nodes as it is and with all changes, and what each change gives."""
     figures = result["figures"]
@@ -121,6 +150,7 @@ def draw_scale(result: dict[str, Any]) -> plt.Figure:
 DRAWN: dict[str, Callable[[dict[str, Any]], plt.Figure]] = {
     "model": draw_model,
     "engine": draw_engine,
+    "decode": draw_decode,
     "scale": draw_scale,
 }
 

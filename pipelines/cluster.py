@@ -49,6 +49,9 @@ def connected(address: str | None = None) -> Iterator[None]:
         # and are pinned to one thread; Ray's own helpers need some to be scheduled at all.
         options = {"num_cpus": 2 * cores() + 2, "resources": {CORES: cores()}}
         options["include_dashboard"] = False
+        # Frames are handed on and done with. Ray's own second before their memory can be used
+        # again lets the store grow by all that is decoded meanwhile, page by fresh page.
+        os.environ.setdefault("RAY_free_objects_period_milliseconds", "50")
     with without_native_reports():
         yield from _connection(target, options)
 

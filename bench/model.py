@@ -232,38 +232,42 @@ class Quality:
 
     one: ClassVar[Quality]
 
-    def __init__(self, effort: Effort, base: Path) -> None:
+    def __init__(self, effort: Effort) -> None:
         torch.set_num_threads(1)
         self.effort = effort
         self.tiny, self.layout = load(find_checkpoint(TINY))
         self.world = World(self.tiny, self.layout, range(TRAINED, TRAINED + effort.streams))
         self.held_out = [watch(HELD_OUT + i, 16) for i in range(effort.held_out)]
-        self.base: Weights = torch.load(base) if base.exists() else self._train_base(base)
-
-    def _train_base(self, path: Path) -> Weights:
-        """The full model that all methods go on from, trained on from the bundled one."""
-        torch.set_num_threads(os.cpu_count() or 1)
-        weights, steps = self.tiny.state_dict(), self.effort.base_steps
-        model = train_method(METHODS["full"], self.tiny, weights, self.world, steps, BASE_SEED)
-        draft = path.with_suffix(".draft")
-        torch.save(model.state_dict(), draft)
-        draft.rename(path)
-        return model.state_dict()
 
     @classmethod
-    def begin(cls, effort: Effort, base: Path) -> None:
+    def begin(cls, effort: Effort) -> None:
         """Set this process up."""
-        cls.one = cls(effort, base)
+        cls.one = cls(effort)
+
+
+def _train_base(path: Path) -> None:
+    """Leave the full model that all methods go on from, trained on from the bundled one."""
+    if path.exists():
+        return
+    q = Quality.one
+    torch.set_num_threads(os.cpu_count() or 1)
+    weights, steps = q.tiny.state_dict(), q.effort.base_steps
+    model = train_method(METHODS["full"], q.tiny, weights, q.world, steps, BASE_SEED)
+    draft = path.with_suffix(".draft")
+    torch.save(model.state_dict(), draft)
+    draft.rename(path)
+    torch.set_num_threads(1)
 
 
 def _trained(task: tuple[str, int, Path]) -> TeacherForced:
     """The metrics of one method after training from one seed."""
-    name, seed, parts = task
+    name, seed, base = task
     q = Quality.one
-    part = parts / f"{name} {seed}.json"
+    part = base.parent / f"{name} {seed}.json"
     if part.exists():
         return TeacherForced(**json.loads(part.read_text()))
-    model = train_method(METHODS[name], q.tiny, q.base, q.world, q.effort.steps, seed)
+    weights = torch.load(base)
+    model = train_method(METHODS[name], q.tiny, weights, q.world, q.effort.steps, seed)
     metrics = teacher_forced(model, q.layout, q.held_out)
     part.write_text(json.dumps(asdict(metrics)))
     return metrics
@@ -278,12 +282,9 @@ def quality(effort: Effort) -> dict[str, list[TeacherForced]]:
         parts /= f"{effort.base_steps} and {effort.steps} steps"
         parts.mkdir(parents=True, exist_ok=True)
         base = parts / "base.pt"
-        if not base.exists():
-            # Before the others begin, in a process that ends with it.
-            with context.Pool(1, Quality.begin, (effort, base)) as pool:
-                pool.apply(abs, (0,))
-        with context.Pool(os.cpu_count(), Quality.begin, (effort, base)) as pool:
-            results = pool.map(_trained, [(*task, parts) for task in tasks], chunksize=1)
+        with context.Pool(os.cpu_count(), Quality.begin, (effort,)) as pool:
+            pool.apply(_train_base, (base,))
+            results = pool.map(_trained, [(*task, base) for task in tasks], chunksize=1)
     found: dict[str, list[TeacherForced]] = {}
     for (name, _), metrics in zip(tasks, results, strict=True):
         found.setdefault(name, []).append(metrics)

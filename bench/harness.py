@@ -9,6 +9,7 @@ import platform
 import re
 import statistics
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,13 @@ def machine() -> dict[str, Any]:
         found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
         model = found[1] if found else model
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # Benches without torch shall not wait for it.
+    torch: Any = sys.modules.get("torch")
+    gpu = {}
+    if torch is not None and torch.cuda.is_available():
+        gpu = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
     return {
+        **gpu,
         "processor": model,
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(pages / 2**30, 1),
@@ -76,7 +83,8 @@ def run(
         "ratios": ratios,
         "figures": figures,
     }
-    folder = RESULTS / re.sub(r"[^a-z0-9]+", "-", f"{here['processor']} {here['cores']}c".lower())
+    named = here.get("gpu") or f"{here['processor']} {here['cores']}c"
+    folder = RESULTS / re.sub(r"[^a-z0-9]+", "-", named.lower())
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result))
@@ -87,5 +95,6 @@ def _commit() -> str | None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, cwd=RESULTS.parent)
     except OSError:
-        return None
-    return done.stdout.strip() or None
+        return os.environ.get("LONGREEL_COMMIT")
+    # Where only the files are, whoever put them there may say which they are.
+    return done.stdout.strip() or os.environ.get("LONGREEL_COMMIT")

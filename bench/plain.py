@@ -46,7 +46,8 @@ class PlainLoop:
         for frame in frames:
             before = frames_before(frame[None], self._last)
             self._last = frame
-            logits = self._feed(self._model.encode_frames(frame[None], before)[0])
+            seen, before = frame[None].to(self._model.device), before.to(self._model.device)
+            logits = self._feed(self._model.encode_frames(seen, before)[0])
             token = int(logits.argmax())
             if token == self._layout.silence:
                 self._feed(self._words([token]))
@@ -60,7 +61,7 @@ class PlainLoop:
             self.n_frames += 1
 
     def _words(self, ids: list[int]) -> Tensor:
-        return self._model.embed_text(torch.tensor(ids))
+        return self._model.embed_text(torch.tensor(ids, device=self._model.device))
 
     @torch.inference_mode()
     def _feed(self, embeddings: Tensor) -> Tensor:

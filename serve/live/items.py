@@ -1,0 +1,145 @@
+"""What a session is given, and how an input is answered; plain values that travel between
+processes and into the durable log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Pixels as the model takes them, (side, side, 3) RGB.
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How a session watches; fixed when it opens.
+
+    Attributes:
+        instruction: opens the stream; the checkpoint's own when None.
+        fps: frames a second that the model sees; the checkpoint's own when None. Of frames that
+            come faster, those between are dropped and said to be.
+        silence_threshold: probability (0-1) that silence must reach for the model to stay silent.
+        memory: ``full``, ``window`` or ``retrieve``: what it remembers (``docs/engine.md``).
+        memory_frames: of the window; a multiple of 32.
+        max_tokens: bound on one narration or answer.
+        durable: whether it outlives its replica. A chat about one video does not need to.
+        kind: ``live`` goes before ``bulk`` in every step.
+    """
+
+    instruction: str | None = None
+    fps: float | None = None
+    silence_threshold: float = 0.0
+    memory: Literal["full", "window", "retrieve"] = "window"
+    memory_frames: int = 256
+    max_tokens: int = 96
+    durable: bool = True
+    kind: Literal["live", "bulk"] = "live"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame at ``time_s`` of its stream; None stands one frame after the last."""
+
+    pixels: Pixels
+    time_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question after all frames given before it."""
+
+    text: str
+    max_tokens: int | None = None
+
+
+Input = Frame | Question
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """How one input was answered.
+
+    Attributes:
+        seq: its sequence number in the session, from 1.
+        outcome: ``accepted``: it is durable and will be taken in; ``dropped``: it will not be.
+        reason: why it was dropped: ``rate`` (between two frames of the session's fps), ``late``
+            (not after the last frame), ``lag`` (too many frames wait).
+        frame: number of an accepted frame in its session, from 0.
+        response: id of the answer to a question.
+        repeated: the session had this sequence number already; nothing was done again.
+    """
+
+    seq: int
+    outcome: Literal["accepted", "dropped"]
+    reason: Literal["rate", "late", "lag"] | None = None
+    frame: int | None = None
+    response: str | None = None
+    repeated: bool = False
+
+
+@dataclass(frozen=True)
+class SessionEvent:
+    """One thing that happened in a session; the same after any recovery.
+
+    Attributes:
+        number: from 1, without gaps.
+        type: and what ``data`` holds:
+            ``frame.seen``: frame, time_s, p_silence (0-1), speaks;
+            ``narration.delta``: frame, time_s, delta;
+            ``narration``: frame, time_s, text, cancelled;
+            ``response.created``: response, seq;
+            ``response.delta``: response, delta;
+            ``response.done``: response, text, status (``completed``, ``length``, ``cancelled``,
+            ``failed``), output_tokens;
+            ``error``: code, message, and frame or response;
+            ``session.closed``: nothing.
+    """
+
+    number: int
+    type: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SessionView:
+    """A session from outside.
+
+    Attributes:
+        state: ``live`` (in a replica's memory), ``idle`` (in the state store alone),
+            ``recovering`` (its replica was lost), ``closed``.
+        seq: last sequence number that was accepted.
+        frames: accepted so far; ``waiting_frames`` of them are not seen yet.
+        events: last event's number.
+        replica, epoch: who owns it, and how often it was assigned.
+        created: seconds since 1970.
+    """
+
+    id: str
+    state: Literal["live", "idle", "recovering", "closed"]
+    options: SessionOptions
+    seq: int
+    frames: int
+    waiting_frames: int
+    events: int
+    replica: str | None
+    epoch: int
+    created: float
+
+
+class SessionError(Exception):
+    """An input or call that a session cannot take; nothing was done.
+
+    ``code`` is for programs: ``session_not_found``, ``session_closed``, ``sequence_gap``,
+    ``invalid_frame``, ``invalid_value``, ``overloaded``, ``unavailable``.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message

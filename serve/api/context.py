@@ -1,0 +1,112 @@
+"""What the routes work with; made once where the gateway starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from serve.calls import Sessions
+from serve.chat import Answered
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The model that the service holds.
+
+    Attributes:
+        side: height and width of the pictures it takes, in pixels.
+        fps: frames a second that it was trained on.
+        tokens_per_frame: vision tokens of a frame.
+        digest: it makes summaries by rule; ``summary_request`` is how one is asked for.
+    """
+
+    name: str
+    revision: str
+    side: int
+    fps: float
+    keep_ratio: float
+    tokens_per_frame: int
+    digest: bool
+    summary_request: str
+
+
+@dataclass(frozen=True)
+class ApiSettings:
+    """What clients may send.
+
+    Attributes:
+        max_upload_bytes: of one request or file.
+        max_pixels: of one picture or frame, as encoded.
+        max_video_s: length of a video that is taken in by one call.
+        fetch_timeout_s: for fetching a URL, in all.
+        allow_private_urls: fetch from loopback and private addresses too (tests, closed nets).
+        s3_buckets: buckets that ``s3://`` URLs may name; none by default.
+    """
+
+    max_upload_bytes: int = 512 * 2**20
+    max_pixels: int = 50_000_000
+    max_video_s: float = 3600.0
+    fetch_timeout_s: float = 60.0
+    allow_private_urls: bool = False
+    s3_buckets: Sequence[str] = ()
+
+
+class Answers(Protocol):
+    """Answers to text alone."""
+
+    async def chat(self, system: str, text: str, most_tokens: int) -> Answered:
+        """See ``serve.replica.Replica.chat``."""
+
+
+class Streams(Protocol):
+    """Live sources that the service pulls; objects as the API spells them."""
+
+    async def start(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        """Begin to pull."""
+
+    async def list(self) -> list[dict[str, Any]]:
+        """All that are known."""
+
+    async def get(self, stream: str) -> dict[str, Any] | None:
+        """One of them."""
+
+    async def stop(self, stream: str) -> dict[str, Any] | None:
+        """End it; its session stays."""
+
+
+class Jobs(Protocol):
+    """Bulk jobs; objects as the API spells them."""
+
+    async def submit(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        """Begin one.
+
+        Raises:
+            UsageError: it cannot work.
+        """
+
+    async def list(self) -> list[dict[str, Any]]:
+        """All that are known."""
+
+    async def get(self, job: str) -> dict[str, Any] | None:
+        """One of them."""
+
+    async def cancel(self, job: str) -> dict[str, Any] | None:
+        """Stop it; it can be resumed."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything that routes reach for: ``request.app.state.context``.
+
+    Attributes:
+        store: uri of the state store; uploaded files lie under ``files/`` in it.
+    """
+
+    sessions: Sessions
+    answers: Answers
+    model: ModelInfo
+    store: str
+    settings: ApiSettings = field(default_factory=ApiSettings)
+    streams: Streams | None = None
+    jobs: Jobs | None = None

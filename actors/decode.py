@@ -59,6 +59,7 @@ def decode_segment(
     is_last: bool,
     duration_s: float,
     threads: int = 1,
+    max_pixels: int | None = None,
 ) -> DecodedSegment:
     """Samples grid indices ``[first_index, end_index)`` of a video.
 
@@ -75,6 +76,7 @@ def decode_segment(
         is_last: Whether the video should end with this segment.
         duration_s: What the probe promised, to notice an end that is missing.
         threads: Of the decoder. Segments side by side use the cores better.
+        max_pixels: Of one frame as stored; larger ones are not decoded.
 
     Raises:
         ValueError: The arguments describe no segment.
@@ -87,7 +89,7 @@ def decode_segment(
     samples = Samples([], np.empty((0, *size, 3), np.uint8), [])
     error: str | None = None
     try:
-        with open_media(uri, etag) as media:
+        with open_media(uri, etag, max_pixels) as media:
             run = sample(media, wanted, size, thumbnail_width, threads)
             spoiled = run.log.spoiled()
             samples = _healthy(run.samples, spoiled, wanted, media.time_base)

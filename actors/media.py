@@ -38,6 +38,7 @@ _PACKETS_TO_A_KEYFRAME = 1000
 _FIRST_STEP_BACK_S = 2
 _STEP_GROWTH = 4
 _READ_ERRORS_IN_A_ROW = 16
+_LIMITED_STREAMS = 16
 # Packets that lie behind a picture in the file and are decoded before it comes out.
 _DECODED_AFTER_S = Fraction(1, 4)
 # A hole in a Matroska file is at least so long, and more bytes than headers between two blocks.
@@ -68,13 +69,19 @@ class Media:
 
 
 @contextmanager
-def open_media(uri: str, etag: str | None = None) -> Iterator[Media]:
+def open_media(uri: str, etag: str | None = None, max_pixels: int | None = None) -> Iterator[Media]:
     """Opens the pictures of one object by ranged reads.
+
+    Args:
+        max_pixels: of one frame as stored. The decoder itself refuses larger ones before it makes
+            room for them, also where they begin in the middle of the file.
 
     Raises:
         StorageError: the object cannot be read.
-        VideoError: ``Empty``, ``NotAVideo``, ``NoVideoStream``, ``Truncated`` or ``Damaged``.
+        VideoError: ``Empty``, ``NotAVideo``, ``NoVideoStream``, ``Truncated``, ``Damaged``, or
+            ``TooLarge`` by its header.
     """
+    limits = {} if max_pixels is None else {"max_pixels": str(max_pixels)}
     with closing(open_object(uri, etag, granules=_GRANULES)) as reader:
         if reader.size == 0:
             raise VideoError("Empty", "the file has no bytes")
@@ -82,6 +89,8 @@ def open_media(uri: str, etag: str | None = None) -> Iterator[Media]:
             container = av.open(
                 cast(BinaryIO, reader),
                 "r",
+                # Looking for a stream's size may take decoding it already.
+                stream_options=cast(Any, [limits] * _LIMITED_STREAMS),  # typed as texts
                 container_options=dict(_OPTIONS),
                 metadata_errors="replace",
             )
@@ -91,6 +100,16 @@ def open_media(uri: str, etag: str | None = None) -> Iterator[Media]:
             raise _unopenable(reader, error) from None
         with container:
             stream = _stream_of_pictures(container)
+            context = stream.codec_context
+            if max_pixels is not None and context.width * context.height > max_pixels:
+                raise VideoError(
+                    "TooLarge",
+                    f"frames have {context.width} x {context.height} pixels, "
+                    f"more than {max_pixels} in all",
+                )
+            context.options = limits
+            # Until a caller asks for more: a first frame is not worth a pool of threads.
+            context.thread_count, context.thread_type = 1, "NONE"
             yield Media(reader, container, stream, Fraction(stream.time_base or 1))
 
 

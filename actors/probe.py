@@ -64,19 +64,22 @@ class VideoInfo:
     keyframes_s: tuple[float, ...]
 
 
-def probe(uri: str) -> VideoInfo:
+def probe(uri: str, max_pixels: int | None = None) -> VideoInfo:
     """Reads a video's header and index, and decodes its first frame.
 
     Only a video that does not say how long it is (live recordings) is read to its end, without
     decoding.
 
+    Args:
+        max_pixels: Of one frame as stored; larger ones are not decoded.
+
     Raises:
         StorageError: The object cannot be read.
-        VideoError: ``Empty``, ``NotAVideo``, ``NoVideoStream``, ``Truncated`` (its index is
-            missing) or ``Damaged`` (not one frame can be decoded).
+        VideoError: ``Empty``, ``NotAVideo``, ``NoVideoStream``, ``TooLarge``, ``Truncated`` (its
+            index is missing) or ``Damaged`` (not one frame can be decoded).
     """
     found = stat_object(uri)
-    with open_media(found.uri, found.etag) as media:
+    with open_media(found.uri, found.etag, max_pixels) as media:
         first = _first_frame(media)
         origin_pts = first.pts or 0
         end_s, scanned = _end_s(media)

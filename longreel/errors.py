@@ -56,7 +56,7 @@ class VideoError(LongreelError):
     ``kind`` is one of ``KINDS``; ``where`` says where in the file, when that is known.
     """
 
-    KINDS = frozenset(("Empty", "NotAVideo", "NoVideoStream", "Truncated", "Damaged"))
+    KINDS = frozenset(("Empty", "NotAVideo", "NoVideoStream", "TooLarge", "Truncated", "Damaged"))
 
     def __init__(self, kind: str, message: str, where: str | None = None) -> None:
         super().__init__(kind, message, where)

@@ -1,0 +1,219 @@
+"""Pictures and videos that clients send, to pixels as the model takes them.
+
+Videos go through the bulk jobs' own decoder, so the same file gives the same pixels here and there.
+All of it blocks: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from av.video.frame import VideoFrame
+from PIL import Image
+
+from actors.decode import decode_segment
+from actors.grid import exact_fps, grid_size
+from actors.pictures import PictureMaker
+from actors.probe import VideoInfo, probe
+from longreel.errors import StorageError, VideoError
+from longreel.schemas import FAILED
+from serve.live.items import Pixels, SessionError
+from serve.routes.context import ApiSettings
+
+#: Pixels of a video that are held at once, in bytes; more frames come one stretch after another.
+_STRETCH_BYTES = 64 * 2**20
+#: And of a piece that is answered whole.
+_PIECE_BYTES = 512 * 2**20
+
+_STILLS = ("JPEG", "PNG", "WEBP", "GIF")
+_ORIENTATION = 0x0112  # of EXIF
+# How EXIF's orientations are made upright: quarter turns counter-clockwise, then left to right.
+_UPRIGHT = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True),
+            8: (1, False)}  # fmt: skip
+_MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"moof")
+_STILL_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis")
+_VIDEO_HEADS = (
+    b"\x1a\x45\xdf\xa3",  # Matroska, WebM
+    b"\x00\x00\x01\xba",  # MPEG program stream
+    b"\x00\x00\x01\xb3",  # MPEG-1/2 video
+    b"FLV\x01",
+    b"OggS",
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",  # ASF, WMV
+)
+
+
+class MediaError(SessionError):
+    """A picture or video that cannot be taken.
+
+    ``code`` is ``media_error`` (cannot be decoded), ``media_too_large`` or
+    ``unsupported_media_type``; the message says what is wrong, and where if that is known.
+    """
+
+
+def kind_of(data: bytes) -> Literal["image", "video"] | None:
+    """What the first bytes (some 400 are enough) say this is; None for neither."""
+    if data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")):
+        return "image"
+    if data[:4] == b"RIFF":
+        return {b"WEBP": "image", b"AVI ": "video"}.get(data[8:12])  # type: ignore[return-value]
+    if data[4:8] in _MP4_BOXES:
+        return None if data[4:8] == b"ftyp" and data[8:12] in _STILL_BRANDS else "video"
+    # Packets of 188 bytes, or of 192 with a time before each.
+    if any(
+        len(data) > first + step and data[first] == data[first + step] == 0x47
+        for first, step in ((0, 188), (4, 192))
+    ):
+        return "video"
+    return "video" if data.startswith(_VIDEO_HEADS) else None
+
+
+def decode_image(data: bytes, side: int, settings: ApiSettings) -> Pixels:
+    """A JPEG, PNG, WebP or GIF (its first picture) as (side, side, 3) uint8 RGB, upright.
+
+    What is transparent is white.
+
+    Raises:
+        MediaError: it is none of these, has too many pixels, or is damaged.
+    """
+    if kind_of(data) != "image":
+        raise MediaError(
+            "unsupported_media_type", f"{_named(data)} is not a JPEG, PNG, WebP or GIF picture"
+        )
+    try:
+        with Image.open(io.BytesIO(data), formats=_STILLS) as image:
+            _check_pixels("the picture", image.width, image.height, settings)
+            orientation = image.getexif().get(_ORIENTATION, 1)
+            frame = VideoFrame.from_ndarray(_rgb(image), format="rgb24")
+    except MediaError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise MediaError("media_too_large", "the picture has too many pixels") from None
+    except (OSError, SyntaxError, ValueError, ArithmeticError, LookupError, EOFError) as error:
+        raise MediaError("media_error", f"the picture cannot be decoded: {error}") from None
+    picture = PictureMaker((side, side), 0, None).model_input(frame)
+    turns, mirrored = _UPRIGHT.get(orientation, (0, False))
+    picture = np.rot90(picture, turns)
+    return np.ascontiguousarray(picture[:, ::-1] if mirrored else picture)
+
+
+def decode_piece(
+    data: bytes, side: int, fps: float, settings: ApiSettings
+) -> list[tuple[float, Pixels]]:
+    """An encoded video's frames on the grid of ``fps``: (seconds since its first frame, pixels).
+
+    Raises:
+        MediaError: it is no video, is too long or too large, or nothing of it can be decoded.
+    """
+    if kind_of(data) != "video":
+        raise MediaError("unsupported_media_type", f"{_named(data)} is not a video")
+    with tempfile.NamedTemporaryFile(prefix="longreel-") as file:
+        file.write(data)
+        file.flush()
+        video = open_video(file.name, fps, settings)
+        if video.frames * side * side * 3 > _PIECE_BYTES:
+            raise MediaError(
+                "media_too_large",
+                f"the video gives {video.frames} frames at {fps:g} fps, more than one piece may",
+            )
+        return list(video.decode(side))
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video that was looked into and is within the limits.
+
+    Attributes:
+        frames: how many grid points it has.
+    """
+
+    info: VideoInfo
+    fps: float
+    frames: int
+    settings: ApiSettings
+
+    def decode(self, side: int) -> Iterator[tuple[float, Pixels]]:
+        """(seconds since its first frame, (side, side, 3) pixels) of each healthy grid point.
+
+        Raises:
+            MediaError: nothing of it can be decoded.
+        """
+        step = max(1, _STRETCH_BYTES // (side * side * 3))
+        error, found = "no frame can be decoded", False
+        for first in range(0, self.frames, step):
+            end = min(self.frames, first + step)
+            decoded = decode_segment(
+                self.info.uri,
+                etag=self.info.etag,
+                origin_pts=self.info.origin_pts,
+                first_index=first,
+                end_index=end,
+                fps=self.fps,
+                size=(side, side),
+                thumbnail_width=0,
+                is_last=end == self.frames,
+                duration_s=self.info.duration_s,
+                max_pixels=self.settings.max_pixels,
+            )
+            if decoded.status == FAILED and not found:
+                error = decoded.error or error
+            for time_s, pixels in zip(decoded.times_s.tolist(), decoded.frames, strict=True):
+                found = True
+                yield time_s, pixels
+        if not found:
+            raise MediaError("media_error", f"the video cannot be decoded: {error}")
+
+
+def open_video(uri: str, fps: float, settings: ApiSettings) -> Video:
+    """Looks into the video at ``uri`` without decoding more than its first frame.
+
+    Raises:
+        MediaError: it is no video, or beyond the limits.
+    """
+    try:
+        rate = exact_fps(fps)
+    except ValueError as error:
+        raise SessionError("invalid_value", str(error)) from None
+    try:
+        info = probe(uri, max_pixels=settings.max_pixels)
+    except VideoError as error:
+        if error.kind == "TooLarge":
+            raise MediaError("media_too_large", f"the video's {error.message}") from None
+        code = "unsupported_media_type" if error.kind == "NotAVideo" else "media_error"
+        raise MediaError(code, f"the video cannot be decoded: {error}") from None
+    except StorageError as error:
+        raise MediaError("media_error", f"the video cannot be read: {error.kind}") from None
+    if info.duration_s > settings.max_video_s:
+        raise MediaError(
+            "media_too_large",
+            f"the video is {info.duration_s:.1f} s long, more than {settings.max_video_s:g} s",
+        )
+    return Video(info, fps, grid_size(info.duration_s, rate), settings)
+
+
+def _check_pixels(what: str, width: int, height: int, settings: ApiSettings) -> None:
+    if width * height > settings.max_pixels:
+        raise MediaError(
+            "media_too_large",
+            f"{what} has {width} x {height} pixels, more than {settings.max_pixels} in all",
+        )
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    """(height, width, 3) as stored, before any turn."""
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip
+        grey = (np.asarray(image).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        image = Image.alpha_composite(white, rgba)
+    return np.asarray(image.convert("RGB"))
+
+
+def _named(data: bytes) -> str:
+    return f"what begins with {data[:8].hex(' ')}" if data else "an empty body"

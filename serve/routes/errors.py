@@ -1,0 +1,115 @@
+"""Errors as clients see them, in OpenAI's shape, and what makes them of exceptions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from longreel.errors import LongreelError, UsageError
+from serve.live.items import SessionError
+
+_log = logging.getLogger("longreel.api")
+
+#: HTTP status of each ``SessionError.code``; a code that is not here is the caller's fault, 400.
+STATUS = {
+    "session_not_found": 404,
+    "model_not_found": 404,
+    "file_not_found": 404,
+    "session_closed": 410,
+    "sequence_gap": 409,
+    "invalid_frame": 400,
+    "invalid_value": 400,
+    "media_error": 400,
+    "url_not_allowed": 400,
+    "url_unreachable": 400,
+    "media_too_large": 413,
+    "unsupported_media_type": 415,
+    "overloaded": 429,
+    "unavailable": 503,
+}
+#: Seconds after which a client may try again, where that may help.
+RETRY_AFTER_S = {429: 5, 503: 2}
+_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+def error_object(
+    status: int, message: str, code: str | None, param: str | None = None
+) -> dict[str, Any]:
+    """The body of an error: ``{"error": {"message", "type", "param", "code"}}``."""
+    if status >= 500:
+        kind = "server_error"
+    else:
+        kind = "rate_limit_error" if status == 429 else "invalid_request_error"
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def status_of(error: SessionError) -> int:
+    """HTTP status that says it."""
+    return STATUS.get(error.code, 400)
+
+
+def error_response(
+    status: int,
+    message: str,
+    code: str | None,
+    param: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """The response that says it, with ``Retry-After`` where that may help."""
+    extra = dict(headers or {})
+    if status in RETRY_AFTER_S:
+        extra.setdefault("Retry-After", str(RETRY_AFTER_S[status]))
+    body = error_object(status, message, code, param)
+    return JSONResponse(body, status_code=status, headers=extra)
+
+
+def install(app: FastAPI) -> None:
+    """Every exception that a route lets out is answered in OpenAI's shape."""
+
+    @app.exception_handler(SessionError)
+    async def session(request: Request, error: SessionError) -> JSONResponse:
+        return error_response(status_of(error), error.message, error.code)
+
+    @app.exception_handler(UsageError)
+    async def usage(request: Request, error: UsageError) -> JSONResponse:
+        return error_response(400, str(error), "invalid_value")
+
+    @app.exception_handler(LongreelError)
+    async def failed(request: Request, error: LongreelError) -> JSONResponse:
+        _log.error("%s %s: %s", request.method, request.url.path, error)
+        return error_response(500, str(error), "internal_error")
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return error_response(400, "the body is not JSON", "invalid_value")
+        param = _field(first["loc"])
+        message = f"{param}: {first['msg']}" if param else str(first["msg"])
+        return error_response(422, message, "invalid_value", param)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        status, detail = error.status_code, error.detail
+        if status == 404 and detail == HTTPStatus(404).phrase:
+            detail = f"there is no {request.method} {request.url.path}"
+        code = _CODES.get(status, "invalid_value" if status < 500 else "internal_error")
+        return error_response(status, str(detail), code, headers=error.headers)
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        # Starlette raises it on to the server, whose log has the traceback; the client gets none.
+        return error_response(500, "the service failed; its log says why", "internal_error")
+
+
+def _field(place: tuple[int | str, ...]) -> str | None:
+    """``messages.0.content`` of pydantic's location, without where in the request it stands."""
+    inner = place[1:] if place and place[0] in ("body", "query", "path", "header") else place
+    return ".".join(str(part) for part in inner) or None

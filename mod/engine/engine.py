@@ -20,7 +20,7 @@ from mod.engine.rotation import Rotation
 from mod.engine.runner import Runner
 from mod.engine.scheduler import Taken, plan
 from mod.engine.snapshot import pack, unpack
-from mod.engine.state import FrameRun, Question, SessionState
+from mod.engine.state import FrameRun, Question, SessionState, Turn
 from mod.engine.work import item_of, work_of
 from mod.layout import StreamLayout
 from mod.modeling import VideoLLMMoD
@@ -134,8 +134,12 @@ class Engine:
                 f"{str(frames.dtype).removeprefix('torch.')}"
             )
         if len(frames):
-            run = FrameRun(frames, session.last_pushed, self._clock())
-            session.inbox.append(run)
+            last = session.inbox[-1] if session.inbox else None
+            if isinstance(last, FrameRun):
+                # One run, so that a chunk can reach over it.
+                last.extend(frames)
+            else:
+                session.inbox.append(FrameRun(frames, session.last_pushed, self._clock()))
             session.last_pushed = frames[-1]
             session.n_pushed += len(frames)
 
@@ -151,6 +155,31 @@ class Engine:
         session.last_pushed, session.n_pushed = session.last_seen, session.n_frames
         if session.turn:
             self._outcomes.cancel_turn(session)
+
+    def stop(self, name: str) -> Turn | None:
+        """End what is being said where it stands; frames and questions that wait stay.
+
+        Returns:
+            The turn that was ended, if there was one.
+        """
+        session = self._session(name)
+        turn = session.turn
+        if turn is not None:
+            self._outcomes.cancel_turn(session)
+        return turn
+
+    def withdraw(self, name: str, question: str) -> bool:
+        """Take back a question that still waits; whether there was one."""
+        session = self._session(name)
+        for waiting in session.inbox:
+            if isinstance(waiting, Question) and waiting.name == question:
+                session.inbox.remove(waiting)
+                return True
+        return False
+
+    def waits(self, name: str) -> bool:
+        """Whether a step would do something for a session, or told of one is yet to come."""
+        return self._outcomes.waiting or self._session(name).busy
 
     def fork(self, name: str, new: str) -> None:
         """A second session with the same past, which copies no cache; nothing waits in it.

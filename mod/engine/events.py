@@ -54,7 +54,7 @@ class Failed:
     """An input could not be taken in; the session stands where it stood before it.
 
     Attributes:
-        frame: first of the frames that were dropped; None for a question or a turn.
+        frame: that was dropped, or where the narration that ended began; None for a question.
         question: the question that was dropped.
         error: one line.
     """

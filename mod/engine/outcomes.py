@@ -70,9 +70,13 @@ class Outcomes:
         if isinstance(head, Question):
             self._events.append(Failed(session.name, None, head.name, error))
             return
+        if len(head.pixels) > 1:
+            # A bad frame fails again alone; those around it do not suffer for it.
+            session.inbox.extendleft(reversed(head.split()))
+            return
         self._events.append(Failed(session.name, session.n_frames, None, error))
         # Frame numbers stay those that were pushed.
-        session.n_frames += len(head.pixels)
+        session.n_frames += 1
 
     def cancel_turn(self, session: SessionState) -> None:
         """End what a session says where it stands."""

@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+import torch
 from torch import Tensor
 
 from mod.engine.blocks import Block
@@ -44,6 +45,19 @@ class FrameRun:
             return None
         new = self.pixels[done:count]
         return new, frames_before(new, self.pixels[done - 1] if done else self.last)
+
+    def extend(self, frames: Tensor) -> None:
+        """More frames come after the last."""
+        self.pixels = torch.cat([self.pixels, frames])
+
+    def split(self) -> tuple[FrameRun, FrameRun]:
+        """The first frame alone, and the rest."""
+        done = self.features
+        one = FrameRun(self.pixels[:1], self.last, self.since, None if done is None else done[:1])
+        rest = FrameRun(self.pixels[1:], self.pixels[0], self.since)
+        if done is not None and len(done) > 1:
+            rest.features = done[1:]
+        return one, rest
 
     def drop(self, count: int) -> None:
         """The first ``count`` frames are taken."""

@@ -272,7 +272,10 @@ def test_a_step_that_fails_harms_only_who_caused_it(monkeypatch: pytest.MonkeyPa
     assert len(failed) == 1
     victim = failed[0].session
     assert victim == "nan"
-    assert failed[0].frame == 0
+    # The poisoned one of a chunk, and none around it.
+    assert failed[0].frame == 1
+    seen = [e.frame for e in events if isinstance(e, FrameSeen) and e.session == victim]
+    assert seen == [0, *range(2, 12)]
     said = _transcripts([e for e in events if not isinstance(e, Failed)])
     for name in {"good", "bad"}:
         assert said[name] == _plainly(script)
@@ -299,7 +302,9 @@ def test_frames_that_cannot_be_encoded_fail_alone(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(type(model), "encode_frames", failing)
     events = drain(engine)
     failed = [e for e in events if isinstance(e, Failed)]
-    assert [(e.session, e.error) for e in failed] == [("bad", "RuntimeError: cannot look at this")]
+    assert [(e.session, e.frame, e.error) for e in failed] == [
+        ("bad", 1, "RuntimeError: cannot look at this")
+    ]
     said = _transcripts([e for e in events if not isinstance(e, Failed)])
     assert said["good"] == _plainly(Script([*range(6)]))
 
@@ -338,6 +343,45 @@ def test_a_session_that_outgrows_memory_fails_alone() -> None:
     events = drain(engine)
     assert any("no longer fits" in e.error for e in events if isinstance(e, Failed))
     assert any(isinstance(e, FrameSeen) and e.session == "small" for e in events)
+
+
+def test_a_turn_that_is_stopped_leaves_what_waits() -> None:
+    """Guards acknowledged inputs: ending a narration forgets no frame and no question, and where
+    it is ended after as many words again, the stream is the same."""
+
+    def stopped(words: int, one_by_one: bool) -> list[Event]:
+        engine = talking_engine()
+        engine.open("a", max_new_tokens=MAX_NEW)
+        if one_by_one:
+            for frame in FRAMES[:12]:
+                engine.push("a", frame[None])
+        else:
+            engine.push("a", FRAMES[:12])
+        engine.ask("a", "taken back", "never mind")
+        engine.ask("a", "q", "what now?")
+        assert engine.withdraw("a", "taken back")
+        assert not engine.withdraw("a", "taken back")
+        events: list[Event] = []
+        said = 0
+        while engine.waits("a"):
+            for event in engine.step():
+                events.append(event)
+                said += isinstance(event, Word) and event.question is None
+                if said == words:
+                    said += 1
+                    turn = engine.stop("a")
+                    assert turn is not None
+                    assert turn.frame is not None
+        assert engine.stop("a") is None
+        return events
+
+    events = stopped(2, one_by_one=False)
+    assert [e.frame for e in events if isinstance(e, FrameSeen)] == list(range(12))
+    ended = [e for e in events if isinstance(e, TurnEnded)]
+    assert ended[0].cancelled
+    assert [e.question for e in ended if e.question] == ["q"]
+    again = stopped(2, one_by_one=True)
+    assert _transcripts(again) == _transcripts(events)
 
 
 def test_what_cannot_be_pushed_is_refused_by_shape() -> None:

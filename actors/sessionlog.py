@@ -1,0 +1,113 @@
+"""The log of one owner: records become durable in groups, and only while the owner is not fenced.
+
+One thread writes. What arrives while a batch is being written goes into the next one, so that a
+slow store costs every writer about one write, however many there are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+from actors.statestore import Record, StateStore
+from longreel.errors import LongreelError, StorageError
+
+#: Bound on the blobs of one batch, in bytes.
+_BATCH_BYTES = 32 * 2**20
+
+
+class FencedError(LongreelError):
+    """The owner was declared lost: what it wrote last is not acknowledged."""
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    records: Sequence[Record]
+    done: Future[None]
+
+
+class SessionLog:
+    """Appends records to an owner's log.
+
+    After a write, and before anybody hears of it, the fence is looked for. Whoever fenced the owner
+    reads its log after that: either the write was there to be read, or it is not acknowledged.
+    """
+
+    def __init__(self, store: StateStore, owner: str) -> None:
+        self._store, self._owner = store, owner
+        self._queue: SimpleQueue[_Waiting | Callable[[], None] | None] = SimpleQueue()
+        self._number = 0
+        #: Of each batch, the last sequence number that it holds of each session.
+        self._batches: dict[int, dict[str, int]] = {}
+        threading.Thread(target=self._run, name="session-log", daemon=True).start()
+
+    def append(self, records: Sequence[Record]) -> Future[None]:
+        """Make ``records`` durable, in order and together.
+
+        Returns:
+            A future; it raises ``FencedError``, or ``StorageError`` when they could not be
+            written. Then they may or may not be found by a reader later.
+        """
+        done: Future[None] = Future()
+        self._queue.put(_Waiting(records, done))
+        return done
+
+    def forget(self, session: str, seq: int) -> None:
+        """Records of ``session`` up to ``seq`` are needed no more."""
+
+        def drop() -> None:
+            for number, held in list(self._batches.items()):
+                if held.get(session, seq + 1) <= seq:
+                    del held[session]
+                if not held:
+                    del self._batches[number]
+                    self._store.delete_batch(self._owner, number)
+
+        self._queue.put(drop)
+
+    def close(self) -> None:
+        """End the thread when all that waits is written."""
+        self._queue.put(None)
+
+    def _run(self) -> None:
+        batch: list[_Waiting] = []
+        size = 0
+        while True:
+            found = self._queue.get()
+            if isinstance(found, _Waiting):
+                batch.append(found)
+                size += sum(len(record.blob) for record in found.records)
+                if not self._queue.empty() and size < _BATCH_BYTES:
+                    continue
+            if batch:
+                self._write(batch)
+                batch, size = [], 0
+            if found is None:
+                return
+            if not isinstance(found, _Waiting):
+                try:
+                    found()
+                except StorageError:
+                    # A batch too many lies in the store until its owner's log is deleted.
+                    continue
+
+    def _write(self, batch: Sequence[_Waiting]) -> None:
+        self._number += 1
+        records = [record for waiting in batch for record in waiting.records]
+        try:
+            self._store.append(self._owner, self._number, records)
+            if self._store.fenced(self._owner):
+                raise FencedError(f"{self._owner} was declared lost")
+        except Exception as failure:
+            for waiting in batch:
+                waiting.done.set_exception(failure)
+            return
+        held: dict[str, int] = {}
+        for record in records:
+            held[record.session] = max(record.seq, held.get(record.session, 0))
+        self._batches[self._number] = held
+        for waiting in batch:
+            waiting.done.set_result(None)

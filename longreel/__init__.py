@@ -1,7 +1,24 @@
-"""What a user imports and types: the command line, errors and the schemas of the rows.
+"""What a user imports and types: the command line, the client, errors and schemas of the rows.
 
-Schemas and errors are the ground floor that every other package may import; the
-command line is the roof and imports the rest lazily. No video, model or Ray code belongs here.
+Schemas and errors are the ground floor that every other package may import; the command line and
+the client of the service (``from longreel import Client``) are the roof and import the rest
+lazily. No video, model or Ray code belongs here.
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from longreel.client import AsyncClient, Client
+
+__all__ = ["AsyncClient", "Client", "__version__"]
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # Everything imports this package; only who wants a client pays for one.
+    if name in ("AsyncClient", "Client"):
+        from importlib import import_module
+
+        return getattr(import_module("longreel.client"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

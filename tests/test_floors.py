@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,14 +33,22 @@ def _floor(module: str) -> str:
     return "ground" if module in GROUND else "roof"
 
 
-def _imports(path: Path) -> set[str]:
+def _imports(path: Path, module: str = "") -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    if module == "longreel":
+        # It names the client for type checkers; see below for what it loads.
+        tree.body = [node for node in tree.body if not _for_type_checkers(node)]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module)
     return found
+
+
+def _for_type_checkers(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def _modules() -> list[tuple[str, Path]]:
@@ -54,7 +64,7 @@ def _modules() -> list[tuple[str, Path]]:
 )
 def test_a_module_imports_only_from_its_floor_and_below(module: str, path: Path) -> None:
     """Guards against circles and against Ray or a codec creeping into the model."""
-    for imported in _imports(path):
+    for imported in _imports(path, module):
         if imported.split(".")[0] in PACKAGES:
             assert _floor(imported) in BELOW[_floor(module)], f"{module} imports {imported}"
         if module.startswith("mod"):
@@ -64,3 +74,24 @@ def test_a_module_imports_only_from_its_floor_and_below(module: str, path: Path)
 @pytest.mark.parametrize("package", sorted(PACKAGES))
 def test_a_package_says_what_belongs_in_it(package: str) -> None:
     assert ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text()))
+
+
+def test_the_ground_floor_loads_no_client_until_it_is_asked_for() -> None:
+    """Guards against an HTTP library in every process, and against a client that is not there."""
+    loaded = "[m for m in sys.modules if m.split('.')[0] in ('httpx', 'numpy', 'ray')]"
+    program = (
+        f"import sys, longreel, longreel.errors; assert not {loaded}, {loaded};"
+        "assert 'longreel.client' not in sys.modules;"
+        "from longreel import AsyncClient, Client; assert Client and AsyncClient;"
+        "assert 'httpx' in sys.modules;"
+        "assert not {'ray', 'av', 'torch', 'fastapi'} & set(sys.modules);"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=120)
+
+
+def test_a_name_that_is_not_there_is_still_an_error() -> None:
+    """Guards the lazy names against answering for every name."""
+    import longreel
+
+    with pytest.raises(AttributeError, match="Clients"):
+        _ = longreel.Clients

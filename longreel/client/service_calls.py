@@ -1,0 +1,235 @@
+"""The calls on everything but sessions, as steps: chat, models, files, jobs, live sources."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from longreel.client import types
+from longreel.client.errors import APIError
+from longreel.client.media import Video, file_part, media_type, remote_part
+from longreel.client.sse import EventParser
+from longreel.client.steps import (
+    Backoff,
+    Emit,
+    LostError,
+    Next,
+    Open,
+    Pause,
+    Request,
+    Send,
+    Steps,
+    ask,
+    attempt,
+)
+from longreel.errors import UsageError
+
+T = TypeVar("T")
+#: What a job's status says while it goes on.
+_UNFINISHED = frozenset(("queued", "pending", "waiting", "starting", "running", "in_progress"))
+#: Earlier questions of a dialogue, each with its answer.
+History = Sequence[tuple[str, str]]
+
+
+def listed(path: str, read: Callable[[Mapping[str, Any]], T], patience_s: float) -> Steps[list[T]]:
+    """All objects of a kind."""
+    told = yield from ask(Request("GET", path), patience_s)
+    return [read(one) for one in told["data"]]
+
+
+def got(
+    path: str, name: str, read: Callable[[Mapping[str, Any]], T], patience_s: float
+) -> Steps[T]:
+    """One object."""
+    return read((yield from ask(Request("GET", f"{path}/{quote(name, safe='')}"), patience_s)))
+
+
+def deleted(path: str, name: str, patience_s: float) -> Steps[Mapping[str, Any]]:
+    """Delete, stop or cancel one object; what the service says of it then."""
+    told = yield from ask(Request("DELETE", f"{path}/{quote(name, safe='')}"), patience_s)
+    return told if isinstance(told, dict) else {}
+
+
+def begun(
+    path: str,
+    wanted: Mapping[str, Any],
+    read: Callable[[Mapping[str, Any]], T],
+    patience_s: float,
+) -> Steps[T]:
+    """Begin something; asked again only where the service cannot have begun it."""
+    body = {key: value for key, value in wanted.items() if value is not None}
+    told = yield from ask(Request("POST", path, json=body, repeatable=False), patience_s)
+    return read(told)
+
+
+def job_wanted(
+    sources: str | Sequence[str], output: str, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a bulk job is begun with."""
+    named = [sources] if isinstance(sources, str) else list(sources)
+    return {"sources": named, "output": output, **options}
+
+
+def wait_for_job(
+    name: str, poll_s: float, timeout_s: float | None, patience_s: float
+) -> Steps[types.Job]:
+    """Look at a job until it has ended.
+
+    Raises:
+        APIError: ``timeout`` where it goes on after ``timeout_s``.
+    """
+    waited = 0.0
+    while True:
+        found = yield from got("/v1/jobs", name, types.job, patience_s)
+        if found.status not in _UNFINISHED:
+            return found
+        if timeout_s is not None and waited >= timeout_s:
+            raise APIError(0, "timeout", f"job {name} is still {found.status}")
+        yield Pause(poll_s)
+        waited += poll_s
+
+
+def upload(given: Video, name: str | None, purpose: str, patience_s: float) -> Steps[types.File]:
+    """Store a file with the service.
+
+    Args:
+        given: its path, which is read as it is sent, or its bytes.
+    """
+    if isinstance(given, str | PathLike):
+        shown = name or Path(given).name
+        try:
+            with open(given, "rb") as opened:
+                part = (shown, opened, media_type(opened.read(16), shown))
+                opened.seek(0)
+                return (yield from _uploaded(part, purpose, patience_s))
+        except OSError as failure:
+            raise UsageError(f"cannot read {given}: {failure.strerror}") from None
+    shown = name or "upload"
+    return (yield from _uploaded((shown, given, media_type(given, shown)), purpose, patience_s))
+
+
+def _uploaded(part: Any, purpose: str, patience_s: float) -> Steps[types.File]:
+    request = Request(
+        "POST", "/v1/files", form={"purpose": purpose}, files=[("file", part)], repeatable=False
+    )
+    return types.file((yield from ask(request, patience_s)))
+
+
+def content(name: str, patience_s: float) -> Steps[bytes]:
+    """The bytes of a file."""
+    request = Request("GET", f"/v1/files/{quote(name, safe='')}/content")
+    return (yield from attempt(Send(request), Backoff(patience_s))).body
+
+
+def chat(
+    video: Video | None,
+    question: str,
+    model: str | None,
+    instructions: str | None,
+    max_tokens: int | None,
+    history: History,
+    patience_s: float,
+) -> Steps[types.Answer]:
+    """Ask about a video; the answer's words are emitted as they come.
+
+    A video that lies here is uploaded for the question and deleted after it.
+    """
+    part, uploaded = remote_part(video), None
+    if part is None and video is not None:
+        uploaded = yield from upload(video, None, "vision", patience_s)
+        part = file_part(uploaded.id)
+    try:
+        if model is None:
+            models = yield from listed("/v1/models", types.model, patience_s)
+            model = models[0].id
+        body = {
+            "model": model,
+            "messages": _messages(part, question, instructions, history),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **({"max_tokens": max_tokens} if max_tokens is not None else {}),
+        }
+        answer = yield from _answered(body, patience_s)
+    except Exception:
+        if uploaded is not None:
+            # What went wrong first is what the caller shall hear of.
+            yield from _forget(uploaded.id, 0.0)
+        raise
+    if uploaded is not None:
+        yield from _forget(uploaded.id, patience_s)
+    return answer
+
+
+def _forget(name: str, patience_s: float) -> Steps[None]:
+    try:
+        yield from deleted("/v1/files", name, patience_s)
+    except APIError:
+        # The answer is there; a file that stays can be listed and deleted later.
+        return
+
+
+def _messages(
+    part: dict[str, Any] | None, question: str, instructions: str | None, history: History
+) -> list[dict[str, Any]]:
+    """The dialogue in OpenAI's form; the video stands before the first question."""
+    messages: list[dict[str, Any]] = []
+    if instructions is not None:
+        messages.append({"role": "system", "content": instructions})
+    for asked, answered in history:
+        messages.append({"role": "user", "content": asked})
+        messages.append({"role": "assistant", "content": answered})
+    messages.append({"role": "user", "content": question})
+    if part is not None:
+        first = next(m for m in messages if m["role"] == "user")
+        first["content"] = [part, {"type": "text", "text": first["content"]}]
+    return messages
+
+
+def _answered(body: dict[str, Any], patience_s: float) -> Steps[types.Answer]:
+    """Read a streamed completion to its end.
+
+    An answer is the likeliest words and changes nothing in the service. Where one breaks off the
+    question is asked again, and only what is new is emitted.
+    """
+    backoff = Backoff(patience_s)
+    said = ""
+    question = Open(Request("POST", "/v1/chat/completions", json=body))
+    while True:
+        text, finish = "", None
+        usage: dict[str, Any] = {}
+        reason = "the answer broke off"
+        yield from attempt(question, backoff)
+        parser = EventParser()
+        try:
+            while piece := (yield Next()):
+                for event in parser.feed(piece):
+                    if event.data == "[DONE]":
+                        return types.counted(text, finish, {"usage": usage})
+                    chunk = json.loads(event.data)
+                    if "error" in chunk:
+                        raise _failed(chunk["error"])
+                    usage = chunk.get("usage") or usage
+                    for choice in chunk.get("choices") or ():
+                        finish = choice.get("finish_reason") or finish
+                        text += choice.get("delta", {}).get("content") or ""
+                    if not (said.startswith(text) or text.startswith(said)):
+                        raise APIError(0, "connection_lost", "the answer broke off and changed")
+                    if len(text) > len(said):
+                        yield Emit(text[len(said) :])
+                        said = text
+                        backoff.reset()
+        except LostError as lost:
+            reason = lost.reason
+        wait = backoff.pause()
+        if wait is None:
+            raise APIError(0, "unreachable", reason)
+        yield Pause(wait)
+
+
+def _failed(told: Mapping[str, Any]) -> APIError:
+    """An error that came amid an answer."""
+    return APIError(500, str(told.get("code") or ""), str(told.get("message") or "it failed"))

@@ -8,8 +8,10 @@ from fastapi import FastAPI, Request
 
 from longreel import __version__
 from serve.routes import errors
+from serve.routes.bodies import BoundedBodies
 from serve.routes.context import Context
 from serve.routes.schemas import Alive, ErrorBody
+from serve.routes.sockets import Connections
 
 DESCRIPTION = """
 Video in, narrations and answers out.
@@ -25,7 +27,9 @@ def build(context: Context) -> FastAPI:
         responses={422: {"model": ErrorBody, "description": "What was sent cannot be used"}},
     )
     app.state.context = context
+    app.state.connections = Connections()
     errors.install(app)
+    app.add_middleware(BoundedBodies, most_bytes=context.settings.max_upload_bytes)
     for name in ("sessions", "sockets", "chat", "models", "files", "streams", "jobs"):
         try:
             module = importlib.import_module(f"serve.routes.{name}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -36,7 +36,7 @@ STATUS = {
 }
 #: Seconds after which a client may try again, where that may help.
 RETRY_AFTER_S = {429: 5, 503: 2}
-_CODES = {404: "not_found", 405: "method_not_allowed"}
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "media_too_large"}
 
 
 def error_object(
@@ -47,6 +47,9 @@ def error_object(
         kind = "server_error"
     else:
         kind = "rate_limit_error" if status == 429 else "invalid_request_error"
+    # What a client sent may be in them, and need not be text that UTF-8 can hold.
+    message = message.encode(errors="replace").decode()
+    param = param and param.encode(errors="replace").decode()
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
@@ -88,11 +91,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        if first["type"] == "json_invalid":
+        problems = error.errors()
+        if problems[0]["type"] == "json_invalid":
             return error_response(400, "the body is not JSON", "invalid_value")
-        param = _field(first["loc"])
-        message = f"{param}: {first['msg']}" if param else str(first["msg"])
+        message, param = first_problem(problems, inner=1)
         return error_response(422, message, "invalid_value", param)
 
     @app.exception_handler(HTTPException)
@@ -109,7 +111,12 @@ def install(app: FastAPI) -> None:
         return error_response(500, "the service failed; its log says why", "internal_error")
 
 
-def _field(place: tuple[int | str, ...]) -> str | None:
-    """``messages.0.content`` of pydantic's location, without where in the request it stands."""
-    inner = place[1:] if place and place[0] in ("body", "query", "path", "header") else place
-    return ".".join(str(part) for part in inner) or None
+def first_problem(problems: Sequence[Any], inner: int = 0) -> tuple[str, str | None]:
+    """What the first of pydantic's problems says, and the field that it is about.
+
+    Args:
+        inner: parts of its place that do not count, such as ``body``.
+    """
+    field = ".".join(str(part) for part in problems[0]["loc"][inner:])
+    message = str(problems[0]["msg"])
+    return (f"{field}: {message}", field) if field else (message, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from serve.live.items import Receipt, SessionOptions, SessionView
 
@@ -13,6 +13,7 @@ from serve.live.items import Receipt, SessionOptions, SessionView
 MOST_TEXT = 32_000
 #: Of one narration or answer, in tokens.
 MOST_TOKENS = 4096
+# Names a session in paths and files; ``new`` there opens one.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 
@@ -79,7 +80,7 @@ class SessionCreate(_Shape):
         le=1,
         description="Probability that silence must reach for the model to stay silent.",
     )
-    memory: MemoryChoice = Field(default_factory=MemoryChoice)
+    memory: MemoryChoice = MemoryChoice(policy="window", frames=256)
     max_tokens: int = Field(
         96, ge=1, le=MOST_TOKENS, description="Bound on one narration or answer."
     )
@@ -95,6 +96,13 @@ class SessionCreate(_Shape):
             }
         }
     )
+
+    @field_validator("id")
+    @classmethod
+    def _is_free(cls, name: str | None) -> str | None:
+        if name == "new":
+            raise ValueError("no session is called new")
+        return name
 
     def options(self) -> SessionOptions:
         """As sessions take them."""
@@ -118,7 +126,7 @@ class SessionOptionsShown(BaseModel):
     max_tokens: int
 
 
-_SESSION = {
+_SESSION: dict[str, Any] = {
     "id": "door",
     "object": "session",
     "state": "live",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -134,6 +134,10 @@ class Replica:
             prompt_tokens=len(self._layout.encode(system)) + len(self._layout.encode(text)),
             completion_tokens=n,
         )
+
+    async def tokens(self, texts: Sequence[str]) -> int:
+        """Tokens of ``texts``, in all."""
+        return sum(len(self._layout.encode(text)) for text in texts)
 
     async def _watch(self, stream: LoopStream, frames: NDArray[np.uint8]) -> Narrated:
         # No copy: frames that came through the object store are read where they lie.

@@ -58,6 +58,9 @@ class Answers(Protocol):
     async def chat(self, system: str, text: str, most_tokens: int) -> Answered:
         """See ``serve.replica.Replica.chat``."""
 
+    async def tokens(self, texts: Sequence[str]) -> int:
+        """Tokens of ``texts``, in all."""
+
 
 class Streams(Protocol):
     """Live sources that the service pulls; objects as the API spells them."""

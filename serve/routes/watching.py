@@ -1,0 +1,261 @@
+"""A chat about pictures and videos, held in a session of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+
+from actors.grid import exact_fps
+from actors.objects import open_object, read_bytes, stat_object
+from longreel.errors import StorageError
+from serve.live.items import (
+    Frame,
+    Pixels,
+    Question,
+    SessionError,
+    SessionEvent,
+    SessionOptions,
+)
+from serve.routes.completions import Source, Turn, asks_for_summary
+from serve.routes.context import Context
+from serve.routes.fetching import fetched
+from serve.routes.media import MediaError, Video, decode_image, kind_of, open_video
+
+#: Frames that are given in one call.
+PIECE = 64
+# Frames that may be given and not yet seen; what is decoded meanwhile comes on top.
+_MOST_WAITING = 64
+_WAIT_S = 10.0
+_HEAD_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A turn whose pictures and videos can be read, in order."""
+
+    media: list[Pixels | Video]
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How an answer ended.
+
+    Attributes:
+        text: all of it.
+        finish_reason: ``stop`` or ``length``.
+        tokens: of the answer.
+        frames: that the model took in.
+        asked: the texts that were put to the model.
+    """
+
+    text: str
+    finish_reason: str
+    tokens: int
+    frames: int
+    asked: list[str]
+
+
+@asynccontextmanager
+async def shown(turns: Sequence[Turn], context: Context) -> AsyncIterator[list[Shown]]:
+    """Fetches what the turns name and looks into it; temporary files last as the context does.
+
+    Raises:
+        SessionError: something cannot be had, is no picture or video, or is beyond the limits. Its
+            message says where in the request that stands.
+    """
+    async with AsyncExitStack() as stack:
+        found, frames = [], 0
+        most = context.settings.max_video_s * context.model.fps
+        for turn in turns:
+            media: list[Pixels | Video] = []
+            for source in turn.sources:
+                try:
+                    uri = await stack.enter_async_context(fetched(source.url, context))
+                    medium = await asyncio.to_thread(_opened, uri, source, context)
+                except SessionError as error:
+                    raise type(error)(error.code, f"{source.place}: {error.message}") from None
+                media.append(medium)
+                frames += medium.frames if isinstance(medium, Video) else 1
+                if frames > most:
+                    raise MediaError(
+                        "media_too_large", f"more than {most:g} frames in one chat ({source.place})"
+                    )
+            found.append(Shown(media, turn.text))
+        yield found
+
+
+def _opened(uri: str, source: Source, context: Context) -> Pixels | Video:
+    model, settings = context.model, context.settings
+    try:
+        with open_object(uri) as reader:
+            kind = kind_of(reader.read(_HEAD_BYTES))
+        if source.kind is not None and kind != source.kind:
+            what = "picture (JPEG, PNG, WebP, GIF)" if source.kind == "image" else "video"
+            raise MediaError("unsupported_media_type", f"this is no {what}")
+        if kind == "video":
+            return open_video(uri, model.fps, settings)
+        if stat_object(uri).size_bytes > settings.max_upload_bytes:
+            raise MediaError(
+                "media_too_large", f"the picture has more than {settings.max_upload_bytes} bytes"
+            )
+        return decode_image(read_bytes(uri), model.side, settings)
+    except StorageError as error:
+        raise SessionError("url_unreachable", f"this cannot be read: {error.kind}") from None
+
+
+async def converse(
+    turns: Sequence[Shown], system: str, most_tokens: int, context: Context
+) -> AsyncIterator[str | Finished]:
+    """The answer to the last turn, piece by piece, then how it ended.
+
+    Frames and questions go into one session in order, and questions of earlier turns are asked
+    again: answers are greedy, so they come as they came before. An empty string says that frames
+    begin to be taken in. The session is closed however this ends.
+
+    Raises:
+        SessionError: nothing of a video can be decoded, or the session cannot go on.
+    """
+    options = SessionOptions(instruction=system or None, memory="full", durable=False)
+    watch = _Watch(context, (await context.sessions.open(options)).id)
+    try:
+        for number, turn in enumerate(turns):
+            async for _ in watch.give(turn.media):
+                yield ""
+            is_last = number == len(turns) - 1
+            if context.model.digest and asks_for_summary(turn.text, context.model.summary_request):
+                if is_last:
+                    yield await watch.digest(most_tokens)
+                continue
+            text = turn.text.strip() or (context.model.summary_request if is_last else "")
+            if not text:
+                continue
+            async for said in watch.ask(text, most_tokens):
+                if is_last:
+                    yield said
+    finally:
+        # Already closed, or lost with its replica: then nothing is left to close.
+        with suppress(SessionError):
+            await context.sessions.close(watch.session)
+
+
+class _Watch:
+    """One session while frames go in and events come out, in turns."""
+
+    def __init__(self, context: Context, session: str) -> None:
+        self.session = session
+        self._sessions, self._context = context.sessions, context
+        self._rate = exact_fps(context.model.fps)
+        self._next = 0  # index on the session's grid, where the next medium begins
+        self._after = 0
+        self._given = self._ended = 0  # frames, and those that nothing more is said about
+        self._narrations: list[str] = []
+        self._asked: list[str] = []
+
+    async def give(self, media: Sequence[Pixels | Video]) -> AsyncIterator[None]:
+        """Gives all frames of ``media``, one after another on one clock; says so piece by piece."""
+        pieces, start = _pieces(media, self._context.model.side), self._next
+        decoding = asyncio.create_task(asyncio.to_thread(next, pieces, None))
+        try:
+            while (piece := await decoding) is not None:
+                # The next one is decoded while the model sees this one.
+                decoding = asyncio.create_task(asyncio.to_thread(next, pieces, None))
+                begins, frames = piece
+                if begins:
+                    start = self._next
+                await self._give([(start + index, pixels) for index, pixels in frames])
+                yield
+        finally:
+            decoding.cancel()
+
+    async def _give(self, frames: list[tuple[int, Pixels]]) -> None:
+        while frames:
+            receipts = await self._sessions.give(
+                self.session,
+                [Frame(pixels, float(Fraction(index) / self._rate)) for index, pixels in frames],
+            )
+            for receipt, (index, _) in zip(receipts, frames, strict=True):
+                if receipt.outcome == "accepted":
+                    self._given, self._next = self._given + 1, index + 1
+            lag = [r.outcome == "dropped" and r.reason == "lag" for r in receipts]
+            frames = [frame for frame, late in zip(frames, lag, strict=True) if late]
+            while self._given - self._ended > (0 if frames else _MOST_WAITING):
+                await self._events()
+            if frames and not any(r.outcome == "accepted" for r in receipts):
+                await asyncio.sleep(0.1)
+
+    async def ask(self, text: str, most_tokens: int) -> AsyncIterator[str | Finished]:
+        """The answer, piece by piece, then how it ended."""
+        self._asked.append(text)
+        (receipt,) = await self._sessions.give(self.session, [Question(text, most_tokens)])
+        told = ""
+        while True:
+            for event in await self._events():
+                data = event.data
+                if data.get("response") != receipt.response:
+                    continue
+                if event.type == "response.delta":
+                    told += data["delta"]
+                    yield data["delta"]
+                elif event.type == "error":
+                    raise SessionError(data["code"], data["message"])
+                elif event.type == "response.done":
+                    if data["status"] not in ("completed", "length"):
+                        raise SessionError("unavailable", f"the answer was {data['status']}")
+                    if data["text"].startswith(told) and data["text"] != told:
+                        yield data["text"][len(told) :]
+                    reason = "length" if data["status"] == "length" else "stop"
+                    yield Finished(
+                        data["text"], reason, data["output_tokens"], self._given, self._asked
+                    )
+                    return
+
+    async def digest(self, most_tokens: int) -> Finished:
+        """What was narrated, summed up by rule, once all frames are seen."""
+        while self._ended < self._given:
+            await self._events()
+        # The replica has the rule and the tokens.
+        lines = "\n".join(self._narrations)
+        answered = await self._context.answers.chat("", lines, most_tokens)
+        return Finished(
+            answered.text,
+            answered.finish_reason,
+            answered.completion_tokens,
+            self._given,
+            self._asked,
+        )
+
+    async def _events(self) -> list[SessionEvent]:
+        """The next events, once there are any or some time has passed."""
+        events = await self._sessions.events(self.session, self._after, _WAIT_S)
+        for event in events:
+            self._after = event.number
+            if event.type == "frame.seen" and not event.data["speaks"]:
+                self._ended = event.data["frame"] + 1
+            elif event.type == "narration":
+                self._ended = event.data["frame"] + 1
+                self._narrations.append(event.data["text"])
+            elif event.type == "error" and event.data.get("frame") is not None:
+                self._ended = max(self._ended, event.data["frame"] + 1)
+            elif event.type == "session.closed":
+                raise SessionError("unavailable", "the session ended before its answer did")
+        return events
+
+
+def _pieces(
+    media: Sequence[Pixels | Video], side: int
+) -> Iterator[tuple[bool, list[tuple[int, Pixels]]]]:
+    """(whether a medium begins, [(index on its own grid, pixels), ...]), piece by piece."""
+    for medium in media:
+        if not isinstance(medium, Video):
+            yield True, [(0, medium)]
+            continue
+        frames = ((round(s * medium.fps), pixels) for s, pixels in medium.decode(side))
+        begins = True
+        while piece := list(islice(frames, PIECE)):
+            yield begins, piece
+            begins = False

@@ -311,7 +311,11 @@ class Usage(BaseModel):
 
 
 class ResponseObject(BaseModel):
-    """An answer; ``length`` says that it was cut at the bound."""
+    """An answer; ``length`` says that it was cut at the bound.
+
+    ``repeated``: the session had this sequence number already, from an attempt before or from
+    another client; nothing was asked again.
+    """
 
     id: str
     object: Literal["response"] = "response"
@@ -320,6 +324,7 @@ class ResponseObject(BaseModel):
     status: Literal["in_progress", "completed", "length", "cancelled", "failed"]
     output_text: str = ""
     usage: Usage | None = None
+    repeated: bool = False
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -331,6 +336,7 @@ class ResponseObject(BaseModel):
                 "status": "completed",
                 "output_text": "Three cuts.",
                 "usage": {"output_tokens": 4},
+                "repeated": False,
             }
         }
     )

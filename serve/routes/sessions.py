@@ -164,7 +164,11 @@ async def ask(request: Request, session: _Session, asked: Ask) -> Response:
     if receipt.response is None:
         raise SessionError("invalid_value", f"number {receipt.seq} was given to a frame")
     begun = ResponseObject(
-        id=receipt.response, session=session, seq=receipt.seq, status="in_progress"
+        id=receipt.response,
+        session=session,
+        seq=receipt.seq,
+        status="in_progress",
+        repeated=receipt.repeated,
     )
     after = 0 if receipt.repeated else before.events
     if asked.stream:

@@ -1,7 +1,8 @@
 """The Python client of the service: ``Client``, and ``AsyncClient`` for asyncio.
 
 What a call does lies in generators of steps without input or output (``session_calls``,
-``service_calls``); ``transport`` carries them out. Nothing here needs Ray, torch or a codec.
+``event_calls``, ``service_calls``); ``transport`` carries them out. Nothing here needs Ray, torch
+or a codec.
 """
 
 from longreel.client.aio import AsyncClient, AsyncSession

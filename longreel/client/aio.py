@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from longreel.client import service_calls, session_calls, types, wire
+from longreel.client import event_calls, service_calls, session_calls, types, wire
 from longreel.client.media import Video, picture, video
 from longreel.client.resources import AsyncFiles, AsyncJobs, AsyncStreams
 from longreel.client.service_calls import History
@@ -186,20 +186,18 @@ class AsyncSession:
     async def ask(self, text: str, *, max_tokens: int | None = None) -> types.Response:
         """See ``Session.ask``."""
         return await self._transport.run(
-            session_calls.respond(self._numbers, text, max_tokens, self._patience_s)
+            event_calls.respond(self._numbers, text, max_tokens, self._patience_s)
         )
 
     def ask_stream(self, text: str, *, max_tokens: int | None = None) -> AsyncGenerator[str, None]:
         """See ``Session.ask_stream``."""
         return self._transport.iterate(
-            session_calls.respond(self._numbers, text, max_tokens, self._patience_s)
+            event_calls.respond(self._numbers, text, max_tokens, self._patience_s)
         )
 
     def events(self, after: int = 0, *, frames: bool = False) -> AsyncGenerator[types.Event, None]:
         """See ``Session.events``."""
-        return self._transport.iterate(
-            session_calls.events(self.id, after, frames, self._patience_s)
-        )
+        return self._transport.iterate(event_calls.events(self.id, after, frames, self._patience_s))
 
     async def cancel(self, response: str | None = None) -> bool:
         """See ``Session.cancel``."""

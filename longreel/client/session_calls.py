@@ -10,14 +10,8 @@ from typing import Any
 
 from longreel.client import types
 from longreel.client.errors import APIError
-from longreel.client.sse import EventParser, ServerSentEvent
 from longreel.client.steps import (
     Backoff,
-    Emit,
-    LostError,
-    Next,
-    Open,
-    Pause,
     Request,
     Send,
     Steps,
@@ -28,10 +22,8 @@ from longreel.client.steps import (
 )
 from longreel.errors import UsageError
 
-#: The service sends a comment every 15 s where it has nothing to tell.
-_QUIET_S = 45.0
 #: How often numbers are taken anew where another client uses them up.
-_RENUMBERED = 5
+RENUMBERED = 5
 _GONE = ("session_closed", "session_not_found")
 
 
@@ -185,8 +177,8 @@ def _numbered(numbers: Numbers, request: Any, patience_s: float) -> Steps[list[t
     """Send ``request(seq)`` in its turn, under numbers that nobody else used."""
     yield Take(numbers.turn)
     try:
-        for left in reversed(range(_RENUMBERED)):
-            seq = yield from _next(numbers, patience_s)
+        for left in reversed(range(RENUMBERED)):
+            seq = yield from next_number(numbers, patience_s)
             backoff = Backoff(patience_s)
             try:
                 reply = yield from attempt(Send(request(seq)), backoff)
@@ -205,161 +197,10 @@ def _numbered(numbers: Numbers, request: Any, patience_s: float) -> Steps[list[t
         numbers.turn.release()
 
 
-def _next(numbers: Numbers, patience_s: float) -> Steps[int]:
+def next_number(numbers: Numbers, patience_s: float) -> Steps[int]:
     """The next number; until its answer is known, only the session knows the one after."""
     last = numbers.last
     if last is None or numbers.shared:
         last = (yield from view(numbers.id, patience_s)).seq
     numbers.last = None
     return last + 1
-
-
-def respond(
-    numbers: Numbers, text: str, max_tokens: int | None, patience_s: float
-) -> Steps[types.Response]:
-    """Ask a question; its words are emitted as they come, each once."""
-    said = _Said()
-    backoff = Backoff(patience_s)
-    yield Take(numbers.turn)
-    try:
-        for left in reversed(range(_RENUMBERED)):
-            seq = yield from _next(numbers, patience_s)
-            question = _question(numbers, text, max_tokens, seq)
-            try:
-                yield from attempt(question, backoff)
-                break
-            except APIError as refused:
-                if refused.code not in ("sequence_gap", "invalid_value") or not left:
-                    raise
-                # The number may be another client's; else the question itself is refused.
-                if (yield from view(numbers.id, patience_s)).seq == seq - 1:
-                    raise
-        # The reply begins when the question is durable: others may go on while it is answered.
-        numbers.last = seq
-    finally:
-        numbers.turn.release()
-    while True:
-        try:
-            yield from _read_answer(said, backoff)
-        except LostError as lost:
-            reason = lost.reason
-        else:
-            reason = "the answer broke off"
-        if said.response is not None:
-            return said.response
-        wait = backoff.pause()
-        if wait is None:
-            raise APIError(0, "unreachable", reason)
-        yield Pause(wait)
-        # Asked under the same number, it is the same question, and its whole answer comes.
-        yield from attempt(_resumed(numbers, said) or question, backoff)
-
-
-def _question(numbers: Numbers, text: str, max_tokens: int | None, seq: int) -> Open:
-    body: dict[str, Any] = {"input": text, "stream": True, "seq": seq}
-    if max_tokens is not None:
-        body["max_output_tokens"] = max_tokens
-    return Open(Request("POST", f"{numbers.path}/responses", json=body, silence_s=_QUIET_S))
-
-
-def _resumed(numbers: Numbers, said: _Said) -> Open | None:
-    """The events after the last one that came; None while there was none."""
-    return Open(_events_request(numbers.id, said.number, False)) if said.number else None
-
-
-class _Said:
-    """An answer so far, out of the reply to the question or of the session's events."""
-
-    def __init__(self) -> None:
-        self.id = ""
-        self.seq: int | None = None
-        self.number = 0
-        self.response: types.Response | None = None
-
-    def take(self, event: ServerSentEvent) -> str:
-        """What an event adds to the text.
-
-        Raises:
-            APIError: there will be no answer.
-        """
-        data = json.loads(event.data)
-        if event.name == "error" and "error" in data:
-            self._refuse(data["error"])
-        if event.name == "session.closed":
-            raise APIError(410, "session_closed", "the session was closed before it answered")
-        if event.name == "response.created" and "id" in data:
-            self.id, self.seq = data["id"], data["seq"]
-        if event.id:
-            if int(event.id) <= self.number:
-                return ""
-            self.number = int(event.id)
-        if self.id not in (data.get("response"), data.get("id")):
-            return ""
-        if event.name == "response.delta":
-            return str(data["delta"])
-        if event.name == "response.done":
-            # The events name the text otherwise than the reply does.
-            text = data["text"] if "text" in data else data["output_text"]
-            tokens = data.get("output_tokens", (data.get("usage") or {}).get("output_tokens"))
-            self.response = types.Response(text, data["status"], self.id, self.seq, tokens)
-        return ""
-
-    def _refuse(self, told: Mapping[str, Any]) -> None:
-        if told.get("code") not in ("unavailable", "overloaded"):
-            raise APIError(0, str(told.get("code") or ""), str(told.get("message")))
-
-
-def _read_answer(said: _Said, backoff: Backoff) -> Steps[None]:
-    """Read the opened reply until the answer is there or the reply ends."""
-    parser = EventParser()
-    while piece := (yield Next()):
-        for event in parser.feed(piece):
-            backoff.reset()
-            new = said.take(event)
-            if new:
-                yield Emit(new)
-            if said.response is not None:
-                return
-
-
-def _events_request(session: str, after: int, frames: bool) -> Request:
-    return Request(
-        "GET",
-        f"/v1/sessions/{session}/events",
-        params={"after": after, "frames": str(frames).lower()},
-        headers={"accept": "text/event-stream", "last-event-id": str(after)},
-        silence_s=_QUIET_S,
-    )
-
-
-def events(session: str, after: int, frames: bool, patience_s: float) -> Steps[None]:
-    """Emit a session's events above ``after`` until it is closed, across lost connections."""
-    backoff = Backoff(patience_s)
-    began = False
-    while True:
-        reason = "the events broke off"
-        try:
-            yield from attempt(Open(_events_request(session, after, frames)), backoff)
-            began = True
-            parser = EventParser()
-            while piece := (yield Next()):
-                backoff.reset()
-                for event in parser.feed(piece):
-                    number = int(event.id or 0)
-                    if number <= after:
-                        continue
-                    after = number
-                    yield Emit(types.Event(number, event.name, json.loads(event.data)))
-                    if event.name == "session.closed":
-                        return
-        except LostError as lost:
-            reason = lost.reason
-        except APIError as refused:
-            # It was closed while the connection was away, and took its events with it.
-            if began and refused.code == "session_closed":
-                return
-            raise
-        wait = backoff.pause()
-        if wait is None:
-            raise APIError(0, "unreachable", reason)
-        yield Pause(wait)

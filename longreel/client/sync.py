@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from longreel.client import service_calls, session_calls, types, wire
+from longreel.client import event_calls, service_calls, session_calls, types, wire
 from longreel.client.media import Video, picture, video
 from longreel.client.resources import Files, Jobs, Streams
 from longreel.client.service_calls import History
@@ -217,13 +217,13 @@ class Session:
     def ask(self, text: str, *, max_tokens: int | None = None) -> types.Response:
         """Ask after all that was pushed before, and wait for the answer."""
         return self._transport.run(
-            session_calls.respond(self._numbers, text, max_tokens, self._patience_s)
+            event_calls.respond(self._numbers, text, max_tokens, self._patience_s)
         )
 
     def ask_stream(self, text: str, *, max_tokens: int | None = None) -> Iterator[str]:
         """The words of ``ask`` as they come, each once, also across lost connections."""
         return self._transport.iterate(
-            session_calls.respond(self._numbers, text, max_tokens, self._patience_s)
+            event_calls.respond(self._numbers, text, max_tokens, self._patience_s)
         )
 
     def events(self, after: int = 0, *, frames: bool = False) -> Iterator[types.Event]:
@@ -234,9 +234,7 @@ class Session:
         Args:
             frames: tell of each frame that is seen, too.
         """
-        return self._transport.iterate(
-            session_calls.events(self.id, after, frames, self._patience_s)
-        )
+        return self._transport.iterate(event_calls.events(self.id, after, frames, self._patience_s))
 
     def cancel(self, response: str | None = None) -> bool:
         """End what is being said, or that response; whether there was anything to end."""

@@ -218,6 +218,32 @@ def damage(clip: Clip, path: Path, start: float, n_bytes: int = 400, seed: int =
     return replace(clip, path=path)
 
 
+def write_recording(path: Path, codec: str = "libvpx", n_frames: int = 60) -> Clip:
+    """A WebM as a browser's MediaRecorder makes it.
+
+    It has no duration, no index, segment and clusters of unknown size, and begins late.
+    """
+    clip = write_video(
+        path,
+        codec,
+        n_frames=n_frames,
+        options={"deadline": "realtime", "cpu-used": "8"},
+        container_format="webm",
+        container_options={"live": "1", "cluster_time_limit": "1000"},
+        shift_s=Fraction(1234, 1000),
+    )
+    data = bytearray(path.read_bytes())
+    for element in (b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"):
+        at = data.find(element)
+        while at >= 0:
+            at += len(element)
+            length = 9 - data[at].bit_length()
+            data[at : at + length] = ((1 << 7 * length + 1) - 1).to_bytes(length, "big")
+            at = data.find(element, at)
+    path.write_bytes(data)
+    return clip
+
+
 def write_audio_only(path: Path, seconds: float = 2.0) -> Path:
     with av.open(str(path), "w") as container:
         audio: Any = container.add_stream("aac", rate=8000, layout="mono")
@@ -312,6 +338,8 @@ HEALTHY: dict[str, Maker] = {
         options={"deadline": "realtime", "cpu-used": "8"},
         container_options={"live": "1"},
     ),
+    "vp8_webm_recorder": lambda d: write_recording(d / "recorder.webm"),
+    "vp9_webm_recorder": lambda d: write_recording(d / "recorder9.webm", "libvpx-vp9"),
     "hevc": lambda d: write_video(
         d / "hevc.mp4",
         "libx265",

@@ -31,7 +31,7 @@ def is_public(address: str) -> bool:
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """The addresses of ``host``, a name or an address in any spelling, as the system has them.
+    """The addresses of a name, or of an address in an unusual spelling, as the system has them.
 
     Raises:
         OSError: it has none.
@@ -49,7 +49,7 @@ async def checked_addresses(host: str, port: int, settings: ApiSettings) -> list
             one address is not public and ``settings`` do not allow that.
     """
     try:
-        addresses = await resolve(host, port)
+        addresses = [host] if _is_address(host) else await resolve(host, port)
     except (OSError, UnicodeError):
         addresses = []
     if not addresses:
@@ -57,3 +57,11 @@ async def checked_addresses(host: str, port: int, settings: ApiSettings) -> list
     if not settings.allow_private_urls and not all(map(is_public, addresses)):
         raise SessionError("url_not_allowed", f"{host} is not an address of the public internet")
     return addresses
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from longreel import __version__, jobs_cli
+from longreel import __version__, chat_cli, jobs_cli, watch_cli
 from longreel.errors import (
     INTERRUPTED,
     JOB_FAILED,
@@ -184,6 +184,10 @@ def serve(
         deploy(plan, http=(host, port))
         typer.echo(f"serving {model} on http://{host}:{port} (API at /docs); Ctrl-C stops it")
         threading.Event().wait()
+
+
+app.command()(chat_cli.chat)
+app.command()(watch_cli.watch)
 
 
 @app.command()

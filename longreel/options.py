@@ -35,6 +35,22 @@ Address = Annotated[
         show_default="RAY_ADDRESS, else a cluster started here",
     ),
 ]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Address of the service.",
+        show_default="LONGREEL_SERVER, else http://127.0.0.1:8000",
+    ),
+]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="Key for the service, where it asks for one.",
+        show_default="LONGREEL_API_KEY",
+    ),
+]
 
 
 def replica_bounds(text: str) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import mimetypes
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from longreel.errors import UsageError
 
@@ -71,11 +72,17 @@ def video(given: Video) -> tuple[bytes, str]:
 
 
 def remote_part(given: object) -> dict[str, Any] | None:
-    """The content part of a video that the service reaches itself; None where it must be sent."""
+    """The content part of what the service reaches itself; None where it must be sent.
+
+    Whether an address is of a picture or a video is told by its name.
+    """
     if not isinstance(given, str):
         return None
     if given.startswith(_REMOTE):
-        return {"type": "video_url", "video_url": {"url": given}}
+        name = given if given.startswith("data:") else urlsplit(given).path
+        is_picture = (mimetypes.guess_type(name)[0] or "").startswith("image/")
+        kind = "image_url" if is_picture else "video_url"
+        return {"type": kind, kind: {"url": given}}
     if given.startswith("file-") and not Path(given).exists():
         return file_part(given)
     return None

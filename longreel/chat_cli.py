@@ -1,0 +1,124 @@
+"""``longreel chat``: questions about one video, to a running service."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from longreel.errors import INTERRUPTED, UsageError
+from longreel.options import ApiKey, Server
+
+if TYPE_CHECKING:
+    from longreel.client import Client
+
+
+def chat(
+    video: Annotated[
+        str,
+        typer.Argument(
+            metavar="VIDEO",
+            help="File (video or picture), https:// or s3:// URL that the service can reach, or "
+            "id of an uploaded file.",
+            show_default=False,
+        ),
+    ],
+    question: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="QUESTION",
+            help="What to ask.",
+            show_default="typed one by one in a terminal, else read from standard input",
+        ),
+    ] = None,
+    instructions: Annotated[
+        str | None,
+        typer.Option(help="Said to the model before the video.", show_default="the model's own"),
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(help="Bound on an answer, in tokens.", show_default="the service's own"),
+    ] = None,
+    server: Server = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Ask a running service about a video; its answer is printed as it comes.
+
+    A file is uploaded, and deleted again at the end. In a terminal, further questions can refer to
+    what was said; an empty line ends.
+    """
+    from longreel.client import Client
+
+    with Client(server, api_key) as client:
+        try:
+            _chat(client, video, question, instructions, max_tokens)
+        except KeyboardInterrupt:
+            typer.echo("\nlongreel: interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _chat(
+    client: Client,
+    video: str,
+    question: str | None,
+    instructions: str | None,
+    max_tokens: int | None,
+) -> None:
+    from longreel.client.media import remote_part
+
+    questions = _questions(question)
+    uploaded = None
+    if remote_part(video) is None:
+        if not os.path.isfile(video):
+            raise UsageError(f"no file, URL or id of a file: {video!r}")
+        uploaded = client.files.upload(video).id
+    try:
+        history: list[tuple[str, str]] = []
+        for asked in questions:
+            answer = ""
+            for words in client.chat_stream(
+                uploaded or video,
+                asked,
+                instructions=instructions,
+                max_tokens=max_tokens,
+                history=history,
+            ):
+                answer += words
+                typer.echo(_shown(words), nl=False)
+                sys.stdout.flush()
+            typer.echo()
+            history.append((asked, answer))
+    finally:
+        if uploaded is not None:
+            client.files.delete(uploaded)
+
+
+def _questions(question: str | None) -> Iterator[str]:
+    """The question given, or all that are typed, or standard input as one."""
+    if question is None and not sys.stdin.isatty():
+        question = sys.stdin.read().strip()
+        if not question:
+            raise UsageError("no question: neither as an argument nor on standard input")
+    return _typed() if question is None else iter([question])
+
+
+def _typed() -> Iterator[str]:
+    while True:
+        try:
+            line = input("? ").strip()
+        except EOFError:
+            typer.echo()
+            return
+        if not line:
+            return
+        yield line
+
+
+def _shown(words: str) -> str:
+    """Words of an answer, harmless to show; their lines stay lines."""
+    from longreel.readable import visible
+
+    return "\n".join(visible(line) for line in words.split("\n"))

@@ -85,17 +85,34 @@ class Directory:
         """An owner ends in good order; what it has goes elsewhere when it is asked for."""
         await self._fence(owner, "it ended")
 
-    async def settled(self, session: str, epoch: int, snapshot: str) -> bool:
-        """The owner can be followed from ``snapshot`` and its own log alone.
+    async def kept(
+        self, session: str, epoch: int, snapshot: str, counts: dict[str, int], *, in_memory: bool
+    ) -> bool:
+        """The session can be had from ``snapshot`` and what its owner logs from then on.
+
+        Args:
+            in_memory: the owner still has it; else nobody has.
 
         Returns:
             False where the session is no longer the caller's.
         """
-        return await self._kept(session, epoch, snapshot, keep_owner=True)
-
-    async def offloaded(self, session: str, epoch: int, snapshot: str) -> bool:
-        """The session lies in ``snapshot`` alone, in nobody's memory; see ``settled``."""
-        return await self._kept(session, epoch, snapshot, keep_owner=False)
+        entry = self._sessions.get(session)
+        if entry is None:
+            return False
+        async with entry.lock:
+            old = entry.manifest
+            if old.epoch != epoch or old.owner is None or session not in self._sessions:
+                return False
+            tail = (old.owner,) if in_memory else ()
+            kept = replace(old, snapshot=snapshot, tail=tail, counts=counts)
+            if not in_memory:
+                kept = replace(kept, owner=None, replica=None)
+            await asyncio.to_thread(self._store.write_manifest, kept)
+            entry.manifest = kept
+            if old.snapshot and old.snapshot != snapshot:
+                await asyncio.to_thread(self._store.delete_snapshot, session, old.snapshot)
+        await self._clean(old.tail)
+        return True
 
     # What the gateway asks
 
@@ -153,6 +170,11 @@ class Directory:
         """The owner is gone or can be reached no more: its sessions go elsewhere."""
         await self._fence(owner, reason)
 
+    async def gone(self, replica: str) -> None:
+        """Calls are routed to the replica no more; see ``lost``."""
+        for name in [n for n, owner in self._owners.items() if owner.replica == replica]:
+            await self._fence(name, "its replica is gone")
+
     async def close(self, session: str) -> None:
         """Forget a session and all that the store has of it."""
         entry = self._entry(session)
@@ -178,25 +200,6 @@ class Directory:
             return self._sessions[session]
         except KeyError:
             raise DirectoryError("session_not_found", f"there is no session {session!r}") from None
-
-    async def _kept(self, session: str, epoch: int, snapshot: str, *, keep_owner: bool) -> bool:
-        entry = self._sessions.get(session)
-        if entry is None:
-            return False
-        async with entry.lock:
-            old = entry.manifest
-            if old.epoch != epoch or old.owner is None or session not in self._sessions:
-                return False
-            tail = (old.owner,) if keep_owner else ()
-            kept = replace(old, snapshot=snapshot, tail=tail)
-            if not keep_owner:
-                kept = replace(kept, owner=None, replica=None)
-            await asyncio.to_thread(self._store.write_manifest, kept)
-            entry.manifest = kept
-            if old.snapshot and old.snapshot != snapshot:
-                await asyncio.to_thread(self._store.delete_snapshot, session, old.snapshot)
-        await self._clean(old.tail)
-        return True
 
     async def _lost(self, owner: str) -> bool:
         if owner in self._fenced:

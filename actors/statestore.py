@@ -61,6 +61,7 @@ class Manifest:
         owner, replica: who has it, and where that runs; None while it is in the store alone.
         snapshot: name of the snapshot to start from; None starts from nothing.
         tail: owners in whose logs records lie that the snapshot does not hold, the oldest first.
+        counts: of its inputs and events when the snapshot was taken.
     """
 
     session: str
@@ -71,6 +72,7 @@ class Manifest:
     replica: str | None = None
     snapshot: str | None = None
     tail: tuple[str, ...] = ()
+    counts: dict[str, int] = field(default_factory=dict)
 
     def assigned(self, owner: str, replica: str) -> Manifest:
         """The next assignment."""

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
+from typing import Any
 
 from ray import serve
-from ray.serve.config import AutoscalingConfig
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.deployment import Deployment
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
+from longreel import __version__
 from longreel.errors import LongreelError, UsageError
-from mod.checkpoint import Checkpoint
-from serve.gateway import GatewayDeployment
+from mod.checkpoint import Checkpoint, find_checkpoint
+from serve.directory import start_directory
+from serve.gateway import GatewayDeployment, GatewayPlan
+from serve.routes.context import ApiSettings
 
 APP = "longreel"
 # By its name: torch takes seconds to import, and of all processes only replicas need it.
 _REPLICA = serve.deployment(
     name="replica",
-    max_ongoing_requests=8,
     graceful_shutdown_wait_loop_s=0.1,  # what a replica that has nothing to do waits to end
+    user_config={},  # makes Ray Serve call ``reconfigure``
 )("serve.replica.Replica")
+#: Calls that a replica has at once: segments of bulk jobs; with sessions, whoever awaits events.
+_BULK_CALLS, _SESSION_CALLS = 8, 2000
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,8 @@ class ReplicaPlan:
         min_replicas, max_replicas: bounds of autoscaling.
         num_gpus: of each replica.
         threads: of torch in each replica; 0 leaves torch's default.
+        state: uri of the state store of live sessions; None serves bulk jobs alone.
+        idle_s: after which a session that nobody uses is kept in the store alone.
     """
 
     model: str
@@ -40,40 +51,80 @@ class ReplicaPlan:
     max_replicas: int = 1
     num_gpus: float = 0.0
     threads: int = 1
+    state: str | None = None
+    idle_s: float = 120.0
+
+    @property
+    def version(self) -> str:
+        """Replicas of one version are the same; those of another replace them."""
+        same: list[Any] = [__version__, find_checkpoint(self.model).revision]
+        same += [self.keep_ratio, self.num_gpus, self.threads, self.state, self.idle_s]
+        return hashlib.sha256(json.dumps(same).encode()).hexdigest()[:12]
 
 
-def deploy(plan: ReplicaPlan, *, http: tuple[str, int] | None) -> None:
+def deploy(
+    plan: ReplicaPlan,
+    *,
+    http: tuple[str, int] | None,
+    settings: ApiSettings | None = None,
+    router: str = "serve.routing.SessionRouter",
+) -> None:
     """Deploy the application and wait until it answers.
+
+    Done again with other bounds it scales the running one, whose replicas stay.
 
     Args:
         http: host and port of the gateway; None deploys the replica alone, for bulk jobs.
+        settings: what clients may send.
+        router: class of the replicas' request router.
 
     Raises:
         LongreelError: the model did not come up.
     """
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    directory = start_directory(plan.state) if plan.state else None
     replica = _REPLICA.options(
+        max_ongoing_requests=_SESSION_CALLS if plan.state else _BULK_CALLS,
+        request_router_config=RequestRouterConfig(request_router_class=router),
         autoscaling_config=AutoscalingConfig(
             min_replicas=plan.min_replicas,
             initial_replicas=plan.min_replicas,
             max_replicas=max(plan.min_replicas, plan.max_replicas),
-            target_ongoing_requests=2,
+            # Whoever awaits the events of a session is a call as well.
+            target_ongoing_requests=64 if plan.state else 2,
         ),
         ray_actor_options={"num_cpus": 1, "num_gpus": plan.num_gpus},
         logging_config=quiet,
-    ).bind(plan.model, plan.keep_ratio, plan.threads)
+    )
+    replica = _as_version(replica, plan.version).bind(
+        plan.model, plan.keep_ratio, plan.threads, plan.state, directory, plan.idle_s
+    )
     if http is None:
         serve.start(proxy_location="Disabled", logging_config=quiet)
         target, prefix = replica, None
     else:
         host, port = http
         serve.start(http_options={"host": host, "port": port}, logging_config=quiet)
-        target, prefix = GatewayDeployment.options(logging_config=quiet).bind(replica), "/"
+        if plan.state is None or directory is None:
+            raise ValueError("the gateway needs a state store")
+        made = GatewayPlan(plan.state, directory, settings or ApiSettings())
+        gateway = GatewayDeployment.options(logging_config=quiet)
+        target, prefix = _as_version(gateway, plan.version).bind(made, replica), "/"
     try:
         serve.run(target, name=APP, route_prefix=prefix, logging_config=quiet)
     except RuntimeError as failure:
         reason = str(failure).strip().splitlines()[-1]
         raise LongreelError(f"the model service did not start: {reason}") from None
+
+
+def _as_version(deployment: Deployment, version: str) -> Deployment:
+    """The deployment as ``version``: Ray Serve keeps replicas of the same one when it scales.
+
+    It gives each deployment a random version otherwise, replaces all replicas at each deploying,
+    and has no public way to say that nothing else has changed.
+    """
+    deployment._version = version
+    return deployment
 
 
 def running() -> bool:

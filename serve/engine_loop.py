@@ -6,11 +6,11 @@ import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -19,6 +19,22 @@ from mod.engine.events import Collector, Event, FrameOutcome
 from mod.engine.policy import Policy
 
 _Result = TypeVar("_Result")
+
+
+class Sink(Protocol):
+    """Who hears of a stream; called by the engine's thread, between steps.
+
+    Attributes:
+        model_s: seconds of the engine's steps, this stream's part of them.
+    """
+
+    model_s: float
+
+    def take(self, events: Sequence[Event], engine: Engine) -> None:
+        """What a step told of the stream, in order."""
+
+    def fail(self, error: ModelError) -> None:
+        """The stream is lost."""
 
 
 class ModelError(RuntimeError):
@@ -31,7 +47,7 @@ class EngineLoop:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._actions: SimpleQueue[tuple[Callable[[Engine], Any], Future[Any]]] = SimpleQueue()
-        self._streams: dict[str, LoopStream] = {}
+        self._streams: dict[str, Sink] = {}
         self._numbers = itertools.count(1)
         threading.Thread(target=self._run, name="engine", daemon=True).start()
 
@@ -72,12 +88,7 @@ class EngineLoop:
     async def _begin(self, kind: str, opening: Callable[[Engine, str], None]) -> LoopStream:
         name = f"{kind}-{next(self._numbers)}"
         stream = LoopStream(self, name, asyncio.get_running_loop())
-
-        def begin(engine: Engine) -> None:
-            opening(engine, name)
-            self._streams[name] = stream
-
-        await self.use(begin)
+        await self.attach(name, stream, lambda engine: opening(engine, name))
         return stream
 
     async def close(self, name: str) -> None:
@@ -88,6 +99,20 @@ class EngineLoop:
                 engine.close(name)
 
         await self.use(end)
+
+    async def attach(self, name: str, sink: Sink, opening: Callable[[Engine], _Result]) -> _Result:
+        """A stream called ``name`` that ``opening`` makes; ``sink`` hears of it."""
+
+        def begin(engine: Engine) -> _Result:
+            made = opening(engine)
+            self._streams[name] = sink
+            return made
+
+        return await self.use(begin)
+
+    def post(self, action: Callable[[Engine], Any]) -> None:
+        """Do something with the engine before its next step; nobody waits for it."""
+        self._actions.put((action, Future()))
 
     async def use(self, action: Callable[[Engine], _Result]) -> _Result:
         """Do something with the engine before its next step."""
@@ -123,12 +148,15 @@ class EngineLoop:
             self._streams.clear()
             return
         seconds = time.perf_counter() - started
-        sessions = {event.session for event in events}
-        for name in sessions:
-            # Sessions of one step share its time evenly.
-            self._streams[name].model_s += seconds / len(sessions)
+        told: dict[str, list[Event]] = {}
         for event in events:
-            self._streams[event.session].take(event)
+            told.setdefault(event.session, []).append(event)
+        for name, happened in told.items():
+            if (sink := self._streams.get(name)) is None:
+                continue
+            # Sessions of one step share its time evenly.
+            sink.model_s += seconds / len(told)
+            sink.take(happened, self._engine)
 
 
 class LoopStream:
@@ -188,11 +216,12 @@ class LoopStream:
         """Whoever awaits gets ``error``; called by the engine's thread, as ``take`` is."""
         self._finish(error)
 
-    def take(self, event: Event) -> None:
+    def take(self, events: Sequence[Event], engine: Engine) -> None:
         """Note what a step told of this stream."""
-        if self._told.take(event):
-            error = self._told.error
-            self._finish(ModelError(error) if error else None)
+        for event in events:
+            if self._told.take(event):
+                error = self._told.error
+                self._finish(ModelError(error) if error else None)
 
     def _finish(self, error: Exception | None) -> None:
         done = self._done

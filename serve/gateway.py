@@ -1,55 +1,66 @@
-"""The HTTP gateway: health, models, chat about text; it ends client connections on the CPU."""
+"""The gateway's deployment: the HTTP API on Ray Serve, on the CPU."""
 
-# Without postponed annotations: routes travel to the gateway's process with what their code names,
-# and a type that stands in a string is not among it.
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from fastapi import FastAPI, HTTPException
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from longreel import __version__
-from serve.chat import ChatRequest, completion
+from serve.chat import Answered
+from serve.directory import directory_handle
+from serve.pinned import PinnedSessions
+from serve.routes.app import build
+from serve.routes.context import ApiSettings, Context, ModelInfo
 
-api = FastAPI(title="Longreel", version=__version__)
+
+@dataclass(frozen=True)
+class GatewayPlan:
+    """How the gateway is made.
+
+    Attributes:
+        state: uri of the state store.
+        directory: name of the session directory's actor.
+    """
+
+    state: str
+    directory: str
+    settings: ApiSettings = field(default_factory=ApiSettings)
 
 
-@serve.ingress(api)
-class Gateway:
-    """Routes of the service; the model is reached through ``replica``."""
-
+class _Answers:
     def __init__(self, replica: DeploymentHandle) -> None:
         self._replica = replica
 
-    @api.get("/healthz", summary="The gateway is alive")
-    async def healthz(self) -> dict[str, str]:
-        return {"status": "ok"}
+    async def chat(self, system: str, text: str, most_tokens: int) -> Answered:
+        answered: Answered = await self._replica.chat.remote(system, text, most_tokens)
+        return answered
 
-    @api.get("/readyz", summary="A replica answers")
-    async def readyz(self) -> dict[str, str]:
-        await self._replica.describe.remote()
-        return {"status": "ok"}
-
-    @api.get("/v1/models", summary="The model that this service holds")
-    async def models(self) -> dict[str, Any]:
-        checkpoint, keep_ratio = await self._replica.describe.remote()
-        model = {
-            "id": checkpoint.name,
-            "object": "model",
-            "owned_by": "longreel",
-            "revision": checkpoint.revision,
-            "fps": checkpoint.fps,
-            "keep_ratio": keep_ratio,
-        }
-        return {"object": "list", "data": [model]}
-
-    @api.post("/v1/chat/completions", summary="An answer to text, as OpenAI's API has it")
-    async def chat(self, asked: ChatRequest) -> dict[str, Any]:
-        checkpoint, _ = await self._replica.describe.remote()
-        if asked.model != checkpoint.name:
-            raise HTTPException(404, f"there is no model {asked.model!r}, but {checkpoint.name!r}")
-        answered = await self._replica.chat.remote(asked.system, asked.text, asked.most_tokens)
-        return completion(checkpoint.name, answered)
+    async def tokens(self, texts: Sequence[str]) -> int:
+        count: int = await self._replica.tokens.remote(list(texts))
+        return count
 
 
-GatewayDeployment = serve.deployment(name="gateway", ray_actor_options={"num_cpus": 0})(Gateway)
+class Gateway:
+    """The routes of ``serve.routes`` over sessions that are pinned to replicas."""
+
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
+        self, plan: GatewayPlan, replica: DeploymentHandle
+    ) -> None:
+        self._context = Context(
+            sessions=PinnedSessions(replica, directory_handle(plan.directory)),
+            answers=_Answers(replica),
+            model=ModelInfo(**await replica.info.remote()),
+            store=plan.state,
+            settings=plan.settings,
+        )
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return build(self._context)
+
+
+GatewayDeployment = serve.deployment(
+    name="gateway", ray_actor_options={"num_cpus": 0}, max_ongoing_requests=10_000
+)(serve.ingress()(Gateway))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from actors.statestore import StateStore
 from mod.checkpoint import Checkpoint, find_checkpoint
 from mod.cost import vision_token_layers
 from mod.engine.cache import Memory
@@ -18,30 +20,78 @@ from mod.engine.policy import Window
 from mod.loading import load
 from mod.summarizing import by_rule, plain_lines
 from serve.chat import Answered
+from serve.directory import ActorDirectory
 from serve.engine_loop import EngineLoop, LoopStream
+from serve.live.calls import SessionCalls, replica_name
+from serve.live.owner import Owner, OwnerSettings
 from serve.narrated import Narrated
 
 
-class Replica:
+class Replica(SessionCalls):
     """Holds one checkpoint and an engine; calls share the engine's steps.
 
     Args:
         model: name or folder of the checkpoint.
         keep_ratio: overrides the checkpoint's own when not None.
         threads: of torch in this process; 0 leaves torch's default.
+        state: uri of the state store; None keeps no sessions.
+        directory: name of the session directory's actor; None together with ``state``.
+        idle_s: after which a session that nobody uses is kept in the store alone.
     """
 
-    def __init__(self, model: str, keep_ratio: float | None, threads: int) -> None:
+    def __init__(
+        self,
+        model: str,
+        keep_ratio: float | None,
+        threads: int,
+        state: str | None = None,
+        directory: str | None = None,
+        idle_s: float = 120.0,
+    ) -> None:
         if threads:
             torch.set_num_threads(threads)
         self._checkpoint = find_checkpoint(model)
         network, layout = load(self._checkpoint, keep_ratio)
         self._config, self._layout = network.config, layout
-        memory = Memory(network.config, _cache_bytes(), dtype=network.dtype, device=network.device)
+        self._capacity = _cache_bytes()
+        memory = Memory(network.config, self._capacity, dtype=network.dtype, device=network.device)
         engine = Engine(network, layout, memory, identity=self._checkpoint.revision)
         self._engine = EngineLoop(engine)
+        self._memory = memory
+        owner = Owner(
+            self._engine,
+            OwnerSettings(
+                replica=replica_name(),
+                fps=float(network.config.fps),
+                side=int(network.config.vision_config.image_size),
+                decode=layout.decode,
+                memory=self._free_bytes,
+                idle_s=idle_s,
+            ),
+            StateStore(state) if state else None,
+            ActorDirectory(directory) if directory else None,
+        )
+        super().__init__(owner)
         # Nothing writes to frames.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+
+    def _free_bytes(self) -> tuple[int, int]:
+        used = self._memory.used_bytes
+        return self._capacity - used, self._capacity
+
+    async def info(self) -> dict[str, Any]:
+        """The fields of ``serve.routes.context.ModelInfo``."""
+        config = self._config
+        return {
+            "name": self._checkpoint.name,
+            "revision": self._checkpoint.revision,
+            "side": int(config.vision_config.image_size),
+            "fps": float(config.fps),
+            "keep_ratio": float(config.keep_ratio),
+            "tokens_per_frame": config.tokens_per_frame,
+            "digest": config.summarizer == "digest",
+            "summary_request": config.summary_request,
+        }
 
     async def describe(self) -> tuple[Checkpoint, float]:
         """The checkpoint and the keep ratio in use."""

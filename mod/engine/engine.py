@@ -156,17 +156,15 @@ class Engine:
         if session.turn:
             self._outcomes.cancel_turn(session)
 
-    def stop(self, name: str) -> Turn | None:
-        """End what is being said where it stands; frames and questions that wait stay.
+    def speaking(self, name: str) -> Turn | None:
+        """What is being said, if anything is."""
+        return self._session(name).turn
 
-        Returns:
-            The turn that was ended, if there was one.
-        """
+    def stop(self, name: str) -> None:
+        """End what is being said where it stands; frames and questions that wait stay."""
         session = self._session(name)
-        turn = session.turn
-        if turn is not None:
+        if session.turn is not None:
             self._outcomes.cancel_turn(session)
-        return turn
 
     def withdraw(self, name: str, question: str) -> bool:
         """Take back a question that still waits; whether there was one."""

@@ -369,10 +369,11 @@ def test_a_turn_that_is_stopped_leaves_what_waits() -> None:
                 said += isinstance(event, Word) and event.question is None
                 if said == words:
                     said += 1
-                    turn = engine.stop("a")
+                    turn = engine.speaking("a")
                     assert turn is not None
                     assert turn.frame is not None
-        assert engine.stop("a") is None
+                    engine.stop("a")
+        assert engine.speaking("a") is None
         return events
 
     events = stopped(2, one_by_one=False)

@@ -1,0 +1,289 @@
+"""Calls on sessions through Ray Serve: to the owner while it is there, to the next one after it.
+
+What the caller sees of a lost replica is time: an input that was not acknowledged is given again
+under its own sequence number, and events are asked for after the last one that came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ray.actor import ActorHandle
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from actors.directory import DirectoryError
+from actors.statestore import Manifest
+from serve.live.items import (
+    Input,
+    Receipt,
+    SessionError,
+    SessionEvent,
+    SessionOptions,
+    SessionView,
+)
+from serve.live.owner import Refusal
+from serve.routable import ROUTABLE
+
+#: How long a call looks for an owner that takes it, in seconds.
+PATIENCE_S = 60.0
+#: How long a replica may be unknown to this process's router before it counts as gone: it hears
+#: of new ones a moment after they report.
+UNKNOWN_S = 10.0
+_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.02, 1.0
+
+
+@dataclass
+class _Brief:
+    """A session that no store keeps: what it was given lies here until it is closed."""
+
+    manifest: Manifest
+    options: SessionOptions
+    inputs: list[Input] = field(default_factory=list)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class PinnedSessions:
+    """``serve.calls.Sessions`` on a cluster.
+
+    Args:
+        replica: handle to the replicas.
+        directory: the session directory; None where sessions are not kept, and only such as are
+            not ``durable`` can be opened.
+    """
+
+    def __init__(self, replica: DeploymentHandle, directory: ActorHandle | None) -> None:
+        self._replica, self._directory = replica, directory
+        self._handles: dict[tuple[str, str], DeploymentHandle] = {}
+        self._known: dict[str, Manifest] = {}
+        self._brief: dict[str, _Brief] = {}
+        self._turn = 0
+        loop = asyncio.get_running_loop()
+
+        def gone(name: str) -> None:
+            loop.call_soon_threadsafe(self._replica_gone, name)
+
+        ROUTABLE.when_gone(gone)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # The protocol
+
+    async def open(self, options: SessionOptions, session: str | None = None) -> SessionView:
+        """See ``serve.calls.Sessions``."""
+        name = session or secrets.token_hex(8)
+        if not options.durable:
+            manifest = await self._place(name, options, 1)
+            self._brief[name] = _Brief(manifest, options)
+        else:
+            manifest = await self._ask("open", name, asdict(options), secrets.token_hex(8))
+            self._known[name] = manifest
+        # Refused here if its options cannot work, and its opening is computed meanwhile.
+        try:
+            counts = await self._call(name, "session_counts")
+        except SessionError as error:
+            if error.code == "invalid_value":
+                await self._forget(name)
+            raise
+        return _view(manifest, "live", counts)
+
+    async def give(
+        self, session: str, inputs: Sequence[Input], seq: int | None = None
+    ) -> list[Receipt]:
+        """See ``serve.calls.Sessions``."""
+        if brief := self._brief.get(session):
+            async with brief.lock:
+                first = len(brief.inputs) + 1 if seq is None else seq
+                receipts: list[Receipt] = await self._call(
+                    session, "session_give", inputs, first, None
+                )
+                brief.inputs += inputs[len(brief.inputs) + 1 - first :]
+                return receipts
+        # What was not answered is given again; by its token it is known if it was taken in.
+        token = secrets.token_hex(8) if seq is None else None
+        given: list[Receipt] = await self._call(session, "session_give", inputs, seq, token)
+        return given
+
+    async def cancel(self, session: str, response: str | None = None) -> bool:
+        """See ``serve.calls.Sessions``."""
+        done: bool = await self._call(session, "session_cancel", response)
+        return done
+
+    async def events(
+        self, session: str, after: int = 0, wait_s: float = 10.0
+    ) -> list[SessionEvent]:
+        """See ``serve.calls.Sessions``."""
+        found: list[SessionEvent] = await self._call(
+            session, "session_events", after, min(wait_s, 10.0)
+        )
+        return found
+
+    async def follow(self, session: str, after: int = 0) -> AsyncIterator[SessionEvent]:
+        """See ``serve.calls.Sessions``."""
+        while True:
+            for event in await self.events(session, after):
+                yield event
+                after = event.number
+                if event.type == "session.closed":
+                    return
+
+    async def view(self, session: str) -> SessionView:
+        """See ``serve.calls.Sessions``."""
+        if brief := self._brief.get(session):
+            return _view(brief.manifest, "live", await self._call(session, "session_counts"))
+        manifest: Manifest = await self._ask("manifest", session)
+        if manifest.owner is None:
+            return _view(manifest, "idle", manifest.counts)
+        if ROUTABLE.has_gone(manifest.replica or ""):
+            return _view(manifest, "recovering", manifest.counts)
+        counts = await self._call(session, "session_counts")
+        return _view(self._known.get(session, manifest), "live", counts)
+
+    async def list(self) -> list[SessionView]:
+        """See ``serve.calls.Sessions``; counts are those of the last snapshots."""
+        if self._directory is None:
+            return []
+        found: list[Manifest] = await self._ask("manifests")
+        return [_view(m, "idle" if m.owner is None else "live", m.counts) for m in found]
+
+    async def close(self, session: str) -> None:
+        """See ``serve.calls.Sessions``."""
+        manifest = (
+            self._brief[session].manifest
+            if session in self._brief
+            else await self._ask("manifest", session)
+        )
+        if manifest.replica is not None and not ROUTABLE.has_gone(manifest.replica):
+            # If it is gone, the session in its memory went with it.
+            with suppress(RayError, RayServeException):
+                await self._handle(manifest.replica, "session_drop").remote(session)
+        await self._forget(session)
+
+    # Finding the owner
+
+    async def _forget(self, session: str) -> None:
+        self._known.pop(session, None)
+        if self._brief.pop(session, None) is None:
+            await self._ask("close", session)
+
+    async def _call(self, session: str, method: str, *args: Any) -> Any:
+        deadline = time.monotonic() + PATIENCE_S
+        pause = _FIRST_PAUSE_S
+        unknown_until = away_until = time.monotonic() + UNKNOWN_S
+        while True:
+            manifest = await self._manifest(session)
+            assert manifest.owner is not None
+            assert manifest.replica is not None
+            there = ROUTABLE.has(manifest.replica)
+            reply: Any = Refusal("stale")
+            try:
+                reply = await self._handle(manifest.replica, method).remote(manifest, *args)
+            except BackPressureError:
+                raise SessionError("overloaded", "the service has too much to do") from None
+            except ActorUnavailableError as failure:
+                reply = Refusal("unavailable", str(failure).splitlines()[0])
+                if time.monotonic() > away_until:
+                    await self._lost(manifest, "it cannot be reached")
+            except RayActorError as failure:
+                await self._lost(manifest, f"{type(failure).__name__}")
+            except (RayError, RayServeException) as failure:
+                reply = Refusal("unavailable", str(failure).splitlines()[0])
+            if not isinstance(reply, Refusal):
+                return reply
+            if reply.code == "stale":
+                gone = ROUTABLE.has_gone(manifest.replica)
+                unknown = not there and time.monotonic() > unknown_until
+                if gone or unknown:
+                    await self._lost(manifest, "calls reach it no more")
+                self._known.pop(session, None)
+            if reply.code not in ("stale", "unavailable") or time.monotonic() > deadline:
+                code = "unavailable" if reply.code == "stale" else reply.code
+                raise SessionError(code, reply.message or "no replica took the call")
+            await asyncio.sleep(pause)
+            pause = min(_LAST_PAUSE_S, 2 * pause)
+
+    async def _manifest(self, session: str) -> Manifest:
+        if brief := self._brief.get(session):
+            return brief.manifest
+        manifest = self._known.get(session)
+        if manifest is None:
+            manifest = self._known[session] = await self._ask("locate", session)
+        return manifest
+
+    async def _lost(self, manifest: Manifest, reason: str) -> None:
+        brief = self._brief.get(manifest.session)
+        if brief is not None:
+            if brief.manifest is manifest:
+                brief.manifest = await self._place(
+                    manifest.session, brief.options, manifest.epoch + 1
+                )
+                if brief.inputs:
+                    handle = self._handle(brief.manifest.replica or "", "session_give")
+                    await handle.remote(brief.manifest, brief.inputs, 1, None)
+            return
+        self._known.pop(manifest.session, None)
+        if manifest.owner is not None:
+            await self._ask("lost", manifest.owner, reason)
+
+    async def _place(self, session: str, options: SessionOptions, epoch: int) -> Manifest:
+        if self._directory is None:
+            owner, replica = await self._replica.session_owner.remote()
+        else:
+            owner, replica = await self._ask("place")
+        return Manifest(session, time.time(), asdict(options), epoch, owner, replica)
+
+    async def _ask(self, method: str, *args: Any) -> Any:
+        if self._directory is None:
+            raise SessionError("unavailable", "this service keeps no sessions")
+        try:
+            return await getattr(self._directory, method).remote(*args)
+        except DirectoryError as error:
+            raise SessionError(error.code, error.message) from None
+        except RayActorError:
+            raise SessionError("unavailable", "the session directory is away") from None
+
+    def _handle(self, replica: str, method: str) -> DeploymentHandle:
+        key = replica, method
+        if key not in self._handles:
+            self._handles[key] = self._replica.options(method_name=method, session_id=replica)
+        return self._handles[key]
+
+    def _replica_gone(self, replica: str) -> None:
+        self._handles = {k: h for k, h in self._handles.items() if k[0] != replica}
+        self._known = {s: m for s, m in self._known.items() if m.replica != replica}
+        if self._directory is not None:
+            self._later(self._ask("gone", replica))
+
+    def _later(self, what: Awaitable[Any]) -> None:
+        async def quietly() -> None:
+            try:
+                await what
+            except SessionError:
+                return
+
+        task = asyncio.ensure_future(quietly())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _view(manifest: Manifest, state: Any, counts: dict[str, Any]) -> SessionView:
+    known = SessionOptions.__dataclass_fields__
+    options = SessionOptions(**{k: v for k, v in manifest.options.items() if k in known})
+    return SessionView(
+        id=manifest.session,
+        state=state,
+        options=options,
+        seq=counts.get("seq", 0),
+        frames=counts.get("frames", 0),
+        waiting_frames=counts.get("waiting_frames", 0),
+        events=counts.get("events", 0),
+        replica=manifest.replica,
+        epoch=manifest.epoch,
+        created=manifest.created,
+    )

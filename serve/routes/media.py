@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from av.codec.context import CodecContext
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from PIL import Image
 
 from actors.decode import decode_segment
 from actors.grid import exact_fps, grid_size
+from actors.media import MEDIA_ERRORS
 from actors.pictures import PictureMaker
 from actors.probe import VideoInfo, probe
 from longreel.errors import StorageError, VideoError
@@ -35,6 +38,7 @@ _ORIENTATION = 0x0112  # of EXIF
 # How EXIF's orientations are made upright: quarter turns counter-clockwise, then left to right.
 _UPRIGHT = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True),
             8: (1, False)}  # fmt: skip
+_EXIF = b"Exif\0\0"
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"moof")
 _STILL_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis")
 _VIDEO_HEADS = (
@@ -88,7 +92,9 @@ def decode_image(data: bytes, side: int, settings: ApiSettings) -> Pixels:
         with Image.open(io.BytesIO(data), formats=_STILLS) as image:
             _check_pixels("the picture", image.width, image.height, settings)
             orientation = image.getexif().get(_ORIENTATION, 1)
-            frame = VideoFrame.from_ndarray(_rgb(image), format="rgb24")
+            frame = _jpeg_frame(image, data, settings)
+            if frame is None:
+                frame = VideoFrame.from_ndarray(_rgb(image), format="rgb24")
     except MediaError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -201,6 +207,25 @@ def _check_pixels(what: str, width: int, height: int, settings: ApiSettings) -> 
             "media_too_large",
             f"{what} has {width} x {height} pixels, more than {settings.max_pixels} in all",
         )
+
+
+def _jpeg_frame(image: Image.Image, data: bytes, settings: ApiSettings) -> VideoFrame | None:
+    """A JPEG as FFmpeg decodes it, as it does each picture of a video of JPEGs.
+
+    None where it is none, or one that FFmpeg takes for damaged: Pillow may know better.
+    """
+    if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
+        return None
+    decoder = CodecContext.create("mjpeg", "r")
+    decoder.thread_count = 1
+    decoder.options = {"err_detect": "explode", "max_pixels": str(settings.max_pixels)}
+    # FFmpeg would turn it by EXIF as well, and PyAV cannot tell whether it is mirrored then.
+    hidden = data.replace(_EXIF, bytes(len(_EXIF)))
+    try:
+        frames = decoder.decode(Packet(hidden)) or decoder.decode(None)
+    except MEDIA_ERRORS:
+        return None
+    return frames[0] if frames and isinstance(frames[0], VideoFrame) else None
 
 
 def _rgb(image: Image.Image) -> Pixels:

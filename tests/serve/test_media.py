@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -112,17 +113,31 @@ def test_a_picture_is_scaled_as_a_videos_frame(tmp_path: Path) -> None:
     assert np.array_equal(decode_image(encoded(draw(0, 321, 202)), SIDE, SETTINGS), pixels)
 
 
+def test_frames_sent_as_jpegs_are_those_of_a_video_of_jpegs(tmp_path: Path) -> None:
+    """Guards against colours that differ between a camera's frames and its recording."""
+    clip = HEALTHY["mjpeg_avi"](tmp_path)
+    with av.open(clip.uri) as container:
+        jpegs = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    bulk = decode_piece(clip.path.read_bytes(), SIDE, 25.0, SETTINGS)
+    assert len(jpegs) == len(bulk) == 60
+    for data, (_, pixels) in zip(jpegs, bulk, strict=True):
+        assert np.array_equal(decode_image(data, SIDE, SETTINGS), pixels)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_phones_picture_is_upright(orientation: int) -> None:
-    """Guards against pictures that lie on their side because EXIF is not read."""
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_phones_picture_is_upright(kind: str, orientation: int) -> None:
+    """Guards against pictures that lie on their side because EXIF is not read, or read twice."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(draw(77, 120, 120), exif=exif)
+    options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
+    data = encoded(draw(77, 120, 120), kind, exif=exif, **options)
     with Image.open(io.BytesIO(data)) as image:
         upright = encoded(ImageOps.exif_transpose(image).convert("RGB"))
     found = decode_image(data, SIDE, SETTINGS).astype(int)
     wanted = decode_image(upright, SIDE, SETTINGS).astype(int)
-    assert np.abs(found - wanted).max() <= 2  # rounding of a scaler that goes the other way
+    # JPEG's rounding, and that of a scaler that goes the other way.
+    assert np.abs(found - wanted).mean() <= 2
 
 
 def test_transparent_and_deep_pictures_are_as_seen() -> None:
@@ -131,6 +146,12 @@ def test_transparent_and_deep_pictures_are_as_seen() -> None:
     assert (decode_image(encoded(clear), 8, SETTINGS) == 255).all()
     grey = Image.fromarray(np.full((8, 8), 0x8000, np.uint16))
     assert np.abs(decode_image(encoded(grey), 8, SETTINGS).astype(int) - 127).max() <= 1
+
+
+def test_a_cmyk_jpeg_has_its_colours() -> None:
+    """Guards print pictures, which FFmpeg's decoder shows inverted or not at all."""
+    data = encoded(Image.new("RGB", (8, 8), (200, 30, 60)).convert("CMYK"), "JPEG")
+    assert np.abs(decode_image(data, 8, SETTINGS).astype(int) - (200, 30, 60)).max() <= 6
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

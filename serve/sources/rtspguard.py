@@ -1,0 +1,194 @@
+"""A way for FFmpeg to one RTSP server and nowhere else.
+
+FFmpeg's RTSP client looks names up itself, follows redirects to any host and accepts any
+certificate. So it speaks to a port of this machine, and what it says goes to the checked address.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import threading
+from contextlib import suppress
+from types import TracebackType
+from urllib.parse import quote
+
+from serve.sources.addresses import Place, SourceError, SourceSettings
+
+_MOST_HEADER_BYTES = 64 * 1024
+_PIECE = 64 * 1024
+
+
+class RtspGuard:
+    """An open connection to ``place`` and the port at which FFmpeg finds it.
+
+    Args:
+        place: of ``rtsp``, or of ``rtsps``, whose certificate must be the host's.
+
+    Raises:
+        SourceError: the server cannot be reached.
+    """
+
+    def __init__(self, place: Place, settings: SourceSettings) -> None:
+        self._place = place
+        #: Why the connection was cut, where the guard cut it.
+        self.refused: str | None = None
+        self._server = _connected(place, settings)
+        self._door = socket.create_server(("127.0.0.1", 0), backlog=1)
+        self._client: socket.socket | None = None
+        self._thread = threading.Thread(target=self._serve, name="rtsp-guard", daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        """What FFmpeg opens; it holds the credentials."""
+        user = ""
+        if self._place.user is not None:
+            user = f"{quote(self._place.user, '')}:{quote(self._place.password or '', '')}@"
+        return f"rtsp://{user}127.0.0.1:{self._door.getsockname()[1]}{self._place.target}"
+
+    def __enter__(self) -> RtspGuard:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cut both sides; whoever waits for a byte of them ends."""
+        for each in (self._door, self._server, self._client):
+            if each is not None:
+                _cut(each)
+
+    def _serve(self) -> None:
+        with suppress(OSError, ValueError):  # ValueError: closed meanwhile
+            self._client, _ = self._door.accept()
+            # One connection alone: a second one would be another client of this machine.
+            _cut(self._door)
+            self._pass_on(self._client)
+        self.close()
+
+    def _pass_on(self, client: socket.socket) -> None:
+        # One thread for both ways: TLS connections do not bear two.
+        watch = AnswerWatch()
+        while True:
+            ready, _, _ = select.select([client, self._server], [], [])
+            if client in ready:
+                data = client.recv(_PIECE)
+                if not data:
+                    return
+                self._server.sendall(data)
+            if self._server in ready:
+                # At least a whole TLS record, or select would not tell of what is left of it.
+                data = self._server.recv(_PIECE)
+                # Looked at before it is passed on, so that a redirect never arrives.
+                self.refused = watch.objection(data)
+                if not data or self.refused:
+                    return
+                client.sendall(data)
+
+
+class AnswerWatch:
+    """Follows what an RTSP server sends, message by message; pure."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._skip = 0
+
+    def objection(self, data: bytes) -> str | None:
+        """Why what has come up to ``data`` must not be passed on, None where it may.
+
+        Every answer's status is looked at; pictures, which begin with ``$`` and their length, and
+        bodies are passed over.
+        """
+        self._buffer += data
+        while True:
+            if self._skip:
+                gone = min(self._skip, len(self._buffer))
+                del self._buffer[:gone]
+                self._skip -= gone
+            if self._skip or not self._buffer:
+                return None
+            if self._buffer[0] == ord("$"):
+                if len(self._buffer) < 4:
+                    return None
+                self._skip = 4 + int.from_bytes(self._buffer[2:4], "big")
+                continue
+            # Some servers put stray line ends between messages.
+            if self._buffer[0] in b"\r\n":
+                del self._buffer[0]
+                continue
+            # FFmpeg takes bare line feeds for ends of lines as well, so these do too.
+            head, ends, _ = bytes(self._buffer).replace(b"\r", b"").partition(b"\n\n")
+            if not ends:
+                status = head.partition(b"\n")[0]
+                if _redirects(status):
+                    return "it redirects, which is not followed for RTSP"
+                return "its answer has no end" if len(head) > _MOST_HEADER_BYTES else None
+            lines = head.split(b"\n")
+            if _redirects(lines[0]):
+                return "it redirects, which is not followed for RTSP"
+            length = _length(lines)
+            if length is None:
+                return "its answer has no length"
+            self._skip = _head_bytes(self._buffer) + length
+
+
+def _redirects(status: bytes) -> bool:
+    words = status.split()
+    return len(words) > 1 and words[0].startswith(b"RTSP/") and words[1].startswith(b"3")
+
+
+def _head_bytes(buffer: bytearray) -> int:
+    """Bytes up to and with the empty line."""
+    line_ends = 0
+    for place, byte in enumerate(buffer):
+        if byte == ord("\n"):
+            line_ends += 1
+            if line_ends == 2:
+                return place + 1
+        elif byte != ord("\r"):
+            line_ends = 0
+    return len(buffer)
+
+
+def _length(lines: list[bytes]) -> int | None:
+    """Bytes of the body; None where that could be read in more than one way."""
+    found = {b"0"}
+    for line in lines[1:]:
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == b"content-length":
+            found = found - {b"0"} | {value.strip()}
+    (only, *others) = found
+    return int(only) if only.isdigit() and not others else None
+
+
+def _connected(place: Place, settings: SourceSettings) -> socket.socket:
+    try:
+        plain = socket.create_connection((place.address, place.port), settings.open_s)
+    except OSError as failure:
+        why = failure.strerror or "it does not answer"
+        raise SourceError(f"cannot connect to {place.host}: {why}") from None
+    if place.scheme == "rtsp":
+        plain.settimeout(None)
+        return plain
+    try:
+        secure = ssl.create_default_context().wrap_socket(plain, server_hostname=place.host)
+    except OSError as failure:
+        plain.close()
+        why = getattr(failure, "verify_message", "") or "no TLS"
+        raise SourceError(f"{place.host} cannot be trusted: {why}") from None
+    secure.settimeout(None)
+    return secure
+
+
+def _cut(each: socket.socket) -> None:
+    with suppress(OSError):
+        each.shutdown(socket.SHUT_RDWR)
+    with suppress(OSError):
+        each.close()

@@ -38,6 +38,14 @@ def watch(
         bool,
         typer.Option("--local", help="Decode a URL here.", show_default="the service pulls it"),
     ] = False,
+    reconnect: Annotated[
+        bool,
+        typer.Option(
+            "--reconnect",
+            help="Have the service open a live URL again when it breaks off.",
+            show_default="the end of the URL is the end",
+        ),
+    ] = False,
     instructions: Annotated[
         str | None,
         typer.Option(help="Instruction to the narrator.", show_default="the model's own"),
@@ -75,6 +83,7 @@ def watch(
     wish = Wish(
         source=source,
         pulled=_is_address(source) and not local,
+        reconnect=reconnect,
         speed=speed,
         ask=ask,
         options={

@@ -32,7 +32,7 @@ class Wish:
     """What to watch, and how.
 
     Attributes:
-        pulled: the service opens the source.
+        pulled: the service opens the source; with ``reconnect``, again when it breaks off.
         speed: 1 is the source's own pace, 0 as fast as the service goes.
         ask: asked at the end.
         options: of the session.
@@ -41,6 +41,7 @@ class Wish:
 
     source: str
     pulled: bool
+    reconnect: bool
     speed: float
     ask: str | None
     options: Mapping[str, Any]
@@ -68,7 +69,9 @@ class Watch:
         stream = None
         if self._wish.pulled:
             options = {**self._wish.options, "memory": {"policy": self._wish.options["memory"]}}
-            stream = await self._client.streams.start(self._wish.source, **options)
+            stream = await self._client.streams.start(
+                self._wish.source, reconnect=self._wish.reconnect, **options
+            )
             session = await self._client.session(id=stream.session)
         else:
             # Refuses what is not there before a session is opened; reads nothing yet.
@@ -207,18 +210,24 @@ def _in_thread(items: Iterable[Any]) -> Callable[[], Any]:
     The thread is a daemon: one that waits for a terminal or camera must not hold up the end.
     """
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[tuple[Any, BaseException | None]] = asyncio.Queue(_AHEAD)
+    queue: asyncio.Queue[tuple[Any, BaseException | None]] = asyncio.Queue()
+    room = threading.Semaphore(_AHEAD)
+
+    def tell(item: Any, failure: BaseException | None = None) -> None:
+        room.acquire()
+        # No coroutine: one that waits when the loop ends would complain.
+        loop.call_soon_threadsafe(queue.put_nowait, (item, failure))
 
     def read() -> None:
-        failure: BaseException | None = None
-        try:
-            for item in items:
-                asyncio.run_coroutine_threadsafe(queue.put((item, None)), loop).result()
-        except Exception as error:
-            failure = error
         # Nobody listens any more where the loop has ended.
         with suppress(RuntimeError):
-            asyncio.run_coroutine_threadsafe(queue.put((None, failure)), loop)
+            try:
+                for item in items:
+                    tell(item)
+            except Exception as failure:
+                tell(None, failure)
+            else:
+                tell(None)
 
     threading.Thread(target=read, daemon=True).start()
     ended = False
@@ -228,6 +237,7 @@ def _in_thread(items: Iterable[Any]) -> Callable[[], Any]:
         if ended:
             return None
         item, failure = await queue.get()
+        room.release()
         ended = item is None
         if failure is not None:
             raise failure

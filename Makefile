@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 VIDEOS ?=
 CLIPS := $(if $(VIDEOS),$(VIDEOS),demo/videos)
 
-.PHONY: help demo test test-quick lint serve bench objectstore clean
+.PHONY: help demo test test-quick chaos lint serve bench objectstore clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -38,11 +38,14 @@ demo: $(VENV)/.runtime ## Summarize sample videos (or VIDEOS=/path) and write re
 	@$(BIN)/longreel summarize "$(CLIPS)" --output demo/rows || [ $$? -eq 3 ]
 	@$(BIN)/longreel report demo/rows --output report.html --title "Longreel demo"
 
-test: $(VENV)/.test ## Run every test
-	$(BIN)/python -m pytest -q
+test: $(VENV)/.test ## Run every test but the long ones of make chaos
+	$(BIN)/python -m pytest -q -m "not chaos"
 
 test-quick: $(VENV)/.test ## Run the tests that start no cluster and no server
-	$(BIN)/python -m pytest -q -m "not slow and not ray and not objectstore"
+	$(BIN)/python -m pytest -q -m "not slow and not ray and not objectstore and not chaos"
+
+chaos: $(VENV)/.test ## Kill replicas, the directory and nodes under load, for ten minutes or so
+	$(BIN)/python -m pytest -q -m chaos
 
 lint: $(VENV)/.test ## Check style and types
 	$(BIN)/ruff check .

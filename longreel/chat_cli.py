@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from longreel.errors import INTERRUPTED, UsageError
+from longreel.errors import INTERRUPTED, LongreelError, UsageError
 from longreel.options import ApiKey, Server
 
 if TYPE_CHECKING:
@@ -52,7 +52,12 @@ def chat(
     """
     from longreel.client import Client
 
-    with Client(server, api_key) as client:
+    def waiting(failure: LongreelError, seconds: float) -> None:
+        # What passes at once is nobody's concern.
+        if seconds > 1.0:
+            typer.echo(f"longreel: {failure}; trying again in {seconds:.0f} s", err=True)
+
+    with Client(server, api_key, on_retry=waiting) as client:
         try:
             _chat(client, video, question, instructions, max_tokens)
         except KeyboardInterrupt:

@@ -168,20 +168,51 @@ def serve(
     keep_ratio: KeepRatio = None,
     replicas: Replicas = "1",
     gpus_per_replica: GpusPerReplica = 0.0,
+    state: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="Folder or s3://bucket/prefix where sessions and files outlive the service; all "
+            "nodes must reach it.",
+            show_default="~/.local/state/longreel",
+        ),
+    ] = None,
+    s3_bucket: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Bucket that s3:// URLs of clients may name; may be given again."
+        ),
+    ] = None,
+    allow_private_urls: Annotated[
+        bool,
+        typer.Option(
+            "--allow-private-urls",
+            help="Fetch URLs of clients from private and loopback addresses too.",
+        ),
+    ] = False,
     address: Address = None,
 ) -> None:
-    """Serve the model until interrupted; jobs on the same cluster share its replicas."""
+    """Serve the model until interrupted; jobs on the same cluster share its replicas.
+
+    Live sessions outlive replicas, and the service itself: started again with the same --state it
+    goes on with them.
+    """
     import threading
 
     from mod.checkpoint import find_checkpoint
     from pipelines.cluster import connected
     from serve.app import ReplicaPlan, deploy
+    from serve.routes.context import ApiSettings
 
     find_checkpoint(model)
     low, high = replica_bounds(replicas)
-    plan = ReplicaPlan(model, keep_ratio, low, high, gpus_per_replica)
+    store = state or os.path.join(
+        os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"), "longreel"
+    )
+    plan = ReplicaPlan(model, keep_ratio, low, high, gpus_per_replica, state=store)
+    settings = ApiSettings(allow_private_urls=allow_private_urls, s3_buckets=s3_bucket or ())
     with connected(address), suppress(KeyboardInterrupt):
-        deploy(plan, http=(host, port))
+        deploy(plan, http=(host, port), settings=settings)
         typer.echo(f"serving {model} on http://{host}:{port} (API at /docs); Ctrl-C stops it")
         threading.Event().wait()
 

@@ -97,7 +97,8 @@ def watch(
     view = WatchView(Console(), Console(stderr=True))
 
     async def run() -> None:
-        async with AsyncClient(server, api_key, patience=_PATIENCE_S) as client:
+        client = AsyncClient(server, api_key, patience=_PATIENCE_S, on_retry=view.waiting)
+        async with client:
             await Watch(client, wish, view).run()
 
     try:

@@ -8,6 +8,7 @@ from collections import Counter
 from rich.console import Console
 from rich.text import Text
 
+from longreel.errors import LongreelError
 from longreel.readable import clock, prose
 
 
@@ -23,6 +24,7 @@ class WatchView:
         self._out = out
         self._err = err
         self._began = time.monotonic()
+        self._failures: set[str] = set()
         self.frames = 0
         self.narrations = 0
         self.answers = 0
@@ -44,6 +46,13 @@ class WatchView:
     def note(self, text: str) -> None:
         """Something that is amiss and does not end it."""
         self._line(self._err, ("! ", "yellow"), (prose(text), "yellow"))
+
+    def waiting(self, failure: LongreelError, seconds: float) -> None:
+        """The service is away or busy, and is tried again."""
+        # What passes at once is nobody's concern, and each reason is worth one line.
+        if seconds > 1.0 and str(failure) not in self._failures:
+            self._failures.add(str(failure))
+            self.note(f"{failure}; trying again")
 
     def tally(self) -> None:
         """One line on all of it."""

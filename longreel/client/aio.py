@@ -13,7 +13,7 @@ from longreel.client import event_calls, service_calls, session_calls, types, wi
 from longreel.client.media import Video, picture, video
 from longreel.client.resources import AsyncFiles, AsyncJobs, AsyncStreams
 from longreel.client.service_calls import History
-from longreel.client.transport import AsyncTransport
+from longreel.client.transport import AsyncTransport, OnRetry
 
 if TYPE_CHECKING:
     from longreel.client.media import Picture
@@ -28,9 +28,10 @@ class AsyncClient:
         api_key: str | None = None,
         timeout: float = wire.DEFAULT_TIMEOUT_S,
         patience: float = wire.DEFAULT_PATIENCE_S,
+        on_retry: OnRetry | None = None,
     ) -> None:
         http = httpx.AsyncClient(**wire.settings(base_url, api_key, timeout))
-        self._transport = AsyncTransport(http)
+        self._transport = AsyncTransport(http, on_retry)
         self._patience_s = patience
         self.files = AsyncFiles(self._transport, patience)
         self.jobs = AsyncJobs(self._transport, patience)

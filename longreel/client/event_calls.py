@@ -84,10 +84,11 @@ def _answered(numbers: Numbers, question: Open, backoff: Backoff) -> Steps[types
         if said.response is not None:
             return said.response
         said.broke_off()
+        failure = APIError(0, "unreachable", reason)
         wait = backoff.pause()
         if wait is None:
-            raise APIError(0, "unreachable", reason)
-        yield Pause(wait)
+            raise failure
+        yield Pause(wait, failure)
         # Asked under the same number, it is the same question, and its whole answer comes.
         yield from attempt(_resumed(numbers, said) or question, backoff)
 
@@ -210,7 +211,8 @@ def events(session: str, after: int, frames: bool, patience_s: float) -> Steps[N
             if began and refused.code == "session_closed":
                 return
             raise
+        failure = APIError(0, "unreachable", reason)
         wait = backoff.pause()
         if wait is None:
-            raise APIError(0, "unreachable", reason)
-        yield Pause(wait)
+            raise failure
+        yield Pause(wait, failure)

@@ -224,10 +224,11 @@ def _answered(body: dict[str, Any], patience_s: float) -> Steps[types.Answer]:
                         backoff.reset()
         except LostError as lost:
             reason = lost.reason
+        failure = APIError(0, "unreachable", reason)
         wait = backoff.pause()
         if wait is None:
-            raise APIError(0, "unreachable", reason)
-        yield Pause(wait)
+            raise failure
+        yield Pause(wait, failure)
 
 
 def _failed(told: Mapping[str, Any]) -> APIError:

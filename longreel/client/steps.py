@@ -110,9 +110,10 @@ class Next:
 
 @dataclass(frozen=True)
 class Pause:
-    """Wait."""
+    """Wait, before what failed is tried again if ``failure`` says so."""
 
     seconds: float
+    failure: APIError | None = None
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ def attempt(step: Send | Open, backoff: Backoff) -> Steps[Reply]:
             wait = backoff.pause(later_s(reply)) if reply.status in _LATER else None
         if wait is None:
             raise failure
-        yield Pause(wait)
+        yield Pause(wait, failure)
 
 
 def ask(request: Request, patience_s: float) -> Steps[Any]:

@@ -13,7 +13,7 @@ from longreel.client import event_calls, service_calls, session_calls, types, wi
 from longreel.client.media import Video, picture, video
 from longreel.client.resources import Files, Jobs, Streams
 from longreel.client.service_calls import History
-from longreel.client.transport import Transport
+from longreel.client.transport import OnRetry, Transport
 
 if TYPE_CHECKING:
     from longreel.client.media import Picture
@@ -31,6 +31,7 @@ class Client:
         timeout: seconds without a byte after which a connection counts as lost.
         patience: seconds that a call pauses, all in all, to try again where the service is away
             (no connection, 503) or busy (429).
+        on_retry: told the ``APIError`` and the seconds before each of these pauses.
 
     Raises:
         UsageError: ``base_url`` is no http(s) URL.
@@ -45,8 +46,11 @@ class Client:
         api_key: str | None = None,
         timeout: float = wire.DEFAULT_TIMEOUT_S,
         patience: float = wire.DEFAULT_PATIENCE_S,
+        on_retry: OnRetry | None = None,
     ) -> None:
-        self._transport = Transport(httpx.Client(**wire.settings(base_url, api_key, timeout)))
+        self._transport = Transport(
+            httpx.Client(**wire.settings(base_url, api_key, timeout)), on_retry
+        )
         self._patience_s = patience
         self.files = Files(self._transport, patience)
         self.jobs = Jobs(self._transport, patience)

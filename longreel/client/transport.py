@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from typing import Any, TypeVar
 
 import httpx
 
 from longreel.client import wire
+from longreel.client.errors import APIError
 from longreel.client.steps import Emit, LostError, Next, Pause, Request, Send, Steps, Take
 
 T = TypeVar("T")
+#: Told what failed, and in how many seconds it is tried again.
+OnRetry = Callable[[APIError, float], None]
 
 
 class Transport:
     """Connections of a plain client."""
 
-    def __init__(self, http: httpx.Client) -> None:
+    def __init__(self, http: httpx.Client, on_retry: OnRetry | None) -> None:
         self._http = http
+        self._on_retry = on_retry
 
     def close(self) -> None:
         """End all connections."""
@@ -55,6 +59,8 @@ class Transport:
                     continue
                 try:
                     if isinstance(step, Pause):
+                        if self._on_retry is not None and step.failure is not None:
+                            self._on_retry(step.failure, step.seconds)
                         time.sleep(step.seconds)
                     elif isinstance(step, Take):
                         step.turn.acquire()
@@ -82,8 +88,9 @@ class Transport:
 class AsyncTransport:
     """Connections of a client in an event loop."""
 
-    def __init__(self, http: httpx.AsyncClient) -> None:
+    def __init__(self, http: httpx.AsyncClient, on_retry: OnRetry | None) -> None:
         self._http = http
+        self._on_retry = on_retry
 
     async def close(self) -> None:
         """End all connections."""
@@ -119,6 +126,8 @@ class AsyncTransport:
                     continue
                 try:
                     if isinstance(step, Pause):
+                        if self._on_retry is not None and step.failure is not None:
+                            self._on_retry(step.failure, step.seconds)
                         await asyncio.sleep(step.seconds)
                     elif isinstance(step, Take):
                         await step.turn.acquire()

@@ -212,11 +212,18 @@ def test_a_busy_service_is_asked_again_when_it_says(
 def test_patience_ends(service: Service) -> None:
     """Guards against a call that never comes back, and against one that hides the reason."""
     service.faults.append(Fault("/v1/models", times=1000, status=503, code="overloaded"))
-    with Client(service.url, patience=0.5) as hasty:
+    told: list[tuple[str, float]] = []
+
+    def on_retry(failure: APIError, seconds: float) -> None:
+        told.append((failure.code, seconds))
+
+    with Client(service.url, patience=0.5, on_retry=on_retry) as hasty:
         with pytest.raises(APIError) as refused:
             hasty.models()
         assert (refused.value.status, refused.value.code) == (503, "overloaded")
-        assert len(service.requests("/v1/models")) > 1
+        assert len(service.requests("/v1/models")) == 1 + len(told) > 1
+        assert {code for code, _ in told} == {"overloaded"}
+        assert sum(seconds for _, seconds in told) <= 0.5
         service.faults.clear()
         service.faults.append(Fault("/v1/models", times=1, status=429, retry_after="60"))
         before = time.monotonic()

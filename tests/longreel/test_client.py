@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from PIL import Image
 from longreel import AsyncClient, Client
 from longreel.client import APIError
 from longreel.errors import LongreelError, UsageError
+from tests.longreel.footage import lights
 from tests.longreel.service import Fault, Service
 from tests.serve.memory_sessions import MemorySessions
 from tests.videos import write_video
@@ -301,6 +302,42 @@ def test_threads_share_a_session(tmp_path: Path) -> None:
         assert session.view().seq == 40
 
 
+def test_a_chat_about_a_video_or_picture(client: Client, tmp_path: Path) -> None:
+    """Every way to name a video; what is uploaded for a question does not stay."""
+    path = lights(tmp_path / "clip.mp4", [255, 0, 0, 255])
+    answer = client.chat(path, "What is there?")
+    assert answer.text == "You asked: What is there? Frames seen: 4."
+    assert (answer.finish_reason, answer.vision_tokens) == ("stop", 40)
+    assert answer.completion_tokens == len(answer.text.split())
+    assert client.chat(Path(path).read_bytes(), "Bytes?").text.endswith("Frames seen: 4.")
+    assert client.files.list() == []
+    name = client.files.upload(path).id
+    words = list(client.chat_stream(name, "An id?", max_tokens=3))
+    assert "".join(words) == "You asked: An"
+    assert len(words) == 3
+    again = client.chat(name, "And?", history=[("An id?", "You asked: An")])
+    assert again.text == "You asked: And? Frames seen: 4."
+    encoded = base64.b64encode(jpeg(0)).decode()
+    picture = client.chat(f"data:image/jpeg;base64,{encoded}", "A picture?")
+    assert picture.text == "You asked: A picture? Frames seen: 1."
+    assert client.chat(None, "Only words?").text == "You wrote: Only words?"
+    assert [f.id for f in client.files.list()] == [name]
+
+
+def test_a_chat_that_fails_leaves_no_file(client: Client, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video at all")
+    with pytest.raises(APIError) as refused:
+        client.chat(broken, "What is there?")
+    assert refused.value.status in (400, 415)
+    assert client.files.list() == []
+    with pytest.raises(UsageError, match=r"nowhere\.mp4"):
+        client.chat("nowhere.mp4", "What is there?")
+    with pytest.raises(APIError) as refused:
+        client.chat(None, "Who?", model="another")
+    assert refused.value.code == "model_not_found"
+
+
 def test_files_are_kept_and_given_back(client: Client, tmp_path: Path) -> None:
     clip = write_video(tmp_path / "clip.mp4", n_frames=10)
     made = client.files.upload(clip.path)
@@ -326,7 +363,7 @@ def test_the_key_goes_along(service: Service, monkeypatch: pytest.MonkeyPatch) -
     assert sent == ["Bearer from-environment", "Bearer given"]
 
 
-def test_the_same_in_an_event_loop(service: Service) -> None:
+def test_the_same_in_an_event_loop(service: Service, tmp_path: Path) -> None:
     """Guards the asyncio client, which carries out the same steps, on lost replies as well."""
     service.faults += [
         Fault("/frames"),
@@ -352,7 +389,11 @@ def test_the_same_in_an_event_loop(service: Service) -> None:
             events = [event async for event in session.events()]
             assert [e.number for e in events][-1] == events[-1].number
             assert events[-1].type == "session.closed"
-            made = await client.files.upload(b"\x00\x00\x00\x18ftypmp42")
+            path = lights(tmp_path / "clip.mp4", [0, 255])
+            chat = client.chat_stream(path, "A chat?")
+            assert "".join([w async for w in chat]) == "You asked: A chat? Frames seen: 2."
+            assert (await client.chat(path, "Again?")).vision_tokens == 20
+            made = await client.files.upload(path)
             assert [f.id for f in await client.files.list()] == [made.id]
             await client.files.delete(made.id)
 
@@ -375,30 +416,3 @@ def test_a_cancelled_task_leaves_the_session_usable(tmp_path: Path) -> None:
 
     with Service(tmp_path, MemorySessions(step_s=0.05)) as service:
         asyncio.run(use(service))
-
-
-class _MemoryJobs:
-    """Jobs that finish at the third look."""
-
-    def __init__(self) -> None:
-        self.jobs: dict[str, dict[str, Any]] = {}
-        self._looks = 0
-
-    async def submit(self, wanted: dict[str, Any]) -> dict[str, Any]:
-        name = wanted.get("job_id") or "job-1"
-        self.jobs[name] = {"id": name, "object": "job", "status": "running", **wanted}
-        return self.jobs[name]
-
-    async def list(self) -> list[dict[str, Any]]:
-        return [*self.jobs.values()]
-
-    async def get(self, job: str) -> dict[str, Any] | None:
-        self._looks += 1
-        if job in self.jobs and self._looks >= 3:
-            self.jobs[job]["status"] = "finished"
-        return self.jobs.get(job)
-
-    async def cancel(self, job: str) -> dict[str, Any] | None:
-        if job in self.jobs:
-            self.jobs[job]["status"] = "cancelled"
-        return self.jobs.get(job)

@@ -113,6 +113,13 @@ class MemorySessions:
         await self._pass()
         self._live(session).close()
 
+    async def rest(self) -> None:
+        """Let a step's time go by; a new ``step_s`` holds for steps that have begun, too."""
+        began = time.monotonic()
+        await asyncio.sleep(0)
+        while (left := began + self.step_s - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, 0.02))
+
     async def _pass(self) -> None:
         await asyncio.sleep(0)  # as a call to a replica, which lets others go on
         if self.refusal:
@@ -274,7 +281,7 @@ class _Session:
         self._worker = None
 
     async def _see(self, waiting: _Waiting, frame: Frame) -> None:
-        await asyncio.sleep(self._owner.step_s)
+        await self._owner.rest()
         brightness = float(frame.pixels.mean()) / 255.0
         silence = 1.0 - brightness
         speaks = brightness > 0.5 or silence < self._options.silence_threshold
@@ -309,7 +316,7 @@ class _Session:
         """Tell ``words`` one by one, a token each; what was said before a cancel."""
         said = ""
         for word in words[:bound]:
-            await asyncio.sleep(self._owner.step_s)
+            await self._owner.rest()
             if waiting.cancelled:
                 break
             delta = f" {word}" if said else word

@@ -59,7 +59,13 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 @asynccontextmanager
 async def served(app: FastAPI) -> AsyncIterator[str]:
     """``host:port`` of ``app`` behind uvicorn, on this event loop so that tests see its tasks."""
-    config = uvicorn.Config(app, log_level="error", ws_ping_interval=None, lifespan="off")
+    config = uvicorn.Config(
+        app,
+        log_level="error",
+        ws_ping_interval=None,
+        lifespan="off",
+        timeout_graceful_shutdown=1,  # a test that fails shall not wait for what it left open
+    )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         running = asyncio.create_task(server.serve([listening]))

@@ -24,11 +24,12 @@ CLIP = Clip("film.mp4", "libx264", 5, 24, 128, 96)
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Base address of the API of a running service."""
     (port,) = free_ports(1)
     with connected("local"):
-        deploy(ReplicaPlan(TINY), http=("127.0.0.1", port))
+        state = str(tmp_path_factory.mktemp("state"))
+        deploy(ReplicaPlan(TINY, state=state), http=("127.0.0.1", port))
         yield f"http://127.0.0.1:{port}/v1"
 
 

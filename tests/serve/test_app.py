@@ -21,12 +21,13 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The base URL of a running application; cluster and application end with the module."""
     (port,) = free_ports(1)
     with connected("local"):
         assert not running()
-        deploy(ReplicaPlan(TINY), http=("127.0.0.1", port))
+        state = str(tmp_path_factory.mktemp("state"))
+        deploy(ReplicaPlan(TINY, state=state), http=("127.0.0.1", port))
         yield f"http://127.0.0.1:{port}"
 
 

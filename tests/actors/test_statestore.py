@@ -1,0 +1,119 @@
+"""The state store: what is written is there, what does not count is left out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.statestore import (
+    Manifest,
+    Record,
+    StateStore,
+    effective,
+    pack_records,
+    unpack_records,
+)
+
+
+def _record(epoch: int, seq: int, text: str = "", about: str = "") -> Record:
+    return Record("s", epoch, seq, "stop" if about else "question", {"text": text}, about=about)
+
+
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.objectstore)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> StateStore:
+    if request.param == "folder":
+        return StateStore(str(tmp_path / "state"))
+    return StateStore(f"s3://{request.getfixturevalue('bucket')}/state")
+
+
+def test_batches_come_back_in_the_order_of_writing(store: StateStore) -> None:
+    """Guards against a log that sorts its tenth batch before its second."""
+    assert list(store.records("a")) == []
+    written = []
+    for number in range(1, 13):
+        batch = [Record("s", 1, 2 * number + i, "frame", {"i": i}, bytes([i]) * 9) for i in (0, 1)]
+        store.append("a", number, batch)
+        written += batch
+    store.append("b", 1, [_record(1, 1)])
+    assert list(store.records("a")) == written
+    store.delete_batch("a", 1)
+    assert list(store.records("a")) == written[2:]
+    store.delete_owner("a")
+    assert list(store.records("a")) == []
+    assert len(list(store.records("b"))) == 1
+
+
+def test_a_fence_stands_and_outlives_the_log(store: StateStore) -> None:
+    assert not store.fenced("a")
+    store.append("a", 1, [_record(1, 1)])
+    store.fence("a", "it died")
+    store.delete_owner("a")
+    assert store.fenced("a")
+    assert not store.fenced("b")
+
+
+def test_manifests_and_snapshots_of_a_session(store: StateStore) -> None:
+    assert store.manifests() == []
+    one = Manifest("one", 1.5, {"fps": 2.0}).assigned("a-1", "a").assigned("b-1", "b")
+    assert (one.epoch, one.owner, one.tail) == (2, "b-1", ("a-1", "b-1"))
+    store.write_manifest(one)
+    store.write_manifest(replace(one, session="two"))
+    store.write_snapshot("one", "snapshot-1", b"state")
+    assert store.read_snapshot("one", "snapshot-1") == b"state"
+    assert sorted(m.session for m in store.manifests()) == ["one", "two"]
+    assert [m for m in store.manifests() if m.session == "one"] == [one]
+    store.delete_session("one")
+    assert [m.session for m in store.manifests()] == ["two"]
+
+
+@given(
+    st.lists(
+        st.builds(
+            Record,
+            session=st.text("ab", min_size=1),
+            epoch=st.integers(1, 9),
+            seq=st.integers(1, 99),
+            kind=st.sampled_from(["frame", "question"]),
+            data=st.dictionaries(st.text(), st.integers() | st.text() | st.none()),
+            blob=st.binary(max_size=40),
+            about=st.text(max_size=3),
+        )
+    )
+)
+def test_records_come_back_as_they_were(records: list[Record]) -> None:
+    assert list(unpack_records(pack_records(records))) == records
+
+
+def test_what_a_lost_owner_wrote_after_the_takeover_does_not_count() -> None:
+    """Guards the promise from the other side: what was never acknowledged may not come back amid
+    what was."""
+    first = [_record(1, seq, f"first {seq}") for seq in range(1, 6)]
+    second = [_record(2, seq, f"second {seq}") for seq in (4, 5)]
+    third = [_record(3, 6, "third")]
+    found = effective([*first, *second, *third])
+    assert [r.data["text"] for r in found] == [
+        "first 1",
+        "first 2",
+        "first 3",
+        "second 4",
+        "second 5",
+        "third",
+    ]
+
+
+def test_of_two_attempts_at_a_number_the_later_counts() -> None:
+    found = effective([_record(1, 1, "failed"), _record(1, 1, "again"), _record(1, 2, "next")])
+    assert [r.data["text"] for r in found] == ["again", "next"]
+
+
+def test_remarks_keep_their_place_and_drop_no_input() -> None:
+    """Guards against the end of a turn, written under the number of the input before it, that
+    pushes that input out, in its own assignment or in the next."""
+    found = effective(
+        [_record(1, 1, "q"), _record(1, 1, about="frame-0"), _record(2, 1, about="frame-1")]
+    )
+    assert [(r.seq, r.about) for r in found] == [(1, ""), (1, "frame-0"), (1, "frame-1")]

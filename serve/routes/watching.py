@@ -30,6 +30,8 @@ PIECE = 64
 # Frames that may be given and not yet seen; what is decoded meanwhile comes on top.
 _MOST_WAITING = 64
 _WAIT_S = 10.0
+# Between calls for events while frames are seen: one call tells of several.
+_PAUSE_S = 0.03
 _HEAD_BYTES = 1024
 
 
@@ -183,8 +185,7 @@ class _Watch:
                     self._given, self._next = self._given + 1, index + 1
             lag = [r.outcome == "dropped" and r.reason == "lag" for r in receipts]
             frames = [frame for frame, late in zip(frames, lag, strict=True) if late]
-            while self._given - self._ended > (0 if frames else _MOST_WAITING):
-                await self._events()
+            await self._seen_but(0 if frames else _MOST_WAITING)
             if frames and not any(r.outcome == "accepted" for r in receipts):
                 await asyncio.sleep(0.1)
 
@@ -216,8 +217,7 @@ class _Watch:
 
     async def digest(self, most_tokens: int) -> Finished:
         """What was narrated, summed up by rule, once all frames are seen."""
-        while self._ended < self._given:
-            await self._events()
+        await self._seen_but(0)
         # The replica has the rule and the tokens.
         lines = "\n".join(self._narrations)
         answered = await self._context.answers.chat("", lines, most_tokens)
@@ -228,6 +228,12 @@ class _Watch:
             self._given,
             self._asked,
         )
+
+    async def _seen_but(self, waiting: int) -> None:
+        """Until nothing more is said about the frames given, all but the last ``waiting``."""
+        while self._given - self._ended > waiting:
+            await self._events()
+            await asyncio.sleep(_PAUSE_S)
 
     async def _events(self) -> list[SessionEvent]:
         """The next events, once there are any or some time has passed."""

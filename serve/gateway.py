@@ -49,6 +49,8 @@ class Gateway:
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
         self, plan: GatewayPlan, replica: DeploymentHandle
     ) -> None:
+        # Choosing a replica takes no time worth a thread of its own; the way to one and back does.
+        replica._init(_run_router_in_separate_loop=False)
         self._context = Context(
             sessions=PinnedSessions(replica, directory_handle(plan.directory)),
             answers=_Answers(replica),

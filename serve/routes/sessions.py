@@ -9,10 +9,11 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from serve.calls import Sessions
-from serve.live.items import Question, Receipt, SessionError, SessionEvent
+from serve.live.items import Question, Receipt, SessionError, SessionEvent, SessionView
 from serve.routes import docs
 from serve.routes.bodies import decode, read_frames
 from serve.routes.context import Context
+from serve.routes.media import kind_of
 from serve.routes.outcomes import FrameOutcomes
 from serve.routes.schemas import (
     Ask,
@@ -99,21 +100,32 @@ async def give_frames(
     before and not applied twice. If the client leaves while it waits, the frames stay.
     """
     context = _context(request)
-    # Before the body is read: a session that is not there needs none of it.
-    before = await context.sessions.view(session)
-    if before.state == "closed":
-        raise _closed(session)
-    fps = before.options.fps or context.model.fps
+    view: SessionView | None = None
+    # One picture that nobody waits for needs no look at the session, a round trip, before it goes
+    # there.
+    if wait or not request.headers.get("content-type", "").startswith("image/"):
+        # Before the body is read: a session that is not there needs none of it.
+        view = await _open_one(context.sessions, session)
     sent = await read_frames(request, seq, time_s)
+    if view is None and kind_of(sent.media[0]) == "video":
+        view = await _open_one(context.sessions, session)
+    fps = (view and view.options.fps) or context.model.fps
     frames = await decode(sent, context.model.side, fps, context.settings)
     receipts = await context.sessions.give(session, frames, sent.seq)
     outcomes = None
-    if wait:
-        outcomes = await _outcomes(request, session, receipts, before.events)
+    if wait and view is not None:
+        outcomes = await _outcomes(request, session, receipts, view.events)
     body = FramesReply.of(receipts, outcomes).model_dump(
         mode="json", exclude=None if wait else {"outcomes"}
     )
     return JSONResponse(body, 200 if wait else 202)
+
+
+async def _open_one(sessions: Sessions, session: str) -> SessionView:
+    view = await sessions.view(session)
+    if view.state == "closed":
+        raise _closed(session)
+    return view
 
 
 async def _outcomes(

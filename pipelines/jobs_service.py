@@ -1,0 +1,220 @@
+"""Bulk jobs for the service: what ``longreel submit`` and ``longreel jobs`` do, as a deployment."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.deployment import Application
+from ray.serve.schema import LoggingConfig
+
+from actors.objects import is_s3
+from actors.progress import Progress
+from longreel.errors import LongreelError, StorageError, UsageError
+from longreel.schemas import FAILED, OK, PARTIAL
+from mod.checkpoint import TINY
+from pipelines import submission
+from pipelines.entrypoint import checkout, entrypoint
+from pipelines.job import SummarizeRequest
+from pipelines.sending import ready_to_send
+from pipelines.standing import standing
+from pipelines.submission import Jobs, Run, jobs_address
+
+_STATUS = {
+    submission.WAITING: "pending",
+    submission.RUNNING: "running",
+    submission.FINISHED: "succeeded",
+    submission.NOT_ALL_OK: "partial",
+    submission.CANCELLED: "cancelled",
+    submission.FAILED: "failed",
+}
+#: What a client may ask for, and the field of a request that it is.
+_FIELDS = {
+    "output": "output",
+    "model": "model",
+    "fps": "fps",
+    "segment_seconds": "segment_s",
+    "prompt": "prompt",
+    "keep_ratio": "keep_ratio",
+    "silence_threshold": "silence_threshold",
+    "mode": "mode",
+    "summarizer": "summarizer",
+    "summarizer_model": "summarizer_model",
+    "job_id": "job_id",
+}
+_READERS = 4
+_REMEMBERED = 500
+
+
+class JobsService:
+    """``serve.jobs.RemoteJobs`` calls it; everything here blocks and may run in any thread.
+
+    Args:
+        address: of the cluster's Jobs API.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._lock = threading.Lock()
+        self._cluster: Jobs | None = None
+        # Of runs that have ended, whose rows change no more.
+        self._ended: OrderedDict[str, dict[str, Any] | None] = OrderedDict()
+
+    def submit(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        """Send a job, or send one again that began in the same output.
+
+        Args:
+            wanted: ``sources`` and what else the API takes; None stands for what is left out.
+
+        Raises:
+            UsageError: it cannot work, or runs already.
+            LongreelError: the cluster or a store cannot be reached.
+        """
+        given = {_FIELDS[name]: wanted[name] for name in _FIELDS if wanted.get(name) is not None}
+        request = SummarizeRequest(sources=tuple(wanted["sources"]), **{"model": TINY, **given})
+        for uri in (*request.sources, request.output):
+            if not (is_s3(uri) or uri.startswith(("/", "file:///"))):
+                # What a relative path is relative to, the client cannot know.
+                raise UsageError(f"{uri!r} is neither an absolute path nor an s3:// address")
+        ready = ready_to_send(request)
+        assert ready.job_id is not None
+        line = entrypoint(ready, ready.job_id)
+        run = self._jobs().send(ready.job_id, ready.output, line, checkout())
+        return self._shown([run], run)
+
+    def list(self) -> list[dict[str, Any]]:
+        """The jobs of this cluster, oldest first."""
+        runs = self._jobs().runs()
+        latest = {run.job_id: run for run in sorted(runs, key=lambda run: run.number)}
+        ordered = sorted(latest.values(), key=lambda run: _created(runs, run))
+        with ThreadPoolExecutor(_READERS) as pool:
+            return list(pool.map(lambda run: self._shown(runs, run), ordered))
+
+    def get(self, job: str) -> dict[str, Any] | None:
+        """A job by its id."""
+        run = self._jobs().find(job)
+        return None if run is None else self._shown(self._jobs().runs(), run)
+
+    def cancel(self, job: str) -> dict[str, Any] | None:
+        """Stop a job; returns once its rows are written out. One that has ended stays as it is."""
+        run = self._jobs().find(job)
+        if run is None:
+            return None
+        run = self._jobs().cancel(run)
+        return self._shown(self._jobs().runs(), run)
+
+    def _jobs(self) -> Jobs:
+        with self._lock:
+            if self._cluster is None:
+                self._cluster = Jobs(self._address)
+            return self._cluster
+
+    def _shown(self, runs: Sequence[Run], run: Run) -> dict[str, Any]:
+        """A job as the API spells it, from its latest run."""
+        error: str | None = run.reason or None
+        progress = None
+        try:
+            progress = self._progress(run)
+        except StorageError as failure:
+            error = error or f"its rows cannot be read: {failure}"
+        return {
+            "id": run.job_id,
+            "object": "job",
+            "status": _STATUS[run.state],
+            "created": int(_created(runs, run)),
+            "output": run.output,
+            "progress": progress,
+            "error": error,
+        }
+
+    def _progress(self, run: Run) -> dict[str, Any] | None:
+        with self._lock:
+            if run.submission_id in self._ended:
+                return self._ended[run.submission_id]
+        found = standing(run.output)
+        progress = None if found is None else _as_json(found)
+        if not run.active:
+            with self._lock:
+                self._ended[run.submission_id] = progress
+                if len(self._ended) > _REMEMBERED:
+                    self._ended.popitem(last=False)
+        return progress
+
+
+class _Deployed:
+    """``JobsService`` behind a handle; errors travel as values, which keep their one line."""
+
+    def __init__(self, address: str) -> None:
+        self._service = JobsService(address)
+
+    def call(self, method: str, *arguments: Any) -> tuple[str, Any]:
+        """``ok`` and what the method gives, or ``usage`` or ``failed`` and why it does not."""
+        try:
+            return "ok", getattr(self._service, method)(*arguments)
+        except UsageError as failure:
+            return "usage", str(failure)
+        except LongreelError as failure:
+            return "failed", str(failure)
+
+
+def jobs_deployment(address: str | None = None) -> Application | None:
+    """The bound deployment for ``serve.jobs.RemoteJobs``; None where the cluster has no Jobs API.
+
+    Ray must be connected. A cluster that was started for this process alone has none.
+
+    Args:
+        address: of the Jobs API; None takes that of the environment, else of the connected
+            cluster.
+
+    Raises:
+        UsageError: the address is no ``http://`` address.
+    """
+    found = address or os.environ.get("RAY_API_SERVER_ADDRESS") or _dashboard()
+    if found is None:
+        return None
+    try:
+        found = jobs_address(found)
+        Jobs(found)
+    except UsageError:
+        raise
+    except LongreelError:
+        return None
+    deployed = serve.deployment(
+        name="jobs",
+        # A cancel waits in a thread until the job has written its rows out.
+        max_ongoing_requests=64,
+        ray_actor_options={"num_cpus": 0},
+        logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
+    )(_Deployed)
+    return deployed.bind(found)
+
+
+def _dashboard() -> str | None:
+    # Public is this only to whoever calls ``ray.init`` itself.
+    url = getattr(ray._private.worker._global_node, "webui_url", None)
+    return f"http://{url}" if url else None
+
+
+def _created(runs: Sequence[Run], run: Run) -> float:
+    return min((r.submitted_at for r in runs if r.job_id == run.job_id), default=run.submitted_at)
+
+
+def _as_json(found: Progress) -> dict[str, Any]:
+    def counts(total: int, rows: Any) -> dict[str, int]:
+        return {"total": total, **{status: rows[status] for status in (OK, PARTIAL, FAILED)}}
+
+    return {
+        "videos": counts(found.n_videos, found.videos),
+        "segments": counts(found.n_segments, found.segments),
+        "video_seconds": {
+            "total": round(found.total_video_seconds, 3),
+            "done": round(found.video_seconds, 3),
+        },
+        "frames": found.frames,
+    }

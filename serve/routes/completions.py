@@ -8,10 +8,22 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 #: Bound on an answer that names none, in tokens.
 _MOST_TOKENS = 256
+_EXAMPLE: dict[str, Any] = {
+    "model": "longreel-tiny",
+    "messages": [
+        {
+            "role": "user",
+            "content": [
+                {"type": "video_url", "video_url": {"url": "https://example.org/door.mp4"}},
+                {"type": "text", "text": "Who came in?"},
+            ],
+        }
+    ],
+}
 
 
 class TextPart(BaseModel):
@@ -46,6 +58,12 @@ class FileRef(BaseModel):
 
     file_id: str | None = None
     file_data: str | None = None
+
+    @model_validator(mode="after")
+    def _names_one(self) -> "FileRef":
+        if not self.file_id and not self.file_data:
+            raise ValueError("file_id or file_data is missing")
+        return self
 
 
 class FilePart(BaseModel):
@@ -123,6 +141,8 @@ class ChatRequest(BaseModel):
     accepted and change nothing. What would change an answer's form (``tools``, ``response_format``,
     ``stop``, ``logprobs``, ``logit_bias``, ``n`` above 1) is refused.
     """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     model: str
     messages: list[Message] = Field(min_length=1)

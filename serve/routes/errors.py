@@ -33,6 +33,7 @@ STATUS = {
     "unsupported_media_type": 415,
     "overloaded": 429,
     "unavailable": 503,
+    "model_error": 500,
 }
 #: Seconds after which a client may try again, where that may help.
 RETRY_AFTER_S = {429: 5, 503: 2}

@@ -18,12 +18,13 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from PIL import Image
 
-from actors.decode import decode_segment
+from actors.decode import DecodedSegment, decode_segment
 from actors.grid import exact_fps, grid_size
 from actors.media import MEDIA_ERRORS
 from actors.pictures import PictureMaker
 from actors.probe import VideoInfo, probe
 from longreel.errors import StorageError, VideoError
+from longreel.errors import kind_of as error_kind
 from longreel.schemas import FAILED
 from serve.live.items import Pixels, SessionError
 from serve.routes.context import ApiSettings
@@ -147,12 +148,27 @@ class Video:
 
         Raises:
             MediaError: nothing of it can be decoded.
+            SessionError: ``url_unreachable``: it could not be read to its end.
         """
         step = max(1, _STRETCH_BYTES // (side * side * 3))
         error, found = "no frame can be decoded", False
         for first in range(0, self.frames, step):
-            end = min(self.frames, first + step)
-            decoded = decode_segment(
+            decoded = self._stretch(first, min(self.frames, first + step), side)
+            if decoded.status == FAILED:
+                error = decoded.error or error
+                if error_kind(error) not in VideoError.KINDS:
+                    raise SessionError(
+                        "url_unreachable", f"the video cannot be read: {error_kind(error)}"
+                    )
+            for time_s, pixels in zip(decoded.times_s.tolist(), decoded.frames, strict=True):
+                found = True
+                yield time_s, pixels
+        if not found:
+            raise MediaError("media_error", f"the video cannot be decoded: {error}")
+
+    def _stretch(self, first: int, end: int, side: int) -> DecodedSegment:
+        try:
+            return decode_segment(
                 self.info.uri,
                 etag=self.info.etag,
                 origin_pts=self.info.origin_pts,
@@ -165,13 +181,10 @@ class Video:
                 duration_s=self.info.duration_s,
                 max_pixels=self.settings.max_pixels,
             )
-            if decoded.status == FAILED and not found:
-                error = decoded.error or error
-            for time_s, pixels in zip(decoded.times_s.tolist(), decoded.frames, strict=True):
-                found = True
-                yield time_s, pixels
-        if not found:
-            raise MediaError("media_error", f"the video cannot be decoded: {error}")
+        except StorageError as failure:
+            raise SessionError(
+                "url_unreachable", f"the video cannot be read: {failure.kind}"
+            ) from None
 
 
 def open_video(uri: str, fps: float, settings: ApiSettings) -> Video:
@@ -179,6 +192,7 @@ def open_video(uri: str, fps: float, settings: ApiSettings) -> Video:
 
     Raises:
         MediaError: it is no video, or beyond the limits.
+        SessionError: ``url_unreachable``, or ``invalid_value`` for an impossible ``fps``.
     """
     try:
         rate = exact_fps(fps)
@@ -192,7 +206,7 @@ def open_video(uri: str, fps: float, settings: ApiSettings) -> Video:
         code = "unsupported_media_type" if error.kind == "NotAVideo" else "media_error"
         raise MediaError(code, f"the video cannot be decoded: {error}") from None
     except StorageError as error:
-        raise MediaError("media_error", f"the video cannot be read: {error.kind}") from None
+        raise SessionError("url_unreachable", f"the video cannot be read: {error.kind}") from None
     if info.duration_s > settings.max_video_s:
         raise MediaError(
             "media_too_large",

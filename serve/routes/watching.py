@@ -120,7 +120,8 @@ async def converse(
     begin to be taken in. The session is closed however this ends.
 
     Raises:
-        SessionError: nothing of a video can be decoded, or the session cannot go on.
+        SessionError: nothing of a video can be decoded, a frame could not be taken in, or the
+            session cannot go on.
     """
     options = SessionOptions(instruction=system or None, memory="full", durable=False)
     watch = _Watch(context, (await context.sessions.open(options)).id)
@@ -202,8 +203,6 @@ class _Watch:
                 if event.type == "response.delta":
                     told += data["delta"]
                     yield data["delta"]
-                elif event.type == "error":
-                    raise SessionError(data["code"], data["message"])
                 elif event.type == "response.done":
                     if data["status"] not in ("completed", "length"):
                         raise SessionError("unavailable", f"the answer was {data['status']}")
@@ -245,8 +244,9 @@ class _Watch:
             elif event.type == "narration":
                 self._ended = event.data["frame"] + 1
                 self._narrations.append(event.data["text"])
-            elif event.type == "error" and event.data.get("frame") is not None:
-                self._ended = max(self._ended, event.data["frame"] + 1)
+            elif event.type == "error":
+                # Of a frame too: an answer about the others would pass for one about all.
+                raise SessionError(event.data["code"], event.data["message"])
             elif event.type == "session.closed":
                 raise SessionError("unavailable", "the session ended before its answer did")
         return events

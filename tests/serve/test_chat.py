@@ -24,6 +24,7 @@ from serve.live.items import (
     Question,
     Receipt,
     SessionError,
+    SessionEvent,
     SessionOptions,
     SessionView,
 )
@@ -271,7 +272,12 @@ def test_a_long_video_goes_in_small_pieces_and_loses_nothing(
 def test_uploaded_files(services: Services, clip: bytes) -> None:
     service = services()
     uploaded = service.client.files.create(file=("clip.mp4", clip), purpose="vision")
-    for part in (video(uploaded.id), {"type": "file", "file": {"file_id": uploaded.id}}):
+    here = {"file_data": _url(clip, "video/mp4"), "filename": "clip.mp4"}
+    for part in (
+        video(uploaded.id),
+        {"type": "file", "file": {"file_id": uploaded.id}},
+        {"type": "file", "file": here},
+    ):
         told = service.ask(part, text("Why?"))
         assert told.choices[0].message.content == "You asked: Why? Frames seen: 8."
     with pytest.raises(openai.NotFoundError) as missing:
@@ -366,6 +372,8 @@ def test_wrong_requests_are_refused_in_openais_shape(
             service.ask(text("Why?"), **options)
         assert refused.value.code == "invalid_value"
         assert str(refused.value.param).startswith(next(iter(options)))
+    with pytest.raises(openai.UnprocessableEntityError, match="file_id or file_data is missing"):
+        service.ask({"type": "file", "file": {}})
     messages: Any = [{"role": "system", "content": [image(large)]}]
     with pytest.raises(openai.UnprocessableEntityError, match="'system' holds text alone"):
         service.client.chat.completions.create(model=MODEL.name, messages=messages)
@@ -401,6 +409,30 @@ def test_a_failure_on_the_way_is_told(services: Services, clip: bytes) -> None:
     with pytest.raises(openai.APIError, match="the replica was lost"):
         list(service.ask(video(clip), text("Why?"), stream=True))
     assert len(service.sessions.closed) == 2
+
+
+@dataclass
+class Forgetful(Recorded):
+    """Sessions whose model has no room for the third frame."""
+
+    async def events(
+        self, session: str, after: int = 0, wait_s: float = 10.0
+    ) -> list[SessionEvent]:
+        failed = {"code": "model_error", "message": "no room for it", "frame": 2}
+        return [
+            replace(event, type="error", data=failed) if event.data.get("frame") == 2 else event
+            for event in await super().events(session, after, wait_s)
+        ]
+
+
+def test_an_answer_about_a_part_is_none(services: Services, clip: bytes) -> None:
+    """Guards against an answer that passes for one about a video of which frames were lost."""
+    for digest in (False, True):
+        service = services(Forgetful(side=MODEL.side), model={"digest": digest})
+        with pytest.raises(openai.InternalServerError, match="no room for it") as caught:
+            service.ask(video(clip), text("" if digest else "Why?"))
+        assert caught.value.code == "model_error"
+        assert len(service.sessions.closed) == 1
 
 
 def test_a_client_that_goes_leaves_no_session(services: Services, clip: bytes) -> None:

@@ -19,6 +19,7 @@ from actors.grid import grid_size
 from actors.media import open_media
 from actors.probe import probe
 from serve.live.items import SessionError
+from serve.routes import media
 from serve.routes.context import ApiSettings
 from serve.routes.media import MediaError, decode_image, decode_piece, kind_of, open_video
 from tests.videos import (
@@ -186,11 +187,11 @@ def test_large_frames_are_refused_wherever_they_begin(tmp_path: Path) -> None:
     assert caught.value.code == "media_too_large"
     both = tmp_path / "both.ts"
     both.write_bytes(small + large)
-    with open_media(str(both), max_pixels=limited.max_pixels) as media:
+    with open_media(str(both), max_pixels=limited.max_pixels) as opened:
         sizes: set[tuple[int, int]] = set()
-        for packet in media.container.demux(media.stream):
+        for packet in opened.container.demux(opened.stream):
             try:
-                sizes.update((f.width, f.height) for f in media.stream.decode(packet))
+                sizes.update((f.width, f.height) for f in opened.stream.decode(packet))
             except (ValueError, OSError):
                 continue
     assert sizes == {(96, 64)}
@@ -248,6 +249,20 @@ def test_a_damaged_video_gives_its_healthy_frames(tmp_path: Path) -> None:
     assert all(read_number(p) == clip.number_at(t) for t, p in found)  # type: ignore[arg-type]
 
 
+def test_a_video_that_cannot_be_read_to_its_end_is_not_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards answers about the first part of a video whose storage failed after it."""
+    monkeypatch.setattr(media, "_STRETCH_BYTES", SIDE * SIDE * 3)
+    clip = write_video(tmp_path / "a.mp4", options=x264())
+    frames = open_video(clip.uri, FPS, SETTINGS).decode(SIDE)
+    assert next(frames)[0] == 0.0
+    clip.path.unlink()
+    with pytest.raises(SessionError, match="cannot be read: NotFound") as caught:
+        list(frames)
+    assert caught.value.code == "url_unreachable"
+
+
 def test_noise_never_escapes(tmp_path: Path) -> None:
     """Guards the service against hostile bytes: every failure is a ``MediaError``."""
     rng = np.random.default_rng(0)
@@ -289,8 +304,8 @@ def test_nothing_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_one_thread_decodes(tmp_path: Path) -> None:
     """Guards the gateway's cores: FFmpeg would start one thread per core for each upload."""
     clip = write_video(tmp_path / "a.mp4", options=x264())
-    with open_media(clip.uri) as media:
-        assert media.stream.codec_context.thread_count == 1
+    with open_media(clip.uri) as opened:
+        assert opened.stream.codec_context.thread_count == 1
     assert open_video(clip.uri, FPS, SETTINGS).frames == 8
 
 

@@ -8,7 +8,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 #: Bound on an answer that names none, in tokens.
 _MOST_TOKENS = 256
@@ -94,11 +94,20 @@ class Turn:
     text: str = ""
 
 
+def _as_parts(content: Any) -> Any:
+    """A text alone as a list of one, so that what is wrong in a list is told without guessing."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    return [] if content is None else content
+
+
 class Message(BaseModel):
     """One message; only those of users hold pictures and videos."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part] | None = None
+    content: Annotated[
+        list[Part], BeforeValidator(_as_parts, json_schema_input_type=str | list[Part] | None)
+    ] = []
 
     @model_validator(mode="after")
     def _only_users_show(self) -> "Message":
@@ -109,14 +118,12 @@ class Message(BaseModel):
     @property
     def text(self) -> str:
         """All of its text."""
-        if isinstance(self.content, list):
-            return "\n".join(p.text for p in self.content if isinstance(p, TextPart))
-        return self.content or ""
+        return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
 
     def sources(self, place: str) -> list[Source]:
         """Its pictures and videos, in order."""
         found = []
-        for number, part in enumerate(self.content if isinstance(self.content, list) else ()):
+        for number, part in enumerate(self.content):
             here = f"{place}.content.{number}"
             if isinstance(part, ImagePart):
                 found.append(Source(part.image_url.url, "image", here))

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from serve.live.items import SessionError
+from serve.routes import docs
 from serve.routes.completions import ChatRequest, Completion, Usage, event
 from serve.routes.context import Context
 from serve.routes.errors import error_object, status_of
@@ -29,6 +30,7 @@ def router() -> APIRouter:
         "/v1/chat/completions",
         summary="An answer to text, pictures and videos, as OpenAI's API has it",
         response_model=None,
+        responses=docs.CHAT,
     )
     async def chat(request: Request, asked: ChatRequest) -> Response:
         """See `ChatRequest` for what has an effect.

@@ -10,7 +10,7 @@ from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from fastapi.responses import StreamingResponse
 
 from actors.objects import open_object
-from serve.routes import filestore
+from serve.routes import docs, filestore
 from serve.routes.context import Context
 from serve.routes.media import MediaError
 
@@ -22,12 +22,18 @@ def router() -> APIRouter:
     """``/v1/files``."""
     routes = APIRouter(tags=["files"])
 
-    @routes.post("/v1/files", summary="Upload a file, to be named in chats and jobs")
+    @routes.post(
+        "/v1/files",
+        summary="Upload a file, to be named in chats and jobs",
+        responses=docs.FILE,
+        openapi_extra=docs.UPLOAD,
+    )
     async def upload(
         request: Request,
         file: Annotated[UploadFile, File(description="its bytes")],
         purpose: Annotated[str, Form(max_length=64, description="kept, and of no effect")],
     ) -> dict[str, Any]:
+        """Its id stands for it in `video_url` and `file` parts of chats until it is deleted."""
         context: Context = request.app.state.context
         most = context.settings.max_upload_bytes
         if (file.size or 0) > most:
@@ -38,7 +44,7 @@ def router() -> APIRouter:
         saved = await asyncio.to_thread(filestore.save_file, context.store, data, name, purpose)
         return _object(saved)
 
-    @routes.get("/v1/files", summary="Uploaded files, newest first")
+    @routes.get("/v1/files", summary="Uploaded files, newest first", responses=docs.FILES)
     async def list_files(
         request: Request,
         purpose: Annotated[str | None, Query(description="only of this purpose")] = None,
@@ -46,6 +52,7 @@ def router() -> APIRouter:
         order: Annotated[Literal["asc", "desc"], Query(description="by time")] = "desc",
         after: Annotated[str | None, Query(description="go on after this id")] = None,
     ) -> dict[str, Any]:
+        """In pages: `has_more` says that `after` the page's `last_id` there are more."""
         context: Context = request.app.state.context
         files = await asyncio.to_thread(filestore.stored_files, context.store)
         files = [f for f in files if purpose is None or f.purpose == purpose]
@@ -63,13 +70,15 @@ def router() -> APIRouter:
             "has_more": len(files) > limit,
         }
 
-    @routes.get("/v1/files/{file}", summary="What is known of a file")
+    @routes.get("/v1/files/{file}", summary="What is known of a file", responses=docs.FILE)
     async def get_file(request: Request, file: str) -> dict[str, Any]:
+        """Its name, size and purpose, as they were uploaded."""
         context: Context = request.app.state.context
         return _object(await asyncio.to_thread(filestore.find_file, context.store, file))
 
     @routes.get("/v1/files/{file}/content", summary="Its bytes", response_class=StreamingResponse)
     async def content(request: Request, file: str) -> StreamingResponse:
+        """As they were uploaded, and always as a download."""
         context: Context = request.app.state.context
         found = await asyncio.to_thread(filestore.find_file, context.store, file)
         # As a download: a file that somebody uploaded must not run as a page of this address.
@@ -81,8 +90,9 @@ def router() -> APIRouter:
         chunks = _chunks(filestore.content_uri(context.store, file))
         return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
 
-    @routes.delete("/v1/files/{file}", summary="Delete a file")
+    @routes.delete("/v1/files/{file}", summary="Delete a file", responses=docs.FILE_GONE)
     async def delete(request: Request, file: str) -> dict[str, Any]:
+        """Jobs and chats that read it at present may fail."""
         context: Context = request.app.state.context
         await asyncio.to_thread(filestore.remove_file, context.store, file)
         return {"id": file, "object": "file", "deleted": True}

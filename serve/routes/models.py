@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from serve.live.items import SessionError
+from serve.routes import docs
 from serve.routes.context import Context, ModelInfo
 
 
@@ -13,14 +14,16 @@ def router() -> APIRouter:
     """``/v1/models``."""
     routes = APIRouter(tags=["models"])
 
-    @routes.get("/v1/models", summary="The model that this service holds")
+    @routes.get("/v1/models", summary="The model that this service holds", responses=docs.MODELS)
     async def list_models(request: Request) -> dict[str, Any]:
+        """A list of one, with what decides its words: revision and keep ratio."""
         context: Context = request.app.state.context
         return {"object": "list", "data": [_object(context.model)]}
 
     # A path, since names may have slashes.
-    @routes.get("/v1/models/{model:path}", summary="One model")
+    @routes.get("/v1/models/{model:path}", summary="One model", responses=docs.MODEL)
     async def get_model(request: Request, model: str) -> dict[str, Any]:
+        """The model, if it is that which the service holds."""
         context: Context = request.app.state.context
         require_model(context, model)
         return _object(context.model)

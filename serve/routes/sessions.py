@@ -5,7 +5,7 @@
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from serve.calls import Sessions
@@ -38,6 +38,7 @@ from serve.routes.sse import (
 #: Seconds after which a call that waits looks whether its client is still there.
 _LOOK_S = 2.0
 _Session = Annotated[str, Path(description="The session's id", examples=["door"])]
+_Wanted = Annotated[SessionCreate | None, Body(examples=[docs.WANTED])]
 _Seq = Annotated[int | None, Query(ge=1, lt=2**53, description="Of the first frame")]
 _TimeS = Annotated[float | None, Query(ge=0, lt=1e9, description="Of the first frame, in seconds")]
 _Wait = Annotated[bool, Query(description="Answer when the model has seen the frames")]
@@ -62,7 +63,7 @@ def _context(request: Request) -> Context:
     return request.app.state.context
 
 
-async def open_session(request: Request, wanted: SessionCreate | None = None) -> SessionObject:
+async def open_session(request: Request, wanted: _Wanted = None) -> SessionObject:
     """The session lives until it is deleted; frames and questions refer to it by its id."""
     context = _context(request)
     wanted = wanted or SessionCreate.model_validate({})

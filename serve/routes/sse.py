@@ -41,10 +41,11 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, content: AsyncIterator[str]) -> None:
+    # FastAPI reads the status for its page off this signature.
+    def __init__(self, content: AsyncIterator[str], status_code: int = 200) -> None:
         # The second header keeps nginx from holding events back.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(content, headers=headers)
+        super().__init__(content, status_code, headers)
 
 
 async def events_until_closed(

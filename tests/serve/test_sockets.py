@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from serve.live.items import Frame, Question, Receipt, SessionError, SessionEvent, SessionOptions
-from serve.routes import sockets
+from serve.routes import connection
 from serve.routes.bodies import Sent
 from serve.routes.conversation import (
     Cancel,
@@ -399,7 +399,7 @@ async def test_a_client_that_does_not_read_is_let_go(
     app: FastAPI, address: str, sessions: MemorySessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards memory: what waits for it is bounded, and it is told why and where to go on."""
-    monkeypatch.setattr(sockets, "STALL_S", 0.3)
+    monkeypatch.setattr(connection, "STALL_S", 0.3)
     view = await sessions.open(SessionOptions(), "door")
     talking = sessions._sessions[view.id]
     raw = sockets_of_os.socket()
@@ -409,18 +409,18 @@ async def test_a_client_that_does_not_read_is_let_go(
     before = len(asyncio.all_tasks())
     async with connect(f"{address}/door/stream", sock=raw, max_queue=1, compression=None) as slow:
         await hear(slow)
-        slow.transport.pause_reading()  # type: ignore[attr-defined]
+        slow.transport.pause_reading()
         for _ in range(400):
             talking._tell("narration", frame=0, time_s=0.0, text="x" * 50_000, cancelled=False)
-        (connection,) = app.state.connections.open
+        (held,) = app.state.connections.open
         most = 0
         for _ in range(100):
             await asyncio.sleep(0.01)
-            most = max(most, connection._unsent.qsize())
-        assert most <= sockets._MOST_UNSENT
-        slow.transport.resume_reading()  # type: ignore[attr-defined]
+            most = max(most, held._unsent.qsize())
+        assert most <= connection._MOST_UNSENT
+        slow.transport.resume_reading()
         code, reason = await closed(slow)
-        assert code == sockets.SLOW_READER
+        assert code == connection.SLOW_READER
         assert "come back" in reason
     await until(lambda: len(asyncio.all_tasks()) <= before)
     assert (await sessions.view("door")).state == "live"
@@ -430,10 +430,10 @@ async def test_a_client_that_sends_and_does_not_read_is_held_back(
     app: FastAPI, address: str, sessions: MemorySessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards memory on the way in: what was heard waits in bounds, and the socket for the rest."""
-    monkeypatch.setattr(sockets, "_MOST_HEARD_BYTES", 2**18)
+    monkeypatch.setattr(connection, "_MOST_HEARD_BYTES", 2**18)
     async with connect(f"{address}/new/stream?id=door") as client:
         await hear(client)
-        (connection,) = app.state.connections.open
+        (held,) = app.state.connections.open
         gate = asyncio.Event()
         give = sessions.give
 
@@ -445,7 +445,7 @@ async def test_a_client_that_sends_and_does_not_read_is_held_back(
         noise = picture(9, 96) + bytes(2**17)
         sending = [asyncio.create_task(client.send(noise)) for _ in range(100)]
         await asyncio.sleep(0.3)
-        heard = connection._heard
+        heard = held._heard
         assert 0 < heard._bytes <= 2**18 + len(noise)
         gate.set()
         await asyncio.gather(*sending)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from actors.damage import Spoiled
 from actors.grid import exact, exact_fps, first_index_at, grid_times
+from actors.heap import give_back_large_blocks
 from actors.media import MEDIA_ERRORS, Media, last_end_s, open_media
 from actors.sampler import Run, Samples, Wanted, sample
 from longreel.errors import UNUSABLE_ACCESS, StorageError, VideoError
@@ -119,7 +120,11 @@ def decode_segment(
 def decode_planned(
     planned: Mapping[str, Any], side: int, thumbnail_width: int = 320
 ) -> DecodedSegment:
-    """``decode_segment`` of one PLAN row, to pictures of ``side`` x ``side``."""
+    """``decode_segment`` of one PLAN row, to pictures of ``side`` x ``side``.
+
+    For a process that decodes segment after segment: its heap is told so.
+    """
+    give_back_large_blocks()
     return decode_segment(
         planned["uri"],
         etag=planned["etag"],

@@ -187,14 +187,21 @@ def _numbered(numbers: Numbers, request: Any, patience_s: float) -> Steps[list[t
                     raise
                 continue
             outcomes = types.frame_outcomes(reply.json())
-            # On a first attempt they can only be another client's.
-            foreign = not backoff.attempts and any(o.repeated for o in outcomes)
-            if not (foreign and all(o.repeated for o in outcomes) and left):
-                numbers.last = max([seq - 1, *(o.seq for o in outcomes)])
-                return outcomes
+            if not backoff.attempts:
+                # What was there before a first attempt can only be another client's.
+                if left and outcomes and all(o.repeated for o in outcomes):
+                    continue
+                outcomes = [_not_ours(o) if o.repeated else o for o in outcomes]
+            numbers.last = max([seq - 1, *(o.seq for o in outcomes)])
+            return outcomes
         raise AssertionError("the last round returns or raises")
     finally:
         numbers.turn.release()
+
+
+def _not_ours(outcome: types.FrameOutcome) -> types.FrameOutcome:
+    """Of a frame whose number another client had used: later frames are in, so it is late now."""
+    return types.FrameOutcome(outcome.seq, accepted=False, reason="taken")
 
 
 def next_number(numbers: Numbers, patience_s: float) -> Steps[int]:

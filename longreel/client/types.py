@@ -15,7 +15,8 @@ class FrameOutcome:
         seq: its sequence number in the session.
         accepted: it is durable and is, or will be, seen; else it was dropped.
         reason: why it was dropped: ``rate`` (faster than the session's fps), ``late`` (not after
-            the frame before) or ``lag`` (too many wait).
+            the frame before), ``lag`` (too many wait) or ``taken`` (another client used its number
+            amid a push of several).
         frame: its number in the session, from 0.
         time_s: where it stands in the stream, in seconds.
         p_silence: how sure the model was to say nothing (0-1).

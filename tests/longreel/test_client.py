@@ -109,6 +109,11 @@ def test_attaching_leaves_a_session_open(client: Client) -> None:
             assert not outcome.repeated
             assert theirs.ask("And?").text == "You asked: And? Frames seen: 2."
             assert mine.ask("Me?").text == "You asked: Me? Frames seen: 2."
+            theirs.ask("Between?")
+            # Its number was used up, and the frame after it is in already.
+            lost, taken = mine.push([frame(0), frame(255)])
+            assert (lost.accepted, lost.reason) == (False, "taken")
+            assert (taken.accepted, taken.frame) == (True, 2)
         assert mine.view().state == "live"
     with pytest.raises(APIError) as refused:
         client.session(id="nobody")
@@ -181,6 +186,11 @@ def test_an_answer_goes_on_where_its_connection_broke(
         assert "".join(words) == "You asked: Still there? Frames seen: 1."
         assert session.view().seq == 2
         assert session.ask("And now?").text == "You asked: And now? Frames seen: 1."
+    # The reply begins with its id and goes on with numbered events.
+    (*resumed,) = (int(h["last-event-id"]) for h in service.requests("/events"))
+    assert len(resumed) == (2 if chunks >= 2 else 0)
+    assert len(service.requests("/responses")) == (2 if chunks >= 2 else 3)
+    assert resumed == sorted(set(resumed))
 
 
 def test_events_go_on_where_their_connection_broke(service: Service, client: Client) -> None:

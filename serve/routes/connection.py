@@ -47,6 +47,8 @@ STALL_S = 20.0
 _CLOSE_S = 5.0
 #: Messages, and bytes of them, that wait to be handed in; messages that wait to be written.
 _MOST_HEARD, _MOST_HEARD_BYTES, _MOST_UNSENT = 32, 64 * 2**20, 256
+#: Pixels, in bytes, from which on decoded frames are handed in before more is decoded.
+_MOST_DECODED_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,10 @@ class _Heard(asyncio.Queue[Order]):
 
 def _size(order: Order) -> int:
     return len(order.sent.media[0]) if isinstance(order, Give) else 0
+
+
+def _pixel_bytes(items: Sequence[Item]) -> int:
+    return sum(item.given.pixels.nbytes for item in items if isinstance(item.given, Frame))
 
 
 class Connection:
@@ -157,6 +163,9 @@ class Connection:
             for order in orders:
                 if isinstance(order, Give):
                     items += await self._decode(order)
+                    if _pixel_bytes(items) >= _MOST_DECODED_BYTES:
+                        await self._give(items)
+                        items = []
                     continue
                 await self._give(items)
                 items = []

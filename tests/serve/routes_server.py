@@ -78,7 +78,7 @@ async def served(app: FastAPI) -> AsyncIterator[str]:
             await running
 
 
-async def until(holds: Any, within_s: float = 5.0) -> None:
+async def until(holds: Any, within_s: float = 20.0) -> None:
     """Wait until ``holds()``.
 
     Raises:

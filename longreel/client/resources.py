@@ -56,7 +56,7 @@ class Jobs(_Group):
                 them.
             output: folder or ``s3://`` prefix of the rows.
             options: ``model``, ``fps``, ``segment_seconds``, ``prompt``, ``keep_ratio``,
-                ``silence_threshold``, ``mode``, ``summarizer``, ``job_id``.
+                ``silence_threshold``, ``mode``, ``summarizer``, ``summarizer_model``, ``job_id``.
         """
         wanted = calls.job_wanted(sources, output, options)
         return self._run(calls.begun(_JOBS, wanted, types.job, self._patience_s))
@@ -69,9 +69,9 @@ class Jobs(_Group):
         """How one stands."""
         return self._run(calls.got(_JOBS, job_id, types.job, self._patience_s))
 
-    def cancel(self, job_id: str) -> None:
+    def cancel(self, job_id: str) -> types.Job:
         """Stop it; what it worked out is kept."""
-        self._run(calls.deleted(_JOBS, job_id, self._patience_s))
+        return self._run(calls.ended(_JOBS, job_id, types.job, self._patience_s))
 
     def wait(self, job_id: str, *, poll: float = 2.0, timeout: float | None = None) -> types.Job:
         """Look every ``poll`` seconds until it has ended.
@@ -102,9 +102,9 @@ class Streams(_Group):
         """How one stands."""
         return self._run(calls.got(_STREAMS, stream_id, types.stream, self._patience_s))
 
-    def stop(self, stream_id: str) -> None:
+    def stop(self, stream_id: str) -> types.Stream:
         """End the pulling; the session stays."""
-        self._run(calls.deleted(_STREAMS, stream_id, self._patience_s))
+        return self._run(calls.ended(_STREAMS, stream_id, types.stream, self._patience_s))
 
 
 class _AsyncGroup:
@@ -155,9 +155,9 @@ class AsyncJobs(_AsyncGroup):
         """See ``Jobs.get``."""
         return await self._run(calls.got(_JOBS, job_id, types.job, self._patience_s))
 
-    async def cancel(self, job_id: str) -> None:
+    async def cancel(self, job_id: str) -> types.Job:
         """See ``Jobs.cancel``."""
-        await self._run(calls.deleted(_JOBS, job_id, self._patience_s))
+        return await self._run(calls.ended(_JOBS, job_id, types.job, self._patience_s))
 
     async def wait(
         self, job_id: str, *, poll: float = 2.0, timeout: float | None = None
@@ -182,6 +182,6 @@ class AsyncStreams(_AsyncGroup):
         """See ``Streams.get``."""
         return await self._run(calls.got(_STREAMS, stream_id, types.stream, self._patience_s))
 
-    async def stop(self, stream_id: str) -> None:
+    async def stop(self, stream_id: str) -> types.Stream:
         """See ``Streams.stop``."""
-        await self._run(calls.deleted(_STREAMS, stream_id, self._patience_s))
+        return await self._run(calls.ended(_STREAMS, stream_id, types.stream, self._patience_s))

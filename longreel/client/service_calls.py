@@ -30,7 +30,7 @@ from longreel.errors import UsageError
 
 T = TypeVar("T")
 #: What a job's status says while it goes on.
-_UNFINISHED = frozenset(("queued", "pending", "waiting", "starting", "running", "in_progress"))
+_UNFINISHED = ("pending", "running")
 #: Earlier questions of a dialogue, each with its answer.
 History = Sequence[tuple[str, str]]
 
@@ -48,10 +48,16 @@ def got(
     return read((yield from ask(Request("GET", f"{path}/{quote(name, safe='')}"), patience_s)))
 
 
-def deleted(path: str, name: str, patience_s: float) -> Steps[Mapping[str, Any]]:
+def deleted(path: str, name: str, patience_s: float) -> Steps[Any]:
     """Delete, stop or cancel one object; what the service says of it then."""
-    told = yield from ask(Request("DELETE", f"{path}/{quote(name, safe='')}"), patience_s)
-    return told if isinstance(told, dict) else {}
+    return (yield from ask(Request("DELETE", f"{path}/{quote(name, safe='')}"), patience_s))
+
+
+def ended(
+    path: str, name: str, read: Callable[[Mapping[str, Any]], T], patience_s: float
+) -> Steps[T]:
+    """Stop or cancel one object; how it stands then."""
+    return read((yield from deleted(path, name, patience_s)))
 
 
 def begun(

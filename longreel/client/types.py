@@ -114,7 +114,11 @@ class File:
 
 @dataclass(frozen=True)
 class Job:
-    """A bulk job; ``data`` is everything that the service says of it."""
+    """A bulk job; ``data`` is everything that the service says of it.
+
+    ``status``: ``pending``, ``running``, ``succeeded``, ``partial`` (some videos failed, their
+    rows say why), ``failed`` or ``cancelled``.
+    """
 
     id: str
     status: str

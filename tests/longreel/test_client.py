@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -426,3 +427,55 @@ def test_a_cancelled_task_leaves_the_session_usable(tmp_path: Path) -> None:
 
     with Service(tmp_path, MemorySessions(step_s=0.05)) as service:
         asyncio.run(use(service))
+
+
+class _MemoryJobs:
+    """Jobs that have succeeded when they are looked at for the third time."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, dict[str, Any]] = {}
+        self._looks = 0
+
+    async def submit(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        made = {
+            "id": wanted["job_id"] or "job-1",
+            "object": "job",
+            "status": "running",
+            "created": 1767225600,
+            "output": wanted["output"],
+            "progress": None,
+            "error": None,
+        }
+        self._jobs[made["id"]] = made
+        return made
+
+    async def list(self) -> list[dict[str, Any]]:
+        return [*self._jobs.values()]
+
+    async def get(self, job: str) -> dict[str, Any] | None:
+        self._looks += 1
+        if job in self._jobs and self._looks == 3:
+            self._jobs[job]["status"] = "succeeded"
+        return self._jobs.get(job)
+
+    async def cancel(self, job: str) -> dict[str, Any] | None:
+        if job in self._jobs:
+            self._jobs[job]["status"] = "cancelled"
+        return self._jobs.get(job)
+
+
+def test_jobs_are_begun_waited_for_and_cancelled(tmp_path: Path) -> None:
+    with Service(tmp_path, jobs=_MemoryJobs()) as service, Client(service.url) as client:
+        made = client.jobs.submit("videos/", "rows", job_id="nightly", fps=1)
+        assert (made.id, made.status, made.data["output"]) == ("nightly", "running", "rows")
+        done = client.jobs.wait("nightly", poll=0.05)
+        assert done.status == "succeeded"
+        assert [job.id for job in client.jobs.list()] == ["nightly"]
+        other = client.jobs.submit(["a.mp4", "b.mp4"], "rows")
+        assert client.jobs.cancel(other.id).status == "cancelled"
+        with pytest.raises(APIError) as refused:
+            client.jobs.get("nobody")
+        assert refused.value.status == 404
+        with pytest.raises(APIError) as refused:
+            client.jobs.submit("a.mp4", "rows", colour="red")
+        assert refused.value.status == 422

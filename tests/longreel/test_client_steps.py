@@ -124,9 +124,9 @@ def test_a_job_is_waited_for() -> None:
         return Reply(200, {}, json.dumps({"id": "nightly", "status": status}).encode())
 
     found, wished, _ = carry_out(
-        wait_for_job("nightly", 2.0, None, 0.0), [job("waiting"), job("running"), job("finished")]
+        wait_for_job("nightly", 2.0, None, 0.0), [job("pending"), job("running"), job("succeeded")]
     )
-    assert found.status == "finished"
+    assert found.status == "succeeded"
     assert [s.seconds for s in wished if isinstance(s, Pause)] == [2.0, 2.0]
     with pytest.raises(APIError, match="still running"):
         carry_out(wait_for_job("nightly", 2.0, 3.0, 0.0), [job("running")] * 3)

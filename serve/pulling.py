@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -43,6 +43,26 @@ _KEEP_AGAIN_S = 2.0
 
 #: Called where a stream is pulled, to reach the sessions from there; travels to that process.
 MakeSessions = Callable[[], Sessions]
+
+
+@dataclass(frozen=True)
+class ServedSessions:
+    """``MakeSessions`` of the running application.
+
+    Attributes:
+        directory: name of the session directory's actor.
+    """
+
+    directory: str
+
+    def __call__(self) -> Sessions:
+        """Sessions on its replicas; a loop must run."""
+        # Here, where they are pulled: the application itself imports this module.
+        from serve.app import replica_handle
+        from serve.directory import directory_handle
+        from serve.pinned import PinnedSessions
+
+        return PinnedSessions(replica_handle(), directory_handle(self.directory))
 
 
 class Puller:

@@ -119,7 +119,7 @@ def test_a_job_from_its_start_to_its_rows(api: Api, videos: Path, tmp_path: Path
 def test_cancelled_and_gone_on_with(api: Api, videos: Path, tmp_path: Path) -> None:
     """Guards against work that a cancel loses or a second request does again."""
     dest = tmp_path / "rows"
-    wanted = {"sources": [str(videos / "long.mp4")], "output": str(dest), "fps": 24}
+    wanted = {"sources": [str(videos / "long.mp4")], "output": str(dest)}
     job = api.submit(**wanted)["id"]
     refused = api.http.post("/v1/jobs", json={**OPTIONS, **wanted})
     assert refused.status_code == 400

@@ -61,6 +61,7 @@ bench: $(VENV)/.bench ## Run the quick form of every bench and write bench/resul
 	$(BIN)/python -m bench.engine --json --quick
 	$(BIN)/python -m bench.decode --json --quick
 	$(BIN)/python -m bench.scale --json --quick
+	$(BIN)/python -m bench.serve --json --quick
 	$(BIN)/python -m bench.plots
 
 objectstore: $(VENV)/.test ## Run an S3-compatible store on port 8075 for trying s3:// paths

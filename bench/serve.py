@@ -1,0 +1,144 @@
+"""Live sessions over HTTP: how many, what the way costs, who moves, and what a death loses.
+
+``python -m bench.serve --json``; one cluster on this machine, whose cores the proxy, the gateway,
+all replicas and the clients share: figures count beside each other, not alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from bench import serve_chaos, serve_moves, serve_overhead, serve_rivals
+from bench.harness import ratio, run
+from bench.serve_knee import knee
+from bench.serve_load import FPS, LIMIT_S, SHARE, Spec
+from mod.checkpoint import TINY
+from pipelines.cluster import connected
+from serve.app import ReplicaPlan, deploy, replica_handle
+
+REPLICAS = 2
+#: Sessions of the first probe, near to where each side's knee is on two cores.
+FIRST = {"ours": 8, "resend": 2, "hashed": 8}
+
+
+def knees(url: str, quick: bool) -> tuple[list[float], dict[str, list[list[dict[str, Any]]]]]:
+    """Ours over re-sending, a value a round; and of each side and round all probes."""
+    rounds, probes, lasts_s, window_s = (1, 4, 30.0, 12.0) if quick else (2, 5, 45.0, 30.0)
+    found: dict[str, list[list[dict[str, Any]]]] = {}
+    ratios = []
+    for number in range(rounds):
+        at: dict[str, int] = {}
+        for side in ("ours", "resend", "hashed"):
+            tried: list[dict[str, Any]] = []
+
+            load = Spec(side, url, FIRST[side], lasts_s, window_s, seed=number)
+
+            def passes(n: int, load: Spec = load, tried: list[dict[str, Any]] = tried) -> bool:
+                tried.append(_probe(replace(load, sessions=n)))
+                return bool(tried[-1]["passed"])
+
+            at[side] = knee(passes, FIRST[side], probes)
+            found.setdefault(side, []).append(tried)
+        if at["resend"]:
+            ratios.append(at["ours"] / at["resend"])
+    return ratios, found
+
+
+def _probe(spec: Spec) -> dict[str, Any]:
+    command = [sys.executable, "-m", "bench.serve_load", json.dumps(asdict(spec))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the load ended with {done.returncode}: {done.stderr[-500:]}")
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(
+        f"{spec.side}, {spec.sessions:g} sessions: p50 {told['p50_s']:.3f} s, "
+        f"p99 {told['p99_s']:.3f} s{' (stopped)' if told['stopped_early'] else ''}",
+        flush=True,
+    )
+    return told
+
+
+def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """All of it on one cluster; each part ends what it opened."""
+    frames, sessions, streams = (60, 40, 8) if quick else (200, 100, 16)
+    length = 30 if quick else 60
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    # Ray's processes are nice by default, and the clients' here would go before them.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    with tempfile.TemporaryDirectory(prefix="longreel-") as folder, connected("local"):
+        state = str(Path(folder) / "state")
+
+        def scale(replicas: int) -> None:
+            plan = ReplicaPlan(TINY, state=state, min_replicas=replicas, max_replicas=replicas)
+            deploy(plan, http=("127.0.0.1", port))
+
+        scale(REPLICAS)
+        serve_rivals.run_noop()
+        overhead = asyncio.run(
+            serve_overhead.measure(url, replica_handle(), Path(folder) / "log", frames)
+        )
+        print(f"overhead: {overhead}", flush=True)
+        chaos = asyncio.run(serve_chaos.chaos(url, state, streams, length))
+        print(f"chaos: {chaos}", flush=True)
+        serve_rivals.run_resend(REPLICAS)
+        serve_rivals.run_hashed(REPLICAS)
+        ratios, probes = knees(url, quick)
+        moves = {
+            "ours": asyncio.run(
+                serve_moves.moved(url, sessions, lambda: scale(REPLICAS + 1), hashed=False)
+            ),
+            "consistent_hash": asyncio.run(
+                serve_moves.moved(
+                    url, sessions, lambda: serve_rivals.run_hashed(REPLICAS + 1), hashed=True
+                )
+            ),
+        }
+    found = {
+        "overhead_over_noop": overhead.pop("ratio"),
+        "moved_on_scale_up": ratio([moves["ours"]["moved"]]),
+        "moved_on_scale_up_consistent_hash": ratio([moves["consistent_hash"]["moved"]]),
+        "chaos_lost_items": ratio([chaos["lost_items"]]),
+        "chaos_transcript_mismatches": ratio([chaos["mismatches"]]),
+    }
+    skipped = {}
+    if ratios:
+        found = {"knee_over_resend": ratio(ratios), **found}
+    else:
+        skipped["knee_over_resend"] = "not one session that re-sends stays under the limit"
+    settings = {
+        "model": TINY,
+        "replicas": REPLICAS,
+        "fps": FPS,
+        "lag_limit_s": LIMIT_S,
+        "late_share": SHARE,
+        "session_s": probes["ours"][0][0]["lasts_s"],
+        "window_s": probes["ours"][0][0]["window_s"],
+        "pictures": "PNG of 96x96; a still scene for load, the moving world for chaos",
+        "overhead_frames": frames,
+        "moved_sessions": sessions,
+        "chaos": {"sessions": streams, "frames": length, "kills": serve_chaos.KILLS},
+    }
+    figures = {
+        "knees": probes,
+        "overhead": overhead,
+        "moved": moves,
+        "chaos": chaos,
+        "skipped": skipped,
+    }
+    return settings, found, figures
+
+
+if __name__ == "__main__":
+    run("serve", measure)

@@ -147,11 +147,57 @@ def draw_scale(result: dict[str, Any]) -> plt.Figure:
     return picture
 
 
+def draw_serve(result: dict[str, Any]) -> plt.Figure:
+    """Lag over live sessions of each side, what a frame's way costs, and how long recoveries
+    took."""
+    figures, what = result["figures"], result["settings"]
+    picture, (lags, cost, healed) = plt.subplots(1, 3, figsize=(14, 4), layout="constrained")
+    for side, rounds in figures["knees"].items():
+        probes = sorted((p for probes in rounds for p in probes), key=lambda p: p["live"])
+        (line,) = lags.plot(
+            [p["live"] for p in probes], [p["p99_s"] for p in probes], "-", alpha=0.4
+        )
+        for passed, mark in ((True, "o"), (False, "x")):
+            some = [p for p in probes if p["passed"] == passed]
+            lags.plot(
+                [p["live"] for p in some],
+                [p["p99_s"] for p in some],
+                mark,
+                color=line.get_color(),
+                label=f"{side}, {'under' if passed else 'over'} the limit" if some else None,
+            )
+    lags.axhline(what["lag_limit_s"], color="#c0392b", linewidth=1)
+    lags.set_yscale("log")
+    lags.set_xlabel(f"live sessions at {what['fps']:g} frames a second")
+    lags.set_ylabel("p99 lag of a frame (s)")
+    lags.legend(fontsize=8)
+    times = figures["overhead"]["ms"]
+    cost.barh(list(times), list(times.values()), height=0.5, color="#7d9fc4")
+    for place, value in enumerate(times.values()):
+        at = (value, place)
+        cost.annotate(f"{value:.1f}", at, textcoords="offset points", xytext=(4, -3), size=8)
+    cost.invert_yaxis()
+    cost.margins(x=0.15)
+    cost.set_xlabel("one frame, medians (ms)")
+    seconds = sorted(figures["chaos"]["recovery_s"])
+    healed.step(
+        [0.0, *seconds],
+        [n / max(1, len(seconds)) for n in range(len(seconds) + 1)],
+        where="post",
+    )
+    healed.set_ylim(0, 1.05)
+    healed.set_xlabel("from a replica's death to a session's next acknowledgement (s)")
+    healed.set_ylabel("share of its sessions")
+    picture.suptitle(f"Serving; {_machine(result)}", size=10)
+    return picture
+
+
 DRAWN: dict[str, Callable[[dict[str, Any]], plt.Figure]] = {
     "model": draw_model,
     "engine": draw_engine,
     "decode": draw_decode,
     "scale": draw_scale,
+    "serve": draw_serve,
 }
 
 

@@ -1,4 +1,4 @@
-"""Waiting for the model service while replicas come and go."""
+"""Asking the model service, and waiting for it while replicas come and go."""
 
 from __future__ import annotations
 
@@ -6,14 +6,26 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ray import serve
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import RayServeException
-from ray.serve.handle import DeploymentResponse
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 #: The service is asked so often before there is no answer, with pauses that double from so long.
 ATTEMPTS, FIRST_PAUSE_S = 5, 2.0
 #: Begins the error of what no replica took, as opposed to what a replica could not do.
 UNAVAILABLE = "ModelUnavailable"
+#: Names by which the replicas are found, as ``serve.app`` gives them.
+APP, REPLICA = "longreel", "replica"
+
+
+def replicas() -> DeploymentHandle:
+    """A handle to the replicas.
+
+    For workers, which shall not import ``serve.app``: what it puts together takes a decoding
+    process seconds to load and memory to hold, and is of no use there.
+    """
+    return serve.get_deployment_handle(REPLICA, APP)
 
 
 def answer(

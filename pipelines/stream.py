@@ -14,9 +14,8 @@ from ray.serve.handle import DeploymentResponse
 from actors.decode import DecodedSegment
 from actors.objects import delete_object, join_uri, read_bytes, write_bytes
 from longreel.errors import LongreelError, StorageError
-from pipelines.asking import UNAVAILABLE, answer
+from pipelines.asking import UNAVAILABLE, answer, replicas
 from pipelines.worker import WorkOrder, hand_over, segment_row
-from serve.app import replica_handle
 from serve.narrated import Narrated
 
 #: Seconds between two states that are kept for a run after this one.
@@ -38,7 +37,7 @@ class StreamWorker:
     def __init__(self, order: WorkOrder, ledger: ActorHandle) -> None:
         self._order = order
         self._ledger = ledger
-        self._replica = replica_handle()
+        self._replica = replicas()
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Work on all PLAN rows of one video in order; yields the DONE row of each.

@@ -15,7 +15,7 @@ from actors.objects import join_uri
 from actors.rows import read_rows
 from longreel.errors import LongreelError
 from longreel.schemas import FAILED, PROBE, SEGMENTS
-from pipelines.asking import answer
+from pipelines.asking import answer, replicas
 from pipelines.endpoint import Endpoint
 from pipelines.reduce import (
     Node,
@@ -29,7 +29,6 @@ from pipelines.reduce import (
     summed,
     video_keyframes,
 )
-from serve.app import replica_handle
 
 #: A PROBE row, and the files that hold the rows of its segments.
 REDUCE = PROBE.append(pa.field("files", pa.list_(pa.string())))
@@ -124,7 +123,7 @@ class VideoReducer:
 
 def _by_replica(nodes: Sequence[Node]) -> str:
     texts = [node.text for node in nodes]
-    handle = replica_handle()
+    handle = replicas()
     text, error = answer(handle.summarize.remote(texts), lambda: handle.summarize.remote(texts))
     if error:
         raise LongreelError(f"summaries could not be joined: {error}")

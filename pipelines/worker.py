@@ -13,10 +13,9 @@ from ray.serve.handle import DeploymentResponse
 
 from actors.decode import DecodedSegment, decode_planned
 from longreel.schemas import FAILED
-from pipelines.asking import answer
+from pipelines.asking import answer, replicas
 from pipelines.ids import Recipe
 from pipelines.keyframes import PER_SEGMENT, choose
-from serve.app import replica_handle
 from serve.narrated import Narrated
 
 DONE = pa.schema([("segment_id", pa.string()), ("status", pa.string())])
@@ -53,7 +52,7 @@ class SegmentWorker:
     def __init__(self, order: WorkOrder, ledger: ActorHandle) -> None:
         self._order = order
         self._ledger = ledger
-        self._replica = replica_handle()
+        self._replica = replicas()
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Work on PLAN rows; yields id and status of each once its row is with the ledger."""

@@ -1,0 +1,26 @@
+"""How workers reach the model service, and what they need for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from pipelines import asking
+from serve import app
+
+
+@pytest.mark.parametrize("module", ["worker", "stream", "videos", "plan"])
+def test_a_worker_loads_no_torch(module: str) -> None:
+    """Guards against decoding processes that begin seconds late and hold a model's libraries."""
+    script = (
+        f"import sys, pipelines.{module}; print({{'torch', 'transformers'}} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.returncode) == ("set()", 0), done.stderr
+
+
+def test_workers_look_for_the_replicas_that_are_deployed() -> None:
+    """Guards against names that change in one place alone."""
+    assert (app.APP, app._REPLICA.name) == (asking.APP, asking.REPLICA)

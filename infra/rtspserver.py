@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +42,7 @@ class RtspServer:
         login: ``user:password`` that is asked for.
         stall_after: pictures after which a client gets nothing more, though it stays connected.
         redirect: where every DESCRIBE is sent instead.
+        tls: speak ``rtsps`` with its certificate.
     """
 
     def __init__(
@@ -51,7 +53,9 @@ class RtspServer:
         login: str | None = None,
         stall_after: int | None = None,
         redirect: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._tls = tls
         self._draw, self._fps, self._login = draw, fps, login
         self._stall_after, self._redirect = stall_after, redirect
         self._clients: list[socket.socket] = []
@@ -66,7 +70,8 @@ class RtspServer:
     @property
     def url(self) -> str:
         """Where it is, without a login."""
-        return f"rtsp://127.0.0.1:{self.port}/camera"
+        scheme = "rtsps" if self._tls else "rtsp"
+        return f"{scheme}://localhost:{self.port}/camera"
 
     def __enter__(self) -> RtspServer:
         self._thread.start()
@@ -99,7 +104,13 @@ class RtspServer:
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with suppress(OSError), client, client.makefile("rb") as lines:
+        with suppress(OSError):
+            if self._tls:
+                client = self._tls.wrap_socket(client, server_side=True)
+            self._speak(client)
+
+    def _speak(self, client: socket.socket) -> None:
+        with client, client.makefile("rb") as lines:
             while line := lines.readline():
                 method = line.split()[0].decode()
                 headers = dict(_headers(cast(BinaryIO, lines)))

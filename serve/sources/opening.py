@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,8 +22,20 @@ from serve.sources.addresses import SourceError, SourceSettings, check_bucket, p
 from serve.sources.httpbody import open_body
 from serve.sources.rtspguard import RtspGuard
 
-#: FFmpeg reads what it is handed and opens nothing: a playlist would name files and addresses.
+#: FFmpeg reads what it is handed and opens nothing.
 _NOTHING_ELSE = {"protocol_whitelist": "none"}
+#: What a playlist names is opened by us; without ``tcp`` FFmpeg itself cannot. Its checks of how
+#: files are called would refuse addresses with queries.
+_PLAYLISTS = {
+    "protocol_whitelist": "http,https",
+    "http_persistent": "0",
+    "http_multiple": "0",
+    "allowed_extensions": "ALL",
+    "extension_picky": "0",
+}
+_READ = 1
+#: Addresses that a playlist may name until pictures come.
+_MOST_NAMED = 64
 # Most that is read to know what a source is: of a live one it is seconds of delay and memory.
 _PROBE = {"probesize": str(2**20), "analyzeduration": "2000000"}
 #: Formats that stand for one picture after the other and have no times, or made-up ones.
@@ -110,8 +123,10 @@ def open_source(url: str, settings: SourceSettings) -> Opened:
         return _opened(reader, _NOTHING_ELSE, settings, reader.close)
     place = place_of(url, settings)
     if place.scheme in ("http", "https"):
-        body = open_body(url, settings)
-        return _opened(body, _NOTHING_ELSE, settings, body.close)
+        web = _Web(url, settings)
+        opened = _opened(web.first, _PLAYLISTS, settings, web.close, io_open=web.open)
+        web.known = True
+        return opened
     guard = RtspGuard(place, settings)
     options = {
         "protocol_whitelist": "tcp,rtp",
@@ -121,12 +136,51 @@ def open_source(url: str, settings: SourceSettings) -> Opened:
     return _opened(guard.url, options, settings, guard.close, lambda: guard.refused)
 
 
+class _Web:
+    """An HTTP source, and what it names itself if it is a playlist: opened by us, checked alike.
+
+    Args:
+        url: of the source.
+    """
+
+    def __init__(self, url: str, settings: SourceSettings) -> None:
+        self._settings = settings
+        self._bodies: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._named = 0
+        #: FFmpeg knows what it is; a live playlist names without an end.
+        self.known = False
+        self._closed = False
+        self.first = open_body(url, settings)
+        # What a playlist names is relative to this.
+        self.first.name = url
+        self._bodies.add(self.first)
+
+    def open(self, url: str, flags: int, options: dict[str, str]) -> Any:
+        """FFmpeg's way to a second address. Raises ``SourceError``."""
+        del options
+        self._named += 1
+        if self._closed or flags != _READ or not url.startswith(("http://", "https://")):
+            raise SourceError("it names what is no web address", final=True)
+        if self._named > _MOST_NAMED and not self.known:
+            raise SourceError("it names too much", final=True)
+        body = open_body(url, self._settings)
+        self._bodies.add(body)
+        return body
+
+    def close(self) -> None:
+        """Let go of everything, whoever reads from it."""
+        self._closed = True
+        for body in list(self._bodies):
+            body.close()
+
+
 def _opened(
     file: Any,
     options: dict[str, str],
     settings: SourceSettings,
     close: Callable[[], None],
     refused: Callable[[], str | None] = lambda: None,
+    io_open: Callable[[str, int, dict[str, str]], Any] | None = None,
 ) -> Opened:
     limits = {"max_pixels": str(settings.max_pixels), "threads": "1"}
     try:
@@ -137,6 +191,7 @@ def _opened(
             options=limits,
             timeout=(settings.open_s, settings.read_s),
             metadata_errors="replace",
+            io_open=io_open,
         )
         stream = _pictures_of(container)
     except SourceError:

@@ -79,13 +79,11 @@ class RtspGuard:
         while True:
             ready, _, _ = select.select([client, self._server], [], [])
             if client in ready:
-                data = client.recv(_PIECE)
-                if not data:
+                asked = client.recv(_PIECE)
+                if not asked:
                     return
-                self._server.sendall(data)
-            if self._server in ready:
-                # At least a whole TLS record, or select would not tell of what is left of it.
-                data = self._server.recv(_PIECE)
+                self._server.sendall(asked)
+            if self._server in ready and (data := _received(self._server)) is not None:
                 # Looked at before it is passed on, so that a redirect never arrives.
                 self.refused = watch.objection(data)
                 if not data or self.refused:
@@ -185,6 +183,18 @@ def _connected(place: Place, settings: SourceSettings) -> socket.socket:
         raise SourceError(f"{place.host} cannot be trusted: {why}") from None
     secure.settimeout(None)
     return secure
+
+
+def _received(server: socket.socket) -> bytes | None:
+    """What has come, empty at the end; None where it was TLS's own and nothing of the server's."""
+    server.setblocking(False)
+    try:
+        # A TLS record has 16 KiB at most: nothing is left behind that select would not see.
+        return server.recv(_PIECE)
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return None
+    finally:
+        server.setblocking(True)
 
 
 def _cut(each: socket.socket) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import ssl
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -10,8 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
+from actors.objects import write_bytes
+from infra.objectstore import ObjectStore
 from infra.rtspserver import RtspServer
 from serve.live.items import Frame, Input, Receipt, SessionError, SessionOptions
 from serve.sources.addresses import SourceSettings
@@ -154,6 +160,35 @@ def test_an_rtsp_camera_is_followed_with_its_login() -> None:
                 await refused.until(lambda: refused.record.over)
                 assert refused.record.state == "failed"
                 assert "401" in (refused.record.error or "")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl command")
+def test_rtsps_needs_a_certificate_of_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a login that is sent to whoever answers, and TLS that does not work at all."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    made += ["-keyout", str(key), "-out", str(certificate), "-subj", "/CN=localhost"]
+    subprocess.run([*made, "-addext", "subjectAltName=DNS:localhost"], check=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+
+    async def scenario() -> None:
+        with RtspServer(draw, tls=context, fps=FPS) as camera:
+            async with following(camera.url) as found:
+                await found.until(lambda: found.record.over)
+                assert found.record.state == "failed"
+                assert "cannot be trusted" in (found.record.error or "")
+            assert camera.asked == []
+            monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+            async with following(camera.url) as found:
+                await found.frames(4)
+            async with following(camera.url.replace("localhost", "127.0.0.1")) as found:
+                await found.until(lambda: found.record.over)
+                assert "cannot be trusted" in (found.record.error or "")
 
     asyncio.run(scenario())
 
@@ -430,8 +465,88 @@ def test_a_redirect_is_checked_as_the_first_place_is(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_playlist_opens_nothing(tmp_path: Path) -> None:
-    """Guards against FFmpeg following what a hostile playlist names."""
+@pytest.mark.objectstore
+@pytest.mark.slow
+def test_an_object_in_a_bucket_is_played(
+    objectstore: ObjectStore, bucket: str, tmp_path: Path
+) -> None:
+    """Guards against buckets that are open to everyone, and objects that cannot be followed."""
+    film = moving_video(tmp_path / "film.mp4", 2)
+    write_bytes(f"s3://{bucket}/film.mp4", film.read_bytes())
+
+    async def scenario() -> None:
+        url = f"s3://{bucket}/film.mp4"
+        async with following(url) as found:
+            await found.until(lambda: found.record.over)
+            assert (found.record.state, found.sessions.given) == ("failed", [])
+        allowed = replace(SETTINGS, s3_buckets=(bucket,))
+        async with following(url, settings=allowed) as found:
+            await found.until(lambda: found.record.over)
+            assert (found.record.state, found.record.error) == ("ended", None)
+            assert found.sessions.numbers() == [i * 5 for i in range(10)]
+        async with following(f"s3://{bucket}/none.mp4", settings=allowed) as found:
+            await found.until(lambda: found.record.over)
+            assert "NotFound" in (found.record.error or "")
+
+    asyncio.run(scenario())
+
+
+def write_hls(folder: Path, seconds: float) -> None:
+    """``live.m3u8`` and its segments of a second each."""
+    film = moving_video(folder / "film.ts", seconds)
+    with (
+        av.open(str(film)) as source,
+        av.open(str(folder / "live.m3u8"), "w", format="hls", options={"hls_time": "1"}) as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+
+
+def test_hls_is_followed(tmp_path: Path) -> None:
+    """Guards against playlists whose segments are never opened, or as fast as the net allows."""
+    write_hls(tmp_path, 3)
+
+    async def scenario() -> None:
+        with HttpSource(tmp_path) as source:
+            before = time.monotonic()
+            async with following(f"{source.url}/live.m3u8") as found:
+                await found.until(lambda: found.record.over)
+            assert time.monotonic() - before > 2
+            assert (found.record.state, found.record.error) == ("ended", None)
+            assert found.sessions.numbers() == [i * 5 for i in range(15)]
+
+    asyncio.run(scenario())
+
+
+def test_a_live_playlist_is_followed(tmp_path: Path) -> None:
+    """Guards against a list that is read once and never again."""
+    write_hls(tmp_path, 12)
+    playlist = tmp_path / "live.m3u8"
+    lines = playlist.read_text().replace("#EXT-X-ENDLIST\n", "").split("#EXTINF")
+
+    async def scenario() -> None:
+        playlist.write_text("#EXTINF".join(lines[:4]))
+        with HttpSource(tmp_path) as source:
+            async with following(f"{source.url}/live.m3u8") as found:
+                for n in range(5, 11):
+                    await asyncio.sleep(1)
+                    playlist.write_text("#EXTINF".join(lines[:n]))
+                await found.frames(8)
+                assert (await found.stop()).state == "ended"
+            numbers, times = found.sessions.numbers(), found.sessions.times()
+            for i in range(1, len(times)):
+                # Segments come at once; their pictures keep their distance.
+                elapsed_s = (numbers[i] - numbers[0]) / FPS
+                assert abs(elapsed_s - (times[i] - times[0])) < 1.5
+
+    asyncio.run(scenario())
+
+
+def test_a_playlist_names_no_files(tmp_path: Path) -> None:
+    """Guards against FFmpeg opening what a hostile playlist names."""
     secret = moving_video(tmp_path / "secret.ts", 2)
     (tmp_path / "list.m3u8").write_text(
         f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nfile://{secret}\n#EXT-X-ENDLIST\n"

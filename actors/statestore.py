@@ -1,9 +1,10 @@
 """The state store: a folder or ``s3://`` prefix where sessions outlive every process.
 
-``owners/OWNER/log/N`` are batches of records that one replica made durable, ``owners/OWNER/fenced``
-says that it may make none any more; ``sessions/ID/manifest.json`` says who owns a session and from
-what it can be had again, ``sessions/ID/snapshot-…`` is one such start. Objects are written whole
-and never changed, but for manifests, which the directory alone replaces.
+``owners/OWNER/log/N`` are batches of records that one replica made durable. ``owners/OWNER/fenced``
+says that it may make none any more, and ``owners/OWNER/sealed`` which was the last.
+``sessions/ID/manifest.json`` says who owns a session and from what it can be had again,
+``sessions/ID/snapshot-…`` is one such start. Objects are written whole and never changed, but for
+manifests, which the directory alone replaces.
 """
 
 from __future__ import annotations
@@ -97,18 +98,28 @@ class StateStore:
         write_bytes(self._batch(owner, number), pack_records(records))
 
     def records(self, owner: str) -> Iterator[Record]:
-        """All records in an owner's log, in the order in which they were written."""
+        """All records in an owner's log that count, in the order in which they were written."""
         log = self._at("owners", owner, "log")
+        last = self._last(owner)
         for key in sorted(self._below(log)):
-            yield from unpack_records(read_bytes(key))
+            if last is None or int(key.rpartition("/")[2]) <= last:
+                yield from unpack_records(read_bytes(key))
 
     def delete_batch(self, owner: str, number: int) -> None:
         """Delete a batch that nobody needs any more."""
         delete_object(self._batch(owner, number))
 
     def fence(self, owner: str, reason: str) -> None:
-        """Whatever ``owner`` writes from now on does not count."""
+        """Whatever ``owner`` writes from now on does not count.
+
+        First the fence, which its writer looks for after each write; then which batch was the last.
+        What was acknowledged was written before the fence, so it is among them.
+        """
+        if self._last(owner) is not None:
+            return
         write_bytes(self._fence(owner), json.dumps({"reason": reason}).encode())
+        numbers = [int(u.rpartition("/")[2]) for u in self._below(self._at("owners", owner, "log"))]
+        write_bytes(self._seal(owner), json.dumps({"last": max(numbers, default=0)}).encode())
 
     def fenced(self, owner: str) -> bool:
         """Whether it is."""
@@ -164,6 +175,19 @@ class StateStore:
 
     def _batch(self, owner: str, number: int) -> str:
         return self._at("owners", owner, "log", f"{number:012d}")
+
+    def _last(self, owner: str) -> int | None:
+        """The last batch of a fenced owner that counts."""
+        try:
+            found = json.loads(read_bytes(self._seal(owner)))
+        except StorageError as error:
+            if error.kind == "NotFound":
+                return None
+            raise
+        return int(found["last"])
+
+    def _seal(self, owner: str) -> str:
+        return self._at("owners", owner, "sealed")
 
     def _fence(self, owner: str) -> str:
         return self._at("owners", owner, "fenced")

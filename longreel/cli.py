@@ -180,7 +180,9 @@ def serve(
     s3_bucket: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="Bucket that s3:// URLs of clients may name; may be given again."
+            metavar="NAME",
+            help="Bucket that s3:// URLs of clients may name; may be given again.",
+            show_default="none",
         ),
     ] = None,
     allow_private_urls: Annotated[
@@ -188,6 +190,7 @@ def serve(
         typer.Option(
             "--allow-private-urls",
             help="Fetch URLs of clients from private and loopback addresses too.",
+            show_default="refuse to",
         ),
     ] = False,
     address: Address = None,

@@ -56,6 +56,16 @@ def test_a_fence_stands_and_outlives_the_log(store: StateStore) -> None:
     assert not store.fenced("b")
 
 
+def test_what_is_written_behind_a_fence_does_not_count(store: StateStore) -> None:
+    """Guards against inputs that nobody was told of, and that come back with the next owner."""
+    store.append("a", 1, [_record(1, 1)])
+    store.append("a", 2, [_record(1, 2)])
+    store.fence("a", "lost")
+    store.append("a", 3, [_record(1, 3)])
+    store.fence("a", "lost again")
+    assert [r.seq for r in store.records("a")] == [1, 2]
+
+
 def test_manifests_and_snapshots_of_a_session(store: StateStore) -> None:
     assert store.manifests() == []
     one = Manifest("one", 1.5, {"fps": 2.0}).assigned("a-1", "a").assigned("b-1", "b")

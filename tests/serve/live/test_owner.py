@@ -1,0 +1,271 @@
+"""Owners of live sessions on real engines, a real store and the real directory, without Ray.
+
+An owner is lost as a killed process is: nothing of it runs any more, and what it had in memory is
+gone; or it is declared lost and goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from actors.directory import Directory
+from actors.statestore import Manifest, StateStore
+from serve.live.items import Frame, Input, Question, Receipt, SessionEvent, SessionOptions
+from serve.live.owner import Owner, Refusal
+from tests.mod.small import some_frames
+from tests.serve.live.owners import make_owner
+
+FRAMES = some_frames(40, seed=1).numpy()
+MOST = 5
+
+
+@dataclass
+class Service:
+    """Two owners at most, one of which has the session; calls go to whoever that is."""
+
+    folder: Path
+    options: SessionOptions
+    told: dict[int, SessionEvent] = field(default_factory=dict)
+
+    async def start(self) -> Service:
+        self.store = StateStore(str(self.folder))
+        self.directory = Directory(str(self.folder))
+        self.owners: list[Owner] = []
+        await self.add()
+        fields = self.options.__dict__
+        await self.directory.open("s", dict(fields), "token")
+        return self
+
+    async def add(self, **fields: Any) -> Owner:
+        owner = make_owner(f"r{len(self.owners)}", self.store, self.directory, **fields)
+        self.owners.append(owner)
+        await self.directory.report(owner.name, f"r{len(self.owners) - 1}", owner.load())
+        return owner
+
+    async def lose(self) -> None:
+        """The present owner is gone; another comes."""
+        manifest = await self.directory.manifest("s")
+        await self.add()
+        if manifest.owner is not None:
+            await self.directory.lost(manifest.owner, "killed")
+
+    async def call(self, what: Callable[[Owner, Manifest], Awaitable[Any]]) -> Any:
+        for _ in range(50):
+            manifest = await self.directory.locate("s")
+            owner = next(o for o in self.owners if o.name == manifest.owner)
+            found = await what(owner, manifest)
+            if not isinstance(found, Refusal):
+                return found
+            assert found.code == "stale", found
+        raise AssertionError("nobody takes the call")
+
+    async def give(self, inputs: list[Input], seq: int | None = None) -> list[Receipt]:
+        found: list[Receipt] = await self.call(lambda o, m: o.give(m, inputs, seq, None))
+        return found
+
+    async def listen(self, until_quiet: bool = False) -> None:
+        """Take in events; none may contradict one that was told before."""
+        for _ in range(400):
+            # A few again: what was told once may not change.
+            after = max(0, max(self.told, default=0) - 3)
+            found = await self.call(partial(_events, after))
+            for event in found:
+                old = self.told.setdefault(event.number, event)
+                assert _rounded(old) == _rounded(event)
+            counts = await self.call(lambda o, m: o.counts(m))
+            if not until_quiet:
+                return
+            if max(self.told, default=0) == counts["events"] and not counts["waiting_frames"]:
+                manifest = await self.directory.locate("s")
+                owner = next(o for o in self.owners if o.name == manifest.owner)
+                if not owner.load().waiting_questions:
+                    return
+            await asyncio.sleep(0.01)
+        raise AssertionError("the session is never quiet")
+
+    @property
+    def events(self) -> list[Any]:
+        assert sorted(self.told) == list(range(1, len(self.told) + 1))
+        return [_rounded(self.told[number]) for number in sorted(self.told)]
+
+
+async def _events(after: int, owner: Owner, manifest: Manifest) -> list[SessionEvent] | Refusal:
+    return await owner.events(manifest, after, 0.02)
+
+
+def _rounded(event: SessionEvent) -> tuple[int, str, dict[str, Any]]:
+    data = {k: round(v, 4) if isinstance(v, float) else v for k, v in event.data.items()}
+    return event.number, event.type, data
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(work)
+
+
+def _options(memory: str = "full") -> SessionOptions:
+    return SessionOptions(memory=memory, memory_frames=32, max_tokens=MOST)  # type: ignore[arg-type]
+
+
+def _input(number: int, asks: bool) -> Input:
+    return Question(f"question {number}") if asks else Frame(FRAMES[number % len(FRAMES)])
+
+
+def _plainly(folder: Path, inputs: list[Input], memory: str) -> list[Any]:
+    async def work() -> list[Any]:
+        service = await Service(folder, _options(memory)).start()
+        for one in inputs:
+            await service.give([one])
+        await service.listen(until_quiet=True)
+        return service.events
+
+    found: list[Any] = _run(work())
+    return found
+
+
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    plan=st.lists(
+        st.tuples(
+            st.lists(st.booleans(), min_size=1, max_size=9),
+            st.sampled_from(["", "", "lose", "keep", "offload", "zombie", "repeat", "listen"]),
+        ),
+        min_size=2,
+        max_size=7,
+    ),
+    memory=st.sampled_from(["full", "window", "retrieve"]),
+)
+def test_a_session_tells_the_same_whoever_is_lost_whenever(
+    tmp_path_factory: pytest.TempPathFactory, plan: list[tuple[list[bool], str]], memory: str
+) -> None:
+    """The promise: acknowledged inputs survive, and events are the same, number for number."""
+    inputs: list[Input] = []
+    pieces = []
+    for asks, what in plan:
+        piece = [_input(len(inputs) + i, ask) for i, ask in enumerate(asks)]
+        inputs += piece
+        pieces.append((piece, what))
+
+    async def work() -> list[Any]:
+        service = await Service(tmp_path_factory.mktemp("state"), _options(memory)).start()
+        seq = 1
+        for piece, what in pieces:
+            receipts = await service.give(piece, seq)
+            assert [r.seq for r in receipts] == list(range(seq, seq + len(piece)))
+            manifest = await service.directory.locate("s")
+            owner = next(o for o in service.owners if o.name == manifest.owner)
+            if what == "lose":
+                await service.lose()
+            elif what == "zombie":
+                # It goes on after it was declared lost: what it is given is refused.
+                await service.lose()
+                late = await owner.give(manifest, [_input(0, asks=False)], None, None)
+                assert isinstance(late, Refusal)
+            elif what in ("keep", "offload"):
+                await service.listen(until_quiet=True)
+                session = owner._sessions["s"]
+                if what == "keep":
+                    assert await owner._keep(session, in_memory=True)
+                else:
+                    await owner._offload(session)
+                    assert (await service.directory.manifest("s")).owner is None
+            elif what == "repeat":
+                again = await service.give(piece, seq)
+                assert all(r.repeated for r in again)
+            elif what == "listen":
+                await service.listen()
+            seq += len(piece)
+        await service.listen(until_quiet=True)
+        return service.events
+
+    assert _run(work()) == _plainly(tmp_path_factory.mktemp("plain"), inputs, memory)
+
+
+@pytest.mark.parametrize("moment", range(6))
+def test_a_cancelled_turn_stays_as_it_was_told(tmp_path: Path, moment: int) -> None:
+    """Guards the record of a turn's end: the next owner ends it after as many words."""
+
+    async def work() -> None:
+        service = await Service(tmp_path, _options()).start()
+        await service.give([_input(i, asks=False) for i in range(12)])
+        receipts = await service.give([Question("first"), Question("second"), _input(12, False)])
+        for _ in range(moment):
+            await service.listen()
+        which = [None, receipts[0].response, receipts[1].response][moment % 3]
+        done = await service.call(lambda o, m: o.cancel(m, which))
+        await service.listen()
+        await service.lose()
+        await service.listen(until_quiet=True)
+        ended = {
+            e.data["response"]: e.data["status"]
+            for e in service.told.values()
+            if e.type == "response.done"
+        }
+        assert set(ended) == {r.response for r in receipts if r.response}
+        if which is not None:
+            assert (ended[which] == "cancelled") == done
+        seen = [e.data["frame"] for e in service.told.values() if e.type == "frame.seen"]
+        assert seen == list(range(13))
+
+    _run(work())
+
+
+def test_calls_without_numbers_are_told_apart_by_their_tokens(tmp_path: Path) -> None:
+    """Guards against an input applied twice because its answer was lost with the owner."""
+
+    async def work() -> None:
+        service = await Service(tmp_path, _options()).start()
+
+        async def give(token: str, number: int) -> list[Receipt]:
+            inputs: list[Input] = [_input(number, asks=False)]
+            found: list[Receipt] = await service.call(lambda o, m: o.give(m, inputs, None, token))
+            return found
+
+        first = await give("a", 0)
+        other = await give("b", 1)
+        await service.lose()
+        again = await give("a", 0)
+        assert (again[0].seq, again[0].repeated) == (first[0].seq, True)
+        third = await give("c", 2)
+        assert [r[0].seq for r in (first, other, third)] == [1, 2, 3]
+        await service.listen(until_quiet=True)
+        seen = [e.data["frame"] for e in service.told.values() if e.type == "frame.seen"]
+        assert seen == [0, 1, 2]
+
+    _run(work())
+
+
+def test_a_frame_of_the_wrong_shape_is_refused_and_harms_nothing(tmp_path: Path) -> None:
+    async def work() -> None:
+        service = await Service(tmp_path, _options()).start()
+        manifest = await service.directory.locate("s")
+        wrong = Frame(np.zeros((3, 3, 3), np.uint8))
+        refused = await service.owners[0].give(manifest, [wrong], None, None)
+        assert isinstance(refused, Refusal)
+        assert refused.code == "invalid_frame"
+        assert [r.seq for r in await service.give([_input(0, asks=False)])] == [1]
+
+    _run(work())
+
+
+def test_answers_end_at_their_bound_and_say_so(tmp_path: Path) -> None:
+    async def work() -> None:
+        service = await Service(tmp_path, _options()).start()
+        await service.give([Question("long", max_tokens=1), Question("longer", max_tokens=MOST)])
+        await service.listen(until_quiet=True)
+        ended = [e.data for e in service.told.values() if e.type == "response.done"]
+        assert (ended[0]["status"], ended[0]["output_tokens"]) == ("length", 1)
+        assert ended[1]["output_tokens"] <= MOST
+
+    _run(work())

@@ -98,16 +98,15 @@ class JobsService:
 
     def get(self, job: str) -> dict[str, Any] | None:
         """A job by its id."""
-        run = self._jobs().find(job)
-        return None if run is None else self._shown(self._jobs().runs(), run)
+        runs = self._jobs().runs()
+        run = _latest(runs, job)
+        return None if run is None else self._shown(runs, run)
 
     def cancel(self, job: str) -> dict[str, Any] | None:
         """Stop a job; returns once its rows are written out. One that has ended stays as it is."""
-        run = self._jobs().find(job)
-        if run is None:
-            return None
-        run = self._jobs().cancel(run)
-        return self._shown(self._jobs().runs(), run)
+        runs = self._jobs().runs()
+        run = _latest(runs, job)
+        return None if run is None else self._shown(runs, self._jobs().cancel(run))
 
     def _jobs(self) -> Jobs:
         with self._lock:
@@ -199,6 +198,11 @@ def _dashboard() -> str | None:
     # Public is this only to whoever calls ``ray.init`` itself.
     url = getattr(ray._private.worker._global_node, "webui_url", None)
     return f"http://{url}" if url else None
+
+
+def _latest(runs: Sequence[Run], job: str) -> Run | None:
+    mine = [run for run in runs if run.job_id == job]
+    return max(mine, key=lambda run: run.number, default=None)
 
 
 def _created(runs: Sequence[Run], run: Run) -> float:

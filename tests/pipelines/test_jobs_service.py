@@ -46,7 +46,7 @@ class Api:
         deadline = time.monotonic() + JOB_TIMEOUT_S
         while not reached(found := self.get(job)):
             assert time.monotonic() < deadline, found
-            time.sleep(0.3)
+            time.sleep(1)
         return found
 
     def ended(self, job: str) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("jobs")
     write_video(folder / "short.mp4", n_frames=50, options=x264())
     (folder / "empty.mp4").write_bytes(b"")
-    write_video(folder / "long.mp4", n_frames=2500, options=x264())
+    write_video(folder / "long.mp4", n_frames=1600, options=x264())
     return folder
 
 

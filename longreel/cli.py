@@ -204,6 +204,7 @@ def serve(
 
     from mod.checkpoint import find_checkpoint
     from pipelines.cluster import connected
+    from pipelines.jobs_service import jobs_deployment
     from serve.app import ReplicaPlan, deploy
     from serve.routes.context import ApiSettings
 
@@ -214,8 +215,8 @@ def serve(
     )
     plan = ReplicaPlan(model, keep_ratio, low, high, gpus_per_replica, state=store)
     settings = ApiSettings(allow_private_urls=allow_private_urls, s3_buckets=s3_bucket or ())
-    with connected(address), suppress(KeyboardInterrupt):
-        deploy(plan, http=(host, port), settings=settings)
+    with connected(address, takes_jobs=True), suppress(KeyboardInterrupt):
+        deploy(plan, http=(host, port), settings=settings, jobs=jobs_deployment())
         typer.echo(f"serving {model} on http://{host}:{port} (API at /docs); Ctrl-C stops it")
         threading.Event().wait()
 

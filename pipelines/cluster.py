@@ -27,12 +27,13 @@ def cores() -> int:
 
 
 @contextmanager
-def connected(address: str | None = None) -> Iterator[None]:
+def connected(address: str | None = None, *, takes_jobs: bool = False) -> Iterator[None]:
     """A connection to Ray for the length of a job.
 
     Args:
         address: of a running cluster (``auto`` finds one on this machine); None uses
             ``RAY_ADDRESS`` if set, else starts a cluster that ends with the job.
+        takes_jobs: a cluster that is started here has Ray's dashboard, and with it the Jobs API.
 
     Raises:
         LongreelError: there is no cluster at the address, or none could be started.
@@ -48,7 +49,7 @@ def connected(address: str | None = None) -> Iterator[None]:
         # Logical CPUs, on purpose more than cores: decoding actors and the replica get one each
         # and are pinned to one thread; Ray's own helpers need some to be scheduled at all.
         options = {"num_cpus": 2 * cores() + 2, "resources": {CORES: cores()}}
-        options["include_dashboard"] = False
+        options["include_dashboard"] = takes_jobs
         # Frames are handed on and done with. Ray's own second before their memory can be used
         # again lets the store grow by all that is decoded meanwhile, page by fresh page.
         os.environ.setdefault("RAY_free_objects_period_milliseconds", "50")

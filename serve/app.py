@@ -9,7 +9,7 @@ from typing import Any
 
 from ray import serve
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
-from ray.serve.deployment import Deployment
+from ray.serve.deployment import Application, Deployment
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
@@ -67,6 +67,7 @@ def deploy(
     *,
     http: tuple[str, int] | None,
     settings: ApiSettings | None = None,
+    jobs: Application | None = None,
     router: str = "serve.routing.SessionRouter",
 ) -> None:
     """Deploy the application and wait until it answers.
@@ -76,6 +77,7 @@ def deploy(
     Args:
         http: host and port of the gateway; None deploys the replica alone, for bulk jobs.
         settings: what clients may send.
+        jobs: takes bulk jobs; None where there is no such service.
         router: class of the replicas' request router.
 
     Raises:
@@ -109,7 +111,7 @@ def deploy(
             raise ValueError("the gateway needs a state store")
         made = GatewayPlan(plan.state, directory, settings or ApiSettings())
         gateway = GatewayDeployment.options(logging_config=quiet)
-        target, prefix = _as_version(gateway, plan.version).bind(made, replica), "/"
+        target, prefix = _as_version(gateway, plan.version).bind(made, replica, jobs), "/"
     try:
         serve.run(target, name=APP, route_prefix=prefix, logging_config=quiet)
     except RuntimeError as failure:

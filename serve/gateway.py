@@ -11,7 +11,9 @@ from ray.serve.handle import DeploymentHandle
 
 from serve.chat import Answered
 from serve.directory import directory_handle
+from serve.jobs import RemoteJobs
 from serve.pinned import PinnedSessions
+from serve.pulling import RayStreams, ServedSessions
 from serve.routes.app import build
 from serve.routes.context import ApiSettings, Context, ModelInfo
 
@@ -47,16 +49,21 @@ class Gateway:
     """The routes of ``serve.routes`` over sessions that are pinned to replicas."""
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
-        self, plan: GatewayPlan, replica: DeploymentHandle
+        self, plan: GatewayPlan, replica: DeploymentHandle, jobs: DeploymentHandle | None
     ) -> None:
         # Choosing a replica takes no time worth a thread of its own; the way to one and back does.
         replica._init(_run_router_in_separate_loop=False)
+        sessions = PinnedSessions(replica, directory_handle(plan.directory))
+        model = ModelInfo(**await replica.info.remote())
+        there = ServedSessions(plan.directory)
         self._context = Context(
-            sessions=PinnedSessions(replica, directory_handle(plan.directory)),
+            sessions=sessions,
             answers=_Answers(replica),
-            model=ModelInfo(**await replica.info.remote()),
+            model=model,
             store=plan.state,
             settings=plan.settings,
+            streams=RayStreams(sessions, there, model, plan.state, plan.settings),
+            jobs=None if jobs is None else RemoteJobs(jobs),
         )
 
     def __serve_build_asgi_app__(self) -> Any:

@@ -32,7 +32,7 @@ FIRST = {"ours": 8, "resend": 2, "hashed": 8}
 
 def knees(url: str, quick: bool) -> tuple[list[float], dict[str, list[list[dict[str, Any]]]]]:
     """Ours over re-sending, a value a round; and of each side and round all probes."""
-    rounds, probes, lasts_s, window_s = (1, 4, 30.0, 12.0) if quick else (2, 5, 45.0, 30.0)
+    rounds, probes, lasts_s, window_s = (1, 3, 30.0, 10.0) if quick else (2, 5, 45.0, 30.0)
     found: dict[str, list[list[dict[str, Any]]]] = {}
     ratios = []
     for number in range(rounds):
@@ -55,7 +55,8 @@ def knees(url: str, quick: bool) -> tuple[list[float], dict[str, list[list[dict[
 
 def _probe(spec: Spec) -> dict[str, Any]:
     command = [sys.executable, "-m", "bench.serve_load", json.dumps(asdict(spec))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    most_s = 10 * (spec.lasts_s + spec.window_s)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=most_s)
     if done.returncode:
         raise RuntimeError(f"the load ended with {done.returncode}: {done.stderr[-500:]}")
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -53,11 +53,18 @@ class Spec:
 
     @property
     def starts(self) -> list[float]:
-        """When sessions arrive: a Poisson process, given how many come."""
-        seconds = self.lasts_s + self.window_s
+        """When sessions arrive: a Poisson process, given how many come.
+
+        Of some draws the one that comes nearest to ``sessions`` in the window: few sessions would
+        otherwise be far more or none.
+        """
+        end = self.lasts_s + self.window_s
         draw = random.Random(self.seed)
-        return sorted(
-            draw.uniform(0.0, seconds) for _ in range(round(self.sessions * seconds / self.lasts_s))
+        n = max(1, round(self.sessions * end / self.lasts_s))
+        draws = [sorted(draw.uniform(0.0, end) for _ in range(n)) for _ in range(100)]
+        return min(
+            draws,
+            key=lambda d: abs(mean_live(d, self.lasts_s, self.lasts_s, end) - self.sessions),
         )
 
 
@@ -295,8 +302,9 @@ class Load:
             self.errors.append(str(error)[:200])
         finally:
             if begun:
-                with suppress(aiohttp.ClientError):
-                    await asyncio.shield(side.close())
+                # What hangs in the service shall not hang here.
+                with suppress(aiohttp.ClientError, TimeoutError):
+                    await asyncio.wait_for(side.close(), 10.0)
 
     async def _mark(self, places: dict[int, int], due: Any, total: int) -> None:
         """Frames count from when they are due, whether they could be sent then or not."""

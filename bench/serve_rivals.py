@@ -46,20 +46,17 @@ class RoundRobinRouter(RequestRouter):
         return [[replica] for replica in ordered[first:] + ordered[:first]]
 
 
-_noop = FastAPI()
-
-
-@_noop.post("/frames")
-async def take(request: Request) -> dict[str, Any]:
-    """Reads the body, and that is all."""
-    return {"bytes": len(await request.body())}
-
-
 class Noop:
     """A POST that does nothing."""
 
+    def __serve_build_asgi_app__(self) -> Any:
+        api = FastAPI()
 
-_resend = FastAPI()
+        @api.post("/frames")
+        async def frames(request: Request) -> dict[str, Any]:
+            return {"bytes": len(await request.body())}
+
+        return api
 
 
 class ResendGateway:
@@ -68,21 +65,17 @@ class ResendGateway:
     def __init__(self, replica: DeploymentHandle) -> None:
         self._replica = replica
 
-    @_resend.post("/frames")
-    async def frames(self, request: Request) -> dict[str, Any]:
-        """What the model made of the last frame."""
-        body = await request.body()
-        frames = await asyncio.to_thread(_decoded, unpacked(body))
-        narrated = await self._replica.narrate.remote(frames, None, 0.0)
-        return {"salience": narrated.salience[-1], "narration": narrated.texts[-1]}
+    def __serve_build_asgi_app__(self) -> Any:
+        api, replica = FastAPI(), self._replica
 
+        @api.post("/frames")
+        async def frames(request: Request) -> dict[str, Any]:
+            body = await request.body()
+            pixels = await asyncio.to_thread(_decoded, unpacked(body))
+            narrated = await replica.narrate.remote(pixels, None, 0.0)
+            return {"salience": narrated.salience[-1], "narration": narrated.texts[-1]}
 
-def _decoded(pictures: Sequence[bytes]) -> Any:
-    settings = ApiSettings()
-    return np.stack([decode_image(data, _SIDE, settings) for data in pictures])
-
-
-_hashed = FastAPI()
+        return api
 
 
 class HashedGateway:
@@ -91,48 +84,56 @@ class HashedGateway:
     def __init__(self, replica: DeploymentHandle) -> None:
         self._replica = replica
 
-    @_hashed.post("/{session}/frames")
-    async def frames(self, request: Request, session: str) -> dict[str, Any]:
-        """What the model made of it, who it was, and how many frames of the session it knows."""
-        body = await request.body()
-        pixels = await asyncio.to_thread(_decoded, [body])
-        replica = self._replica.options(session_id=session)
-        name, known, salience = await replica.see.remote(session, pixels)
-        return {"replica": name, "known": known, "salience": salience}
+    def __serve_build_asgi_app__(self) -> Any:
+        api, replica = FastAPI(), self._replica
 
-    @_hashed.delete("/{session}")
-    async def end(self, session: str) -> dict[str, Any]:
-        """The session is over."""
-        await self._replica.options(session_id=session).end.remote(session)
-        return {}
+        @api.post("/{session}/frames")
+        async def frames(request: Request, session: str) -> dict[str, Any]:
+            body = await request.body()
+            pixels = await asyncio.to_thread(_decoded, [body])
+            pinned = replica.options(session_id=session)
+            name, known, salience = await pinned.see.remote(session, pixels)
+            return {"replica": name, "known": known, "salience": salience}
+
+        @api.delete("/{session}")
+        async def end(session: str) -> dict[str, Any]:
+            await replica.options(session_id=session).end.remote(session)
+            return {}
+
+        return api
 
 
-def _behind(name: str, api: FastAPI, gateway: type) -> Any:
+def _decoded(pictures: Sequence[bytes]) -> Any:
+    settings = ApiSettings()
+    return np.stack([decode_image(data, _SIDE, settings) for data in pictures])
+
+
+def _behind(name: str, gateway: type) -> Any:
     return serve.deployment(
         name=name,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=10_000,
         logging_config=_QUIET,
-    )(serve.ingress(api)(gateway))
+    )(serve.ingress()(gateway))
 
 
 def run_noop() -> None:
     """Under ``/noop``."""
-    app = _behind("noop", _noop, Noop).bind()
+    app = _behind("noop", Noop).bind()
     serve.run(app, name="noop", route_prefix="/noop", logging_config=_QUIET)
 
 
 def run_resend(replicas: int) -> None:
     """Under ``/resend``."""
     replica = _replica("serve.replica.Replica", replicas, f"{__name__}.RoundRobinRouter")
-    app = _behind("resend", _resend, ResendGateway).bind(replica.bind(TINY, None, 1))
+    app = _behind("resend", ResendGateway).bind(replica.bind(TINY, None, 1))
     serve.run(app, name="resend", route_prefix="/resend", logging_config=_QUIET)
 
 
 def run_hashed(replicas: int) -> None:
     """Under ``/hashed``; done again with another number it scales."""
     replica = _replica("bench.serve_held.HeldReplica", replicas, _CONSISTENT_HASH)
-    gateway = _behind("hashed", _hashed, HashedGateway)
+    gateway = _behind("hashed", HashedGateway)
     for deployment in (replica, gateway):
         # Ray Serve would replace all replicas otherwise.
         deployment._version = "held"

@@ -56,14 +56,18 @@ class WatchView:
 
     def tally(self) -> None:
         """One line on all of it."""
-        parts = [f"{self.frames} frames"]
+        parts = [_counted(self.frames, "frame")]
         if self.dropped:
             reasons = ", ".join(f"{n} {why}" for why, n in sorted(self.dropped.items()))
             parts.append(f"{sum(self.dropped.values())} dropped ({reasons})")
-        parts += [f"{self.narrations} narrations", f"{self.answers} answers"]
+        parts += [_counted(self.narrations, "narration"), _counted(self.answers, "answer")]
         said = ", ".join(parts) + f" in {time.monotonic() - self._began:.1f} s"
         self._line(self._err, (said, "dim"))
 
     @staticmethod
     def _line(console: Console, *parts: tuple[str, str]) -> None:
         console.print(Text.assemble(*parts), highlight=False, soft_wrap=True)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

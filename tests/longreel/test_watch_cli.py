@@ -40,7 +40,7 @@ def test_a_file_is_narrated_line_by_line(service: Service, tmp_path: Path) -> No
     assert done.stdout.splitlines() == [
         *SAID, "? How many?", "> You asked: How many? Frames seen: 5.",
     ]  # fmt: skip
-    assert re.fullmatch(r"5 frames, 2 narrations, 1 answers in \d+\.\d s\n", done.stderr), done
+    assert re.fullmatch(r"5 frames, 2 narrations, 1 answer in \d+\.\d s\n", done.stderr), done
     with Client(service.url) as client:
         assert client.sessions() == []
 
@@ -98,7 +98,7 @@ def test_lost_replies_change_nothing(service: Service, tmp_path: Path) -> None:
     assert done.returncode == 0, done
     assert done.stdout == calm.stdout
     assert done.stdout.count("bright") == 6
-    assert done.stderr.startswith("15 frames, 6 narrations, 1 answers")
+    assert done.stderr.startswith("15 frames, 6 narrations, 1 answer")
     assert sum(f.times for f in service.faults if f.path != "/events") == 0
     assert any(int(h["last-event-id"]) > 0 for h in service.requests("/events"))
 
@@ -158,7 +158,7 @@ def test_typed_lines_are_questions(service: Service, tmp_path: Path) -> None:
         shown.wait_for("You asked: What was that? Frames seen:")
         shown.type("\x03")
         assert shown.wait() == 130, shown.shown
-    assert "1 answers" in shown.shown
+    assert "1 answer" in shown.shown
     assert "Traceback" not in shown.shown
 
 

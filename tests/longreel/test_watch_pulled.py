@@ -48,7 +48,7 @@ def test_a_recording_is_pulled_to_its_end(
         "? How many?",
         "> You asked: How many? Frames seen: 4.",
     ]
-    assert re.fullmatch(r"4 frames, 2 narrations, 1 answers in \d+\.\d s\n", done.stderr), done
+    assert re.fullmatch(r"4 frames, 2 narrations, 1 answer in \d+\.\d s\n", done.stderr), done
     with Client(service.url) as client:
         assert client.sessions() == []
         assert [s.state for s in client.streams.list()] == ["ended"]

@@ -53,7 +53,7 @@ class Gateway:
     ) -> None:
         # Choosing a replica takes no time worth a thread of its own; the way to one and back does.
         replica._init(_run_router_in_separate_loop=False)
-        sessions = PinnedSessions(replica, directory_handle(plan.directory))
+        sessions = self._sessions = PinnedSessions(replica, directory_handle(plan.directory))
         model = ModelInfo(**await replica.info.remote())
         there = ServedSessions(plan.directory)
         self._context = Context(
@@ -67,7 +67,11 @@ class Gateway:
         )
 
     def __serve_build_asgi_app__(self) -> Any:
-        return build(self._context)
+        app = build(self._context)
+        self._sessions.moving = lambda sessions: app.state.connections.goaway(
+            "its replica is going", sessions
+        )
+        return app
 
 
 GatewayDeployment = serve.deployment(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -57,6 +57,9 @@ class PinnedSessions:
         replica: handle to the replicas.
         directory: the session directory; None where sessions are not kept, and only such as are
             not ``durable`` can be opened.
+
+    Attributes:
+        moving: called with the sessions whose replica calls reach no more.
     """
 
     def __init__(self, replica: DeploymentHandle, directory: ActorHandle | None) -> None:
@@ -64,7 +67,7 @@ class PinnedSessions:
         self._handles: dict[tuple[str, str], DeploymentHandle] = {}
         self._known: dict[str, Manifest] = {}
         self._brief: dict[str, _Brief] = {}
-        self._turn = 0
+        self.moving: Callable[[list[str]], None] = lambda _: None
         loop = asyncio.get_running_loop()
 
         def gone(name: str) -> None:
@@ -256,6 +259,7 @@ class PinnedSessions:
 
     def _replica_gone(self, replica: str) -> None:
         self._handles = {k: h for k, h in self._handles.items() if k[0] != replica}
+        self.moving([s for s, m in self._known.items() if m.replica == replica])
         self._known = {s: m for s, m in self._known.items() if m.replica != replica}
         if self._directory is not None:
             self._later(self._ask("gone", replica))

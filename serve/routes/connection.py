@@ -110,6 +110,11 @@ class Connection:
         self._heard = _Heard()
         self._unsent: asyncio.Queue[Said | End] = asyncio.Queue(_MOST_UNSENT)
 
+    @property
+    def session(self) -> str:
+        """The session's id."""
+        return self._view.id
+
     async def run(self) -> None:
         """Serve the client until it leaves or the session is closed."""
         shown = SessionObject.of(self._view, self._context.model.fps).model_dump(mode="json")

@@ -2,6 +2,8 @@
 
 # Without postponed annotations: routes travel to the gateway's process with what their code names,
 # and a type that stands in a string is not among it.
+from collections.abc import Collection
+
 from fastapi import APIRouter, WebSocket
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -41,10 +43,11 @@ class Connections:
     def __init__(self) -> None:
         self.open: set[Connection] = set()
 
-    def goaway(self, reason: str) -> None:
-        """Tell every client that it should come back soon, to where it will be served then."""
+    def goaway(self, reason: str, sessions: Collection[str] | None = None) -> None:
+        """Tell clients of ``sessions``, or all, that what they stream is about to move."""
         for connection in self.open:
-            connection.goaway(reason)
+            if sessions is None or connection.session in sessions:
+                connection.goaway(reason)
 
 
 async def _admit(

@@ -28,11 +28,12 @@ def test_the_knee_is_found_from_either_side(most: int) -> None:
         assert len(set(tried)) == len(tried)
 
 
-def test_few_probes_name_what_passed() -> None:
-    """Guards against a guess between two probes being reported as measured."""
-    assert knee(lambda n: n <= 11, 8, probes=2) == 8
-    assert knee(lambda n: n <= 11, 8, probes=1) == 8
+def test_only_what_passed_is_a_knee() -> None:
+    """Guards against a guess, or a load that nothing was tried above, being reported."""
+    assert knee(lambda n: n <= 11, 8, probes=0) == 8
+    assert knee(lambda n: n <= 11, 8, probes=1) == 11
     assert knee(lambda n: False, 8, probes=9) == 0
+    assert knee(lambda n: True, 8, probes=9) is None
 
 
 def test_a_share_of_frames_may_be_late() -> None:

@@ -52,6 +52,8 @@ class SessionLog:
             written. Then they may or may not be found by a reader later.
         """
         done: Future[None] = Future()
+        # So that nobody who leaves can cancel it: the thread would end at a result it cannot give.
+        done.set_running_or_notify_cancel()
         self._queue.put(_Waiting(records, done))
         return done
 

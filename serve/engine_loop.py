@@ -117,6 +117,8 @@ class EngineLoop:
     async def use(self, action: Callable[[Engine], _Result]) -> _Result:
         """Do something with the engine before its next step."""
         done: Future[_Result] = Future()
+        # So that nobody who leaves can cancel it: the thread would end at a result it cannot give.
+        done.set_running_or_notify_cancel()
         self._actions.put((action, done))
         return await asyncio.wrap_future(done)
 

@@ -144,6 +144,9 @@ class Owner:
 
     async def drop(self, session: str) -> None:
         """End a session that is closed."""
+        await asyncio.shield(self._drop(session))
+
+    async def _drop(self, session: str) -> None:
         async with self._lock(session):
             if have := self._sessions.pop(session, None):
                 await have.end(told=True)
@@ -163,6 +166,12 @@ class Owner:
         return Load(free, capacity, len(there), frames, waiting - frames, lag)
 
     async def _with(
+        self, manifest: Manifest, call: Callable[[LiveSession], Awaitable[_Result]]
+    ) -> _Result | Refusal:
+        # Ray Serve cancels the call of a client that leaves: what is half done is done to its end.
+        return await asyncio.shield(self._whole(manifest, call))
+
+    async def _whole(
         self, manifest: Manifest, call: Callable[[LiveSession], Awaitable[_Result]]
     ) -> _Result | Refusal:
         try:

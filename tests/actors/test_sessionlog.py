@@ -77,6 +77,14 @@ def test_a_failed_write_fails_its_writers_and_no_later_one(store: Slow) -> None:
     assert [r.seq for r in store.records("a")] == [1]
 
 
+def test_a_writer_that_leaves_ends_nothing(store: Slow) -> None:
+    """Guards against a cancelled call ending the thread that writes for everybody."""
+    log = SessionLog(store, "a")
+    log.append([_record("s", 1)]).cancel()
+    store.gate.set()
+    log.append([_record("s", 2)]).result(10)
+
+
 def test_batches_go_when_all_their_sessions_are_kept_elsewhere(store: Slow) -> None:
     """Guards against a log that grows for ever, and against one that lets go too early."""
     store.gate.set()

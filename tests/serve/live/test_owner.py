@@ -246,6 +246,29 @@ def test_calls_without_numbers_are_told_apart_by_their_tokens(tmp_path: Path) ->
     _run(work())
 
 
+def test_callers_that_leave_harm_nothing(tmp_path: Path) -> None:
+    """Guards against a client that vanishes in the middle of a call: the session, the log and the
+    engine go on, and what it gave again is applied once."""
+
+    async def work() -> None:
+        service = await Service(tmp_path, _options()).start()
+        for number in range(30):
+            if number == 15:
+                await service.lose()
+            given: list[Input] = [_input(number, asks=False)]
+            left = asyncio.ensure_future(service.give(given, number + 1))
+            await asyncio.sleep(number % 15 * 4e-4)
+            left.cancel()
+            await asyncio.wait([left])
+            (receipt,) = await asyncio.wait_for(service.give(given, number + 1), 20)
+            assert receipt.frame == number
+        await service.listen(until_quiet=True)
+        seen = [e.data["frame"] for e in service.told.values() if e.type == "frame.seen"]
+        assert seen == list(range(30))
+
+    _run(work())
+
+
 def test_a_frame_of_the_wrong_shape_is_refused_and_harms_nothing(tmp_path: Path) -> None:
     async def work() -> None:
         service = await Service(tmp_path, _options()).start()

@@ -6,9 +6,9 @@ import asyncio
 import io
 import json
 import os
-import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -171,13 +171,12 @@ async def _kill(
 ) -> None:
     """All of ``KILLS``; notes what, when, and the epoch of each session just before."""
     begun = time.monotonic()
-    draw = random.Random(0)
     for at, what in KILLS:
         await asyncio.sleep(max(0.0, begun + at - time.monotonic()))
         before = await _epochs(client)
         killed.append((what, time.monotonic(), before))
         if what == "replica":
-            os.kill(draw.choice(replica_pids()), signal.SIGKILL)
+            os.kill(await _busiest(client), signal.SIGKILL)
         else:
             ray.kill(directory_handle(directory_name(state)), no_restart=False)
 
@@ -187,15 +186,13 @@ async def _epochs(client: httpx.AsyncClient) -> dict[str, int]:
     return {shown["id"]: shown["epoch"] for shown in reply.json()["data"]}
 
 
-def replica_pids() -> list[int]:
-    """Of this cluster's replicas of the service."""
-    found = []
+async def _busiest(client: httpx.AsyncClient) -> int:
+    """Process id of the replica that has most sessions: one without any would prove nothing."""
+    shown = (await client.get("/v1/sessions")).json()["data"]
+    ((name, _),) = Counter(one["replica"] for one in shown if one["replica"]).most_common(1)
     for actor in ray.util.list_named_actors(all_namespaces=True):
-        if not actor["name"].startswith("SERVE_REPLICA::longreel#replica#"):
-            continue
-        try:
+        if actor["name"] == f"SERVE_REPLICA::longreel#replica#{name}":
             handle = ray.get_actor(actor["name"], namespace=actor["namespace"])
-            found.append(ray.get(handle.__ray_call__.remote(lambda _: os.getpid()), timeout=10))
-        except (ValueError, ray.exceptions.RayError):  # gone, or going
-            continue
-    return sorted(found)
+            pid: int = await handle.__ray_call__.remote(lambda _: os.getpid())
+            return pid
+    raise RuntimeError(f"there is no replica {name}")

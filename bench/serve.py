@@ -118,9 +118,7 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
     if ratios:
         found = {"knee_over_resend": ratio(ratios), **found}
     else:
-        skipped["knee_over_resend"] = (
-            "of one side all loads passed, or none"
-        )
+        skipped["knee_over_resend"] = "of one side all loads passed, or none"
     settings = {
         "model": TINY,
         "replicas": REPLICAS,

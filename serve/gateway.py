@@ -74,6 +74,12 @@ class Gateway:
         return app
 
 
+#: Routes never block their loop, so it needs no thread apart from Ray Serve's own: each call spares
+#: the way from one to the other and back.
+_ONE_LOOP = {"env_vars": {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}}
+
 GatewayDeployment = serve.deployment(
-    name="gateway", ray_actor_options={"num_cpus": 0}, max_ongoing_requests=10_000
+    name="gateway",
+    ray_actor_options={"num_cpus": 0, "runtime_env": _ONE_LOOP},
+    max_ongoing_requests=10_000,
 )(serve.ingress()(Gateway))

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from actors.directory import DirectoryError
 from actors.placement import Load
 from actors.sessionlog import FencedError, SessionLog
 from actors.statestore import Manifest, Record, StateStore, effective
@@ -181,7 +182,8 @@ class Owner:
             return await call(found)
         except MovedError:
             return Refusal("stale")
-        except SessionError as error:
+        except (SessionError, DirectoryError) as error:
+            # The directory's: such as that the session was closed through another gateway.
             return Refusal(error.code, error.message)
         except FencedError:
             await self._begin_anew()

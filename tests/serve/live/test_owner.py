@@ -282,6 +282,20 @@ def test_a_frame_of_the_wrong_shape_is_refused_and_harms_nothing(tmp_path: Path)
     _run(work())
 
 
+def test_a_session_that_was_closed_elsewhere_is_not_found(tmp_path: Path) -> None:
+    """Guards against a caller that waits for a replica where there is nothing to wait for."""
+
+    async def work() -> None:
+        service = await Service(tmp_path, _options()).start()
+        manifest = await service.directory.locate("s")
+        await service.directory.close("s")
+        refused = await service.owners[0].give(manifest, [_input(0, asks=False)], None, None)
+        assert isinstance(refused, Refusal)
+        assert refused.code == "session_not_found"
+
+    _run(work())
+
+
 def test_answers_end_at_their_bound_and_say_so(tmp_path: Path) -> None:
     async def work() -> None:
         service = await Service(tmp_path, _options()).start()

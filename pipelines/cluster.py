@@ -53,6 +53,9 @@ def connected(address: str | None = None, *, takes_jobs: bool = False) -> Iterat
         # Frames are handed on and done with. Ray's own second before their memory can be used
         # again lets the store grow by all that is decoded meanwhile, page by fresh page.
         os.environ.setdefault("RAY_free_objects_period_milliseconds", "50")
+        # On busy cores the HTTP proxy takes longer to start than Ray Serve's own five seconds,
+        # after which it is killed and the start fails.
+        os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     with without_native_reports():
         yield from _connection(target, options)
 

@@ -15,6 +15,9 @@ from tests.serve.following import SETTINGS, Watched, assert_wall_true, following
 from tests.serve.live_sources import FPS, HttpSource
 from tests.videos import draw
 
+#: Where nothing stalls, a busy machine may take its time.
+PATIENT = replace(SETTINGS, open_s=30, read_s=30)
+
 
 @pytest.mark.parametrize("path", ["/live.ts", "/mjpeg"])
 def test_a_live_source_is_sampled_in_the_walls_time(path: str) -> None:
@@ -166,7 +169,8 @@ def test_a_session_that_is_away_gets_the_latest_frames_when_it_is_back() -> None
     async def scenario() -> None:
         sessions = Watched(fps=25)
         with HttpSource() as source:
-            async with following(source.url + "/live.ts", fps=25, sessions=sessions) as found:
+            url = source.url + "/live.ts"
+            async with following(url, fps=25, sessions=sessions, settings=PATIENT) as found:
                 await found.frames(5)
                 sessions.refusal = SessionError("unavailable", "its replica was lost")
                 await asyncio.sleep(4)

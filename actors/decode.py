@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from actors.damage import Spoiled
 from actors.grid import exact, exact_fps, first_index_at, grid_times
-from actors.heap import give_back_large_blocks
+from actors.heap import give_back_holes, give_back_large_blocks
 from actors.media import MEDIA_ERRORS, Media, last_end_s, open_media
 from actors.sampler import Run, Samples, Wanted, sample
 from longreel.errors import UNUSABLE_ACCESS, StorageError, VideoError
@@ -125,7 +125,7 @@ def decode_planned(
     For a process that decodes segment after segment: its heap is told so.
     """
     give_back_large_blocks()
-    return decode_segment(
+    decoded = decode_segment(
         planned["uri"],
         etag=planned["etag"],
         origin_pts=planned["origin_pts"],
@@ -137,6 +137,8 @@ def decode_planned(
         is_last=planned["segment_index"] == planned["n_segments"] - 1,
         duration_s=planned["duration_s"],
     )
+    give_back_holes()
+    return decoded
 
 
 def _healthy(samples: Samples, spoiled: Spoiled, wanted: Wanted, time_base: Fraction) -> Samples:

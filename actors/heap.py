@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from functools import cache
 
 #: Blocks from this size on are mapped one by one: pictures of a segment, indexes of long videos.
@@ -23,5 +24,16 @@ def give_back_large_blocks() -> bool:
     Returns:
         Whether this C library can be told.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _of_the_c_library("mallopt")
     return mallopt is not None and mallopt(_MMAP_THRESHOLD, MAPPED_BYTES) == 1
+
+
+def give_back_holes() -> None:
+    """Returns what lies free between small blocks, where the C library can; takes a millisecond."""
+    if trim := _of_the_c_library("malloc_trim"):
+        trim(0)
+
+
+@cache
+def _of_the_c_library(name: str) -> Callable[..., int] | None:
+    return getattr(ctypes.CDLL(None), name, None)

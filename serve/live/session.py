@@ -32,6 +32,8 @@ from serve.live.items import (
 from serve.live.records import Replayed, Stop, record_of, stop_record, turn_name
 from serve.live.transcript import Transcript
 
+#: Of a question: it is read in one step of the engine, for which everybody waits.
+MOST_CHARACTERS = 4096
 #: Calls that can be told from others when they are made again.
 _TOKENS = 256
 #: Frames of one piece in which a log is replayed.
@@ -227,6 +229,11 @@ class LiveSession:
         for given in inputs:
             if isinstance(given, Frame):
                 self._check(given.pixels)
+            elif len(given.text) > MOST_CHARACTERS:
+                raise SessionError(
+                    "invalid_value",
+                    f"a question may have {MOST_CHARACTERS} characters, not {len(given.text)}",
+                )
         async with self._lock:
             self._check_here()
             if seq is None:

@@ -282,6 +282,19 @@ def test_a_frame_of_the_wrong_shape_is_refused_and_harms_nothing(tmp_path: Path)
     _run(work())
 
 
+def test_a_question_that_would_hold_up_everybody_is_refused(tmp_path: Path) -> None:
+    async def work() -> None:
+        service = await Service(tmp_path, _options()).start()
+        manifest = await service.directory.locate("s")
+        long: list[Input] = [Question("?" * 5000)]
+        refused = await service.owners[0].give(manifest, long, None, None)
+        assert isinstance(refused, Refusal)
+        assert "4096 characters, not 5000" in refused.message
+        assert [r.seq for r in await service.give([Question("short")])] == [1]
+
+    _run(work())
+
+
 def test_a_session_that_was_closed_elsewhere_is_not_found(tmp_path: Path) -> None:
     """Guards against a caller that waits for a replica where there is nothing to wait for."""
 

@@ -211,16 +211,29 @@ class Live:
     http: httpx.AsyncClient
     clients: list[Client]
     followers: list[Follower]
+    following: list[asyncio.Task[None]]
+
+    async def end(self) -> None:
+        """Stop listening and close all, so that the next test has the cores for itself."""
+        for task in self.following:
+            task.cancel()
+        await asyncio.wait(self.following)
+        for client in self.clients:
+            reply = await self.http.delete(client.path)
+            assert reply.status_code == 200, reply.text
 
     async def transcripts(self) -> list[list[Event]]:
         """What the listeners were told, once they have been told all; checked against replies.
 
         Whoever acts must have waited for its last frame.
         """
-        found = []
-        for client, follower in zip(self.clients, self.followers, strict=True):
-            found.append(await follower.until(await told_all(client)))
-            assert_kept(client, found[-1])
+        last = await asyncio.gather(*(told_all(client) for client in self.clients))
+        found = [
+            await follower.until(number)
+            for follower, number in zip(self.followers, last, strict=True)
+        ]
+        for client, events in zip(self.clients, found, strict=True):
+            assert_kept(client, events)
         return found
 
 
@@ -234,7 +247,7 @@ async def live(address: str, names: Sequence[str], **options: Any) -> AsyncItera
         followers = [Follower(http, name) for name in names]
         async with asyncio.TaskGroup() as group:
             following = [group.create_task(f.follow()) for f in followers]
-            yield Live(http, clients, followers)
+            yield Live(http, clients, followers, following)
             for task in following:
                 task.cancel()
 

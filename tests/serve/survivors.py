@@ -57,7 +57,7 @@ def undisturbed(service: Service) -> list[list[Event]]:
                 )
             )
             found = await sessions.transcripts()
-            await end(sessions)
+            await sessions.end()
             return found
 
     transcripts = asyncio.run(run())
@@ -90,9 +90,3 @@ async def acknowledged(sessions: Live, n: int) -> None:
 def assert_all_same(told: list[list[Event]], calm: list[list[Event]]) -> None:
     for one, other in zip(told, calm, strict=False):
         assert_same(one, other)
-
-
-async def end(sessions: Live) -> None:
-    """Close all, so that the next test has the cores for itself."""
-    for client in sessions.clients:
-        await client.http.delete(client.path)

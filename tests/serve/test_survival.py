@@ -28,7 +28,6 @@ from tests.serve.survivors import (
     acknowledged,
     assert_all_same,
     deployed,
-    end,
     kill_owner,
     owner,
     undisturbed,
@@ -77,7 +76,7 @@ def test_a_killed_replica_loses_nothing(service: Service, calm: list[list[Event]
             for client, events in zip(sessions.clients, told, strict=True):
                 anew = await told_anew(sessions.http, client.session, len(events))
                 assert_same(anew, events)
-            await end(sessions)
+            await sessions.end()
 
     asyncio.run(run())
     wait_for_replicas(2)
@@ -105,7 +104,7 @@ def test_a_killed_directory_is_not_missed(service: Service, calm: list[list[Even
             await driving
             assert [await owner(client) for client in sessions.clients] == before
             assert_all_same(await sessions.transcripts(), calm)
-            await end(sessions)
+            await sessions.end()
 
     asyncio.run(run())
 
@@ -187,7 +186,7 @@ def test_a_number_sent_again_is_answered_as_before(
                 assert await told_all(client) == last
                 assert (await client.view())["seq"] == seq - 1
             assert_same(await sessions.followers[0].until(last), calm[1])
-            await end(sessions)
+            await sessions.end()
 
     asyncio.run(run())
     wait_for_replicas(2)
@@ -235,7 +234,7 @@ def test_what_was_cut_short_stays_cut_short(service: Service) -> None:
             after = await sessions.transcripts()
             for one, other in zip(before, after, strict=True):
                 assert_same(other[: len(one)], one)
-            await end(sessions)
+            await sessions.end()
 
     asyncio.run(run())
     wait_for_replicas(2)
@@ -285,7 +284,7 @@ def test_two_clients_without_numbers(service: Service) -> None:
             assert {r["frame"] for r in receipts if r["frame"] is not None} <= {
                 data["frame"] for data in seen
             }
-            await end(sessions)
+            await sessions.end()
 
     asyncio.run(run())
     wait_for_replicas(2)
@@ -306,7 +305,7 @@ def test_a_socket_gets_one_reply_for_each_frame(service: Service, calm: list[lis
             replies: dict[int, dict[str, Any]] = {}
 
             async def unanswered() -> None:
-                async with websockets.connect(url, max_size=None) as socket:
+                async with websockets.connect(url, max_size=None, open_timeout=None) as socket:
                     sent: list[int] = []
 
                     async def listen() -> None:
@@ -348,6 +347,8 @@ def test_a_socket_gets_one_reply_for_each_frame(service: Service, calm: list[lis
             running = asyncio.create_task(camera())
             async with asyncio.timeout(REPLY_S):
                 while len(replies) < 3:
+                    if running.done():
+                        await running
                     await asyncio.sleep(0.02)
             await kill_owner(client)
             await running
@@ -361,7 +362,7 @@ def test_a_socket_gets_one_reply_for_each_frame(service: Service, calm: list[lis
             await drive(alone, list(steps))
             assert_same(told, await told_anew(sessions.http, alone.session, await told_all(alone)))
             await sessions.http.delete(alone.path)
-            await end(sessions)
+            await sessions.end()
 
     asyncio.run(run())
     wait_for_replicas(2)
@@ -408,7 +409,7 @@ def test_a_third_replica_moves_nobody(service: Service, calm: list[list[Event]])
             assert_all_same(await sessions.transcripts(), calm)
             for client in new:
                 await sessions.http.delete(client.path)
-            await end(sessions)
+            await sessions.end()
 
     asyncio.run(run())
     deploy(service.plan, http=service.http)

@@ -29,7 +29,7 @@ from serve.live.items import (
     SessionOptions,
     SessionView,
 )
-from serve.live.owner import Refusal
+from serve.live.owner import CLOSED_S, Refusal
 from serve.routable import ROUTABLE
 
 #: How long a call looks for an owner that takes it, in seconds.
@@ -67,6 +67,7 @@ class PinnedSessions:
         self._handles: dict[tuple[str, str], DeploymentHandle] = {}
         self._known: dict[str, Manifest] = {}
         self._brief: dict[str, _Brief] = {}
+        self._closed: dict[str, Manifest] = {}
         self.moving: Callable[[list[str]], None] = lambda _: None
         loop = asyncio.get_running_loop()
 
@@ -122,10 +123,22 @@ class PinnedSessions:
         self, session: str, after: int = 0, wait_s: float = 10.0
     ) -> list[SessionEvent]:
         """See ``serve.calls.Sessions``."""
+        if session in self._closed and session not in self._known:
+            return await self._last_events(self._closed[session], after)
         found: list[SessionEvent] = await self._call(
             session, "session_events", after, min(wait_s, 10.0)
         )
         return found
+
+    async def _last_events(self, manifest: Manifest, after: int) -> list[SessionEvent]:
+        """Of a session that was closed a moment ago."""
+        reply: Any = None
+        with suppress(RayError, RayServeException):
+            handle = self._handle(manifest.replica or "", "session_events")
+            reply = await handle.remote(manifest, after, 0.0)
+        if isinstance(reply, list) and reply:
+            return reply
+        raise SessionError("session_closed", f"session {manifest.session!r} is closed")
 
     async def follow(self, session: str, after: int = 0) -> AsyncIterator[SessionEvent]:
         """See ``serve.calls.Sessions``."""
@@ -163,6 +176,8 @@ class PinnedSessions:
             else await self._ask("manifest", session)
         )
         if manifest.replica is not None and not ROUTABLE.has_gone(manifest.replica):
+            self._closed[session] = self._known.get(session, manifest)
+            asyncio.get_running_loop().call_later(CLOSED_S, self._closed.pop, session, None)
             # If it is gone, the session in its memory went with it.
             with suppress(RayError, RayServeException):
                 await self._handle(manifest.replica, "session_drop").remote(session)

@@ -29,6 +29,8 @@ _Result = TypeVar("_Result")
 KEEP_FRAMES = 64
 #: How often an owner reports and looks after its sessions, in seconds.
 REPORT_S = 1.0
+#: How long readers hear that a session was closed, and not that there is none.
+CLOSED_S = 30.0
 #: How long what a lost owner logged is kept in memory for the next of its sessions.
 _TAIL_S = 60.0
 
@@ -96,6 +98,8 @@ class Owner:
         self._tails: dict[str, tuple[float, dict[str, list[Record]]]] = {}
         self._tail_lock = asyncio.Lock()
         self._taken_in: set[str] = set()
+        #: For whoever asks for the last events of what was just closed.
+        self._closed: dict[str, LiveSession] = {}
         self.recoveries: list[float] = []
         self._begin()
 
@@ -132,7 +136,9 @@ class Owner:
     async def events(
         self, manifest: Manifest, after: int, wait_s: float
     ) -> list[SessionEvent] | Refusal:
-        """See ``LiveSession.events``."""
+        """See ``LiveSession.events``; the last ones of a session that was just closed too."""
+        if (closed := self._closed.get(manifest.session)) and closed.epoch == manifest.epoch:
+            return closed.transcript.after(after)
         return await self._with(manifest, lambda session: session.events(after, wait_s))
 
     async def counts(self, manifest: Manifest) -> dict[str, Any] | Refusal:
@@ -150,6 +156,8 @@ class Owner:
     async def _drop(self, session: str) -> None:
         async with self._lock(session):
             if have := self._sessions.pop(session, None):
+                have.used = time.monotonic()
+                self._closed[session] = have
                 await have.end(told=True)
                 if self._log is not None:
                     self._log.forget(session, 2**62)
@@ -298,6 +306,7 @@ class Owner:
 
     async def _look_after(self) -> None:
         now = time.monotonic()
+        self._closed = {n: s for n, s in self._closed.items() if now - s.used < CLOSED_S}
         for session in list(self._sessions.values()):
             idle = now - session.used > self._settings.idle_s
             if session.options.durable:

@@ -295,6 +295,26 @@ def test_a_question_that_would_hold_up_everybody_is_refused(tmp_path: Path) -> N
     _run(work())
 
 
+def test_readers_hear_that_a_session_was_closed(tmp_path: Path) -> None:
+    """Guards against a listener who is told that the session it listens to does not exist."""
+
+    async def work() -> None:
+        service = await Service(tmp_path, _options()).start()
+        await service.give([_input(0, asks=False)])
+        await service.listen(until_quiet=True)
+        manifest = await service.directory.locate("s")
+        last = max(service.told)
+        waiting = asyncio.create_task(service.owners[0].events(manifest, last, 5.0))
+        await asyncio.sleep(0.05)
+        await service.owners[0].drop("s")
+        await service.directory.close("s")
+        for found in (await waiting, await service.owners[0].events(manifest, last, 5.0)):
+            assert not isinstance(found, Refusal)
+            assert [event.type for event in found] == ["session.closed"]
+
+    _run(work())
+
+
 def test_a_session_that_was_closed_elsewhere_is_not_found(tmp_path: Path) -> None:
     """Guards against a caller that waits for a replica where there is nothing to wait for."""
 

@@ -24,13 +24,16 @@ def through(
     workers: int,
 ) -> Dataset:
     """Each batch of rows through one of up to ``workers`` actors of a kind, one CPU each."""
+    most = max(1, min(workers, len(batches)))
+    # Ray Data would begin with one and start the next when that one is at work, seconds later.
+    at_once = max(1, min(most, int(ray.cluster_resources().get("CPU", 1))))
     tables = [pa.Table.from_pylist(list(batch), schema=schema) for batch in batches]
     return ray.data.from_arrow(tables).map_batches(
         worker,
         fn_constructor_args=arguments,
         batch_size=None,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(workers, len(batches)))),
+        compute=ActorPoolStrategy(min_size=1, max_size=most, initial_size=at_once),
         num_cpus=1,
     )
 

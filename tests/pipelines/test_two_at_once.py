@@ -22,6 +22,7 @@ from tests.pipelines.job_runs import (
     complaint,
     ended,
     gone,
+    marked,
     rows,
     started,
 )
@@ -73,9 +74,15 @@ def test_a_second_one_is_refused_and_a_killed_one_followed(job: Job, tmp_path: P
     marks = [uuid.uuid4().hex, uuid.uuid4().hex]
     with started(*command, mark=marks[0]) as holder:
         usual_s = working_after_s(holder, marks[0])
+        # So short a job would be over before the other one has loaded its libraries.
+        halted = [pid for pid, title in marked(marks[0]).items() if "ray::" in title]
+        for pid in halted:
+            os.kill(pid, signal.SIGSTOP)
         with started(*command) as other:
             assert_refused(ended(other), dest)
         assert holder.poll() is None, "the job was over before the other one was refused"
+        for pid in halted:
+            os.kill(pid, signal.SIGCONT)
         os.kill(holder.pid, signal.SIGKILL)
         with started(*command, mark=marks[1]) as following:
             late_s = working_after_s(following, marks[1]) - usual_s

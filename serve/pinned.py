@@ -22,14 +22,15 @@ from ray.serve.handle import DeploymentHandle
 from actors.directory import DirectoryError
 from actors.statestore import Manifest
 from serve.live.items import (
+    CLOSED_S,
     Input,
     Receipt,
+    Refusal,
     SessionError,
     SessionEvent,
     SessionOptions,
     SessionView,
 )
-from serve.live.owner import CLOSED_S, Refusal
 from serve.routable import ROUTABLE
 
 #: How long a call looks for an owner that takes it, in seconds.

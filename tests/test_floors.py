@@ -89,6 +89,12 @@ def test_the_ground_floor_loads_no_client_until_it_is_asked_for() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=120)
 
 
+def test_whoever_deploys_or_ends_connections_loads_no_torch() -> None:
+    """Guards seconds of every command, and gigabytes of every gateway: replicas alone compute."""
+    program = "import sys, serve.app; assert not {'torch', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=120)
+
+
 def test_a_name_that_is_not_there_is_still_an_error() -> None:
     """Guards the lazy names against answering for every name."""
     import longreel

@@ -10,8 +10,8 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 
 from actors.statestore import Manifest
-from serve.live.items import Input, Receipt, SessionEvent
-from serve.live.owner import Owner, Refusal
+from serve.live.items import Input, Receipt, Refusal, SessionEvent
+from serve.live.owner import Owner
 
 
 def replica_name() -> str:

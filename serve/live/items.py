@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 #: Pixels as the model takes them, (side, side, 3) RGB.
 Pixels = NDArray[np.uint8]
+#: How long readers hear that a session was closed, and not that there is none, in seconds.
+CLOSED_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -143,3 +145,14 @@ class SessionError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a call was not done. ``stale``: this replica does not own the session, look it up anew.
+
+    Other codes are those of ``SessionError``.
+    """
+
+    code: str
+    message: str = ""

@@ -17,7 +17,15 @@ from actors.statestore import Manifest, Record, StateStore, effective
 from longreel.errors import StorageError
 from mod.engine.snapshot import SnapshotError
 from serve.engine_loop import EngineLoop, ModelError
-from serve.live.items import Input, Receipt, SessionError, SessionEvent, SessionOptions
+from serve.live.items import (
+    CLOSED_S,
+    Input,
+    Receipt,
+    Refusal,
+    SessionError,
+    SessionEvent,
+    SessionOptions,
+)
 from serve.live.records import Replayed, replayed
 from serve.live.session import LiveSession, MovedError
 
@@ -29,21 +37,8 @@ _Result = TypeVar("_Result")
 KEEP_FRAMES = 64
 #: How often an owner reports and looks after its sessions, in seconds.
 REPORT_S = 1.0
-#: How long readers hear that a session was closed, and not that there is none.
-CLOSED_S = 30.0
 #: How long what a lost owner logged is kept in memory for the next of its sessions.
 _TAIL_S = 60.0
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why a call was not done. ``stale``: this replica does not own the session, look it up anew.
-
-    Other codes are those of ``SessionError``.
-    """
-
-    code: str
-    message: str = ""
 
 
 class DirectoryCalls(Protocol):

@@ -20,8 +20,16 @@ from hypothesis import strategies as st
 
 from actors.directory import Directory
 from actors.statestore import Manifest, StateStore
-from serve.live.items import Frame, Input, Question, Receipt, SessionEvent, SessionOptions
-from serve.live.owner import Owner, Refusal
+from serve.live.items import (
+    Frame,
+    Input,
+    Question,
+    Receipt,
+    Refusal,
+    SessionEvent,
+    SessionOptions,
+)
+from serve.live.owner import Owner
 from tests.mod.small import some_frames
 from tests.serve.live.owners import make_owner
 

@@ -19,11 +19,13 @@ from serve.directory import stop_directory
 from tests.ports import free_ports
 from tests.serve.killing import kill, kill_directory, replicas, wait_for_replicas
 from tests.serve.scripts import script
-from tests.serve.survival import Live, drive, live
+from tests.serve.survival import Client, Live, drive, live
 from tests.serve.transcripts import Event, assert_same, told_anew
 
 pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.slow, pytest.mark.objectstore]
 SESSIONS, FILMS, FRAMES, PACE_S, IDLE_S = 30, 10, 24, 1.0, 5.0
+#: Steps of each script that wait for the last loss.
+LEFT = 5
 
 
 @pytest.fixture(scope="module")
@@ -122,12 +124,16 @@ def test_nothing_acknowledged_is_lost(state: str, seed: int) -> None:
             chaos = Chaos(sessions, state, rng)
             at_first = await asyncio.gather(*(client.view() for client in sessions.clients))
             assert len({view["replica"] for view in at_first}) == 3, "sessions are not spread"
-            driving = asyncio.gather(
-                *(
-                    drive(client, script(seed * FILMS + n % FILMS, FRAMES), PACE_S)
-                    for n, client in enumerate(sessions.clients)
-                )
-            )
+            going_on = asyncio.Event()
+
+            async def act(n: int, client: Client) -> None:
+                # However fast the machine is, each has something left for the last loss.
+                steps = script(seed * FILMS + n % FILMS, FRAMES)
+                await drive(client, steps[:-LEFT], PACE_S)
+                await going_on.wait()
+                await drive(client, steps[-LEFT:], PACE_S)
+
+            driving = asyncio.gather(*(act(n, client) for n, client in enumerate(sessions.clients)))
             await chaos.pause()
             await chaos.kill_replica("replica killed")
             await chaos.pause()
@@ -141,6 +147,8 @@ def test_nothing_acknowledged_is_lost(state: str, seed: int) -> None:
             for client in sessions.clients[::3]:
                 client.resumed.clear()
             await chaos.pause(IDLE_S - 1, IDLE_S + 2)
+            going_on.set()
+            await chaos.pause(0.0, 1.0)
             await chaos.kill_replica("last replica killed as sessions are offloaded")
             for client in sessions.clients:
                 client.resumed.set()

@@ -83,6 +83,7 @@ class PinnedSessions:
     async def open(self, options: SessionOptions, session: str | None = None) -> SessionView:
         """See ``serve.calls.Sessions``."""
         name = session or secrets.token_hex(8)
+        self._closed.pop(name, None)
         if not options.durable:
             manifest = await self._place(name, options, 1)
             self._brief[name] = _Brief(manifest, options)
@@ -124,7 +125,7 @@ class PinnedSessions:
         self, session: str, after: int = 0, wait_s: float = 10.0
     ) -> list[SessionEvent]:
         """See ``serve.calls.Sessions``."""
-        if session in self._closed and session not in self._known:
+        if session in self._closed:
             return await self._last_events(self._closed[session], after)
         found: list[SessionEvent] = await self._call(
             session, "session_events", after, min(wait_s, 10.0)
@@ -154,13 +155,16 @@ class PinnedSessions:
         """See ``serve.calls.Sessions``."""
         if brief := self._brief.get(session):
             return _view(brief.manifest, "live", await self._call(session, "session_counts"))
+        if closed := self._closed.get(session):
+            return _view(closed, "closed", closed.counts)
         manifest: Manifest = await self._ask("manifest", session)
         if manifest.owner is None:
             return _view(manifest, "idle", manifest.counts)
         if ROUTABLE.has_gone(manifest.replica or ""):
             return _view(manifest, "recovering", manifest.counts)
         counts = await self._call(session, "session_counts")
-        return _view(self._known.get(session, manifest), "live", counts)
+        state = "recovering" if counts["replaying"] else "live"
+        return _view(self._known.get(session, manifest), state, counts)
 
     async def list(self) -> list[SessionView]:
         """See ``serve.calls.Sessions``; counts are those of the last snapshots."""
@@ -230,6 +234,8 @@ class PinnedSessions:
     async def _manifest(self, session: str) -> Manifest:
         if brief := self._brief.get(session):
             return brief.manifest
+        if session in self._closed:
+            raise SessionError("session_closed", f"session {session!r} is closed")
         manifest = self._known.get(session)
         if manifest is None:
             manifest = self._known[session] = await self._ask("locate", session)

@@ -303,7 +303,7 @@ class Owner:
         now = time.monotonic()
         self._closed = {n: s for n, s in self._closed.items() if now - s.used < CLOSED_S}
         for session in list(self._sessions.values()):
-            idle = now - session.used > self._settings.idle_s
+            idle = not session.readers and now - session.used > self._settings.idle_s
             if session.options.durable:
                 if idle:
                     await self._offload(session)

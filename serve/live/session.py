@@ -124,6 +124,7 @@ class LiveSession:
 
     Attributes:
         used: when it was last given something or asked for events, on the monotonic clock.
+        readers: who await its events.
         snapshot_seq, snapshot_frames: of the last snapshot.
         broken: why the engine lost it; it must be taken in anew.
     """
@@ -144,6 +145,8 @@ class LiveSession:
         self.counters = Counters(self.id, options.fps or fps)
         self.transcript = Transcript(decode, options.max_tokens)
         self.used = time.monotonic()
+        self.readers = 0
+        self._replayed_seq = 0
         self.snapshot_seq = self.snapshot_frames = 0
         self.broken: ModelError | None = None
         self._left = False
@@ -272,7 +275,14 @@ class LiveSession:
 
     async def events(self, after: int, wait_s: float) -> list[SessionEvent]:
         """Events above ``after``; waits for the first."""
-        self.used = time.monotonic()
+        self.readers += 1
+        try:
+            return await self._events(after, wait_s)
+        finally:
+            self.readers -= 1
+            self.used = time.monotonic()
+
+    async def _events(self, after: int, wait_s: float) -> list[SessionEvent]:
         deadline = time.monotonic() + wait_s
         while not (found := self.transcript.after(after)):
             if self.broken is not None:
@@ -326,6 +336,7 @@ class LiveSession:
             "frames": self.counters.frames,
             "waiting_frames": self.transcript.waiting_frames,
             "events": self.transcript.last,
+            "replaying": self.transcript.waits_for(self._replayed_seq),
         }
 
     def _check_here(self) -> None:
@@ -399,6 +410,7 @@ class LiveSession:
                 else:
                     self._ask(given, receipt)
         self._push(run)
+        self._replayed_seq = self.counters.seq
 
     def _publish(self, events: list[Event]) -> None:
         self.transcript.take(events)

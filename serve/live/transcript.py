@@ -70,6 +70,10 @@ class Transcript:
         """Frames among them."""
         return sum(one.response is None for one in self._expected)
 
+    def waits_for(self, seq: int) -> bool:
+        """Whether an input up to ``seq`` is not dealt with yet."""
+        return bool(self._expected) and self._expected[0].seq <= seq
+
     def after(self, number: int, most: int = 1000) -> list[SessionEvent]:
         """The first events with numbers above ``number``."""
         if not self.events:

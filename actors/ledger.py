@@ -91,7 +91,8 @@ class Ledger:
     def _note_failure(self, row: dict[str, Any]) -> None:
         failures = self._progress.failures
         failures.append(f"{row['uri']}: {row['error']}")
-        del failures[:-5]
+        # As many as may come between two looks of whoever shows them.
+        del failures[:-100]
 
 
 class RunLedger(Ledger):

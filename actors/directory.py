@@ -81,10 +81,6 @@ class Directory:
         self._came.set()
         return True
 
-    async def leave(self, owner: str) -> None:
-        """An owner ends in good order; what it has goes elsewhere when it is asked for."""
-        await self._fence(owner, "it ended")
-
     async def kept(
         self, session: str, epoch: int, snapshot: str, counts: dict[str, int], *, in_memory: bool
     ) -> bool:
@@ -190,10 +186,6 @@ class Directory:
     async def manifests(self) -> list[Manifest]:
         """All sessions."""
         return [entry.manifest for entry in self._sessions.values()]
-
-    async def loads(self) -> dict[str, Load]:
-        """What each owner last reported."""
-        return {name: owner.load for name, owner in self._owners.items()}
 
     def _entry(self, session: str) -> _Entry:
         try:

@@ -111,7 +111,9 @@ def deploy(
             raise ValueError("the gateway needs a state store")
         made = GatewayPlan(plan.state, directory, settings or ApiSettings())
         gateway = GatewayDeployment.options(logging_config=quiet)
-        target, prefix = _as_version(gateway, plan.version).bind(made, replica, jobs), "/"
+        # What clients may send is the gateway's alone: other settings replace it and no replica.
+        version = f"{plan.version}-{made.settings}-{jobs is not None}"
+        target, prefix = _as_version(gateway, version).bind(made, replica, jobs), "/"
     try:
         serve.run(target, name=APP, route_prefix=prefix, logging_config=quiet)
     except RuntimeError as failure:

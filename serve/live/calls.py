@@ -61,7 +61,3 @@ class SessionCalls:
     async def session_owner(self) -> tuple[str, str]:
         """Names of the owner that this replica is, and of the replica."""
         return self._owner.name, replica_name()
-
-    async def recoveries(self) -> list[float]:
-        """Seconds that each taking-over of a session took."""
-        return self._owner.recoveries

@@ -95,7 +95,6 @@ class Owner:
         self._taken_in: set[str] = set()
         #: For whoever asks for the last events of what was just closed.
         self._closed: dict[str, LiveSession] = {}
-        self.recoveries: list[float] = []
         self._begin()
 
     def _begin(self) -> None:
@@ -226,7 +225,6 @@ class Owner:
                 return have
             del self._sessions[manifest.session]
             await have.end(told=False)
-        started = time.monotonic()
         snapshot: bytes | None = None
         records: list[Record] = []
         if options.durable:
@@ -245,8 +243,6 @@ class Owner:
             return replayed(effective(records), after)
 
         await session.begin(snapshot, past)
-        if manifest.epoch > 1:
-            self.recoveries.append(time.monotonic() - started)
         self._sessions[manifest.session] = session
         self._taken_in.add(manifest.session)
         return session

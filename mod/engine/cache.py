@@ -12,8 +12,8 @@ from torch import Tensor
 from mod.config import VideoLLMMoDConfig
 from mod.engine.pages import OutOfPagesError, PagePool
 
-#: Tokens of a page; paged attention on CUDA reads pages of multiples of 256 alone.
-PAGE_SIZE, CUDA_PAGE_SIZE = 32, 256
+#: Tokens of a page; on CUDA large ones, as attention's block tables are made anew each step.
+PAGE_SIZE, CUDA_PAGE_SIZE = 32, 128
 
 
 @dataclass(frozen=True)

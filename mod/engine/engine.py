@@ -13,14 +13,14 @@ from mod.engine.cache import Memory, PagedCache
 from mod.engine.events import Event
 from mod.engine.graphs import DecodeGraphs, Recorder, cuda_recorder
 from mod.engine.outcomes import Outcomes
-from mod.engine.paged import Kernel, kernel_for, varlen_kernel
+from mod.engine.paged import Kernel, kernel_for, triton_kernel
 from mod.engine.policy import Full, Past, Policy
 from mod.engine.residence import Residence
 from mod.engine.rotation import Rotation
 from mod.engine.runner import Runner
 from mod.engine.scheduler import Taken, plan
 from mod.engine.snapshot import pack, unpack
-from mod.engine.state import FrameRun, Question, SessionState, Turn
+from mod.engine.state import ENCODED_AHEAD, FrameRun, Question, SessionState, Turn
 from mod.engine.work import item_of, work_of
 from mod.layout import StreamLayout
 from mod.modeling import VideoLLMMoD
@@ -66,7 +66,7 @@ class Engine:
         self._step_tokens, self._clock = step_tokens, clock
         self._identity = identity
         kernel = kernel or kernel_for(memory)
-        if kernel is varlen_kernel and recorder is None:
+        if kernel is triton_kernel and recorder is None:
             recorder = cuda_recorder()
         graphs = DecodeGraphs(model, memory, kernel, recorder) if kernel and recorder else None
         self._runner = Runner(model, memory, layout.silence, kernel, graphs)
@@ -304,7 +304,7 @@ class Engine:
     def _encoded(self, taken: list[Taken]) -> list[Taken]:
         """The part of a step whose frames could be encoded."""
         runs = [run if isinstance(run := self._head(t), FrameRun) else None for t in taken]
-        wanted = [(run, t.units) for run, t in zip(runs, taken, strict=True) if run]
+        wanted = [(run, _to_see(run, t)) for run, t in zip(runs, taken, strict=True) if run]
         errors = iter(self._runner.encode(wanted))
         ready = []
         for run, t in zip(runs, taken, strict=True):
@@ -348,3 +348,14 @@ class Engine:
             self._outcomes.fail(session, "the session no longer fits the memory of the engine")
             taken = []
         return taken
+
+
+def _to_see(run: FrameRun, taken: Taken) -> int:
+    """How many of a run's frames the tower has to have seen.
+
+    Words of a job make its chunks small, and not what the tower sees at once: nobody shares the
+    step, so that it may go ahead.
+    """
+    if not taken.work.alone or run.n_encoded >= taken.units:
+        return taken.units
+    return max(taken.units, ENCODED_AHEAD)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mod.engine.cache import Memory
-from mod.engine.paged import DeviceTables, Kernel, PagedStep
+from mod.engine.paged import DeviceTables, Kernel, PagedStep, on_device
 from mod.engine.tables import Tables, bucket, decode_bucket
 from mod.modeling import Stream, VideoLLMMoD
 
@@ -94,8 +94,9 @@ class DecodeGraphs:
         ]
         size = len(padded[0].used)
         device = self._memory.pools[0].keys.device
-        fresh_ids = torch.tensor([*ids, *[ids[-1]] * (size - n)], device=device)
-        fresh_positions = torch.tensor([*positions, *[positions[-1]] * (size - n)], device=device)
+        fresh_ids = on_device([*ids, *[ids[-1]] * (size - n)], torch.long, device)
+        last = positions[-1]
+        fresh_positions = on_device([*positions, *[last] * (size - n)], torch.long, device)
         fresh = [
             DeviceTables.of(step, pool.page_size, device)
             for step, pool in zip(padded, self._memory.pools, strict=True)

@@ -1,6 +1,6 @@
 """Attention of a whole step over pages: one call a layer, without gathering caches.
 
-Keys and values go to their pages by one indexed write; then one variable-length call reads them
+Keys and values go to their pages by one indexed write; then one call reads them
 through block tables that are made once a step for each class of layers.
 """
 
@@ -8,21 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Protocol
+from importlib.util import find_spec
+from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
 from mod.attention import causal_attention
-from mod.engine.cache import CUDA_PAGE_SIZE, Memory, PagedCache
+from mod.engine.cache import Memory, PagedCache
 from mod.engine.pages import PagePool
 from mod.engine.recall import Recall
 from mod.engine.tables import Tables, tables
 
 _DTYPES = (torch.float16, torch.bfloat16)
+#: The kernel reads pages of multiples of this many tokens.
+PAGE_MULTIPLE = 64
+
+
+def on_device(
+    values: Sequence[int] | Sequence[Sequence[int]], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Host numbers as a tensor on the device; nothing is waited for."""
+    made = torch.tensor(values, dtype=dtype)
+    if device.type == "cuda":
+        made = made.pin_memory()
+    return made.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -31,8 +41,6 @@ class DeviceTables:
 
     Attributes:
         max_new, max_used: bounds that the kernel plans with; host numbers.
-        total: tokens of all sequences together, a host number.
-        page_size: tokens of a page.
     """
 
     slots: Tensor
@@ -41,43 +49,18 @@ class DeviceTables:
     pages: Tensor
     max_new: int
     max_used: int
-    total: int
-    page_size: int
 
     @classmethod
     def of(cls, host: Tables, page_size: int, device: torch.device) -> DeviceTables:
-        """Copy to the device; nothing is waited for."""
-
-        def there(values: Sequence[int] | Sequence[Sequence[int]], dtype: torch.dtype) -> Tensor:
-            made = torch.tensor(values, dtype=dtype)
-            if device.type == "cuda":
-                made = made.pin_memory()
-            return made.to(device, non_blocking=True)
-
+        """Copy to the device."""
         return cls(
-            there(host.slots, torch.int64),
-            there(host.starts, torch.int32),
-            there(host.used, torch.int32),
-            there(host.pages, torch.int32),
+            on_device(host.slots, torch.int64, device),
+            on_device(host.starts, torch.int32, device),
+            on_device(host.used, torch.int32, device),
+            on_device(host.pages, torch.int32, device),
             host.longest_new,
             len(host.pages[0]) * page_size,
-            sum(host.used),
-            page_size,
         )
-
-    @cached_property
-    def rows(self) -> tuple[Tensor, Tensor]:
-        """Places in the pool of all tokens of all sequences, and where each sequence starts.
-
-        (total,) int64 and (sequences + 1,) int32, made on the device without waiting for it.
-        """
-        used = self.used.long()
-        ends = torch.cumsum(used, 0)
-        numbers = torch.arange(len(used), device=used.device)
-        owner = torch.repeat_interleave(numbers, used, output_size=self.total)
-        inside = torch.arange(self.total, device=used.device) - (ends - used)[owner]
-        page = self.pages[owner, inside // self.page_size].long()
-        return page * self.page_size + inside % self.page_size, F.pad(ends, (1, 0)).int()
 
 
 class Kernel(Protocol):
@@ -97,104 +80,35 @@ class Kernel(Protocol):
         """
 
 
-def varlen_kernel(
+def triton_kernel(
     query: Tensor, keys: Tensor, values: Tensor, step: DeviceTables, scaling: float
 ) -> Tensor:
-    """torch's variable-length attention through its block table."""
-    out = varlen_attn(
+    """Our own kernel, which any release of torch on CUDA can run."""
+    # torch for CPUs comes without Triton.
+    from mod.engine.kernels import paged_attention
+
+    out: Tensor = paged_attention(
         query,
         keys,
         values,
         step.starts,
-        None,
-        step.max_new,
-        step.max_used,
-        scale=scaling,
-        window_size=(-1, 0),
-        enable_gqa=query.shape[1] != keys.shape[2],
-        seqused_k=step.used,
-        block_table=step.pages,
+        step.used,
+        step.pages,
+        max_new=step.max_new,
+        max_used=step.max_used,
+        scaling=scaling,
     )
-    assert isinstance(out, Tensor)
     return out
 
 
-class Ragged(Protocol):
-    """Causal attention over sequences that lie one after the other, as ``varlen_attn`` is called.
-
-    Queries are the last tokens of their sequences.
-    """
-
-    def __call__(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        cu_seq_q: Tensor,
-        cu_seq_k: Tensor,
-        max_q: int,
-        max_k: int,
-        *,
-        scale: float,
-        window_size: tuple[int, int],
-        enable_gqa: bool,
-    ) -> Any:
-        """(tokens, heads, head_dim)."""
-
-
-class GatheredKernel:
-    """One gather and one variable-length call a layer, where no kernel reads block tables.
-
-    It reads and writes every cache of the step once more than the paged kernel, but launches no
-    call per session. Its sizes change from step to step, so it is not recorded.
-    """
-
-    def __init__(self, ragged: Ragged = varlen_attn) -> None:
-        self._ragged = ragged
-
-    def __call__(
-        self, query: Tensor, keys: Tensor, values: Tensor, step: DeviceTables, scaling: float
-    ) -> Tensor:
-        """Attend; see ``Kernel``."""
-        rows, starts = step.rows
-        out: Tensor = self._ragged(
-            query,
-            keys.flatten(0, 1).index_select(0, rows),
-            values.flatten(0, 1).index_select(0, rows),
-            step.starts,
-            starts,
-            step.max_new,
-            step.max_used,
-            scale=scaling,
-            window_size=(-1, 0),
-            enable_gqa=query.shape[1] != keys.shape[2],
-        )
-        return out
-
-
 def kernel_for(memory: Memory) -> Kernel | None:
-    """The best kernel for the pools' device and dtype; None means SDPA, session by session.
-
-    Which of torch's implementations reads block tables differs between releases and cards
-    (``torch.nn.attention.activate_flash_attention_impl`` chooses among those installed), and one
-    that does not says so only when called: each is tried once on a pool's first page.
-    """
+    """The kernel for the pools' device and dtype; None means SDPA, session by session."""
     pool = memory.pools[0]
-    head_dim = pool.keys.shape[-1]
-    if pool.keys.device.type != "cuda" or pool.keys.dtype not in _DTYPES or head_dim % 8:
+    if pool.keys.device.type != "cuda" or pool.keys.dtype not in _DTYPES:
         return None
-    query = pool.keys[0, :1]
-    step = DeviceTables.of(tables([[0]], [0], [1], pool.page_size), pool.page_size, query.device)
-    kernels: list[Kernel] = [GatheredKernel()]
-    if all(each.page_size % CUDA_PAGE_SIZE == 0 for each in memory.pools):
-        kernels.insert(0, varlen_kernel)
-    for kernel in kernels:
-        try:
-            kernel(query, *_pages(pool, 0), step, 1.0)
-        except (RuntimeError, ValueError, TypeError, NotImplementedError):
-            continue
-        return kernel
-    return None
+    if any(each.page_size % PAGE_MULTIPLE for each in memory.pools) or not find_spec("triton"):
+        return None
+    return triton_kernel
 
 
 class PagedStep:

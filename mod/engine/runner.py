@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from mod.engine.cache import Memory, PagedCache
 from mod.engine.graphs import DecodeGraphs
 from mod.engine.log import FRAME, StreamLog
-from mod.engine.paged import Kernel, PagedStep
+from mod.engine.paged import Kernel, PagedStep, on_device
 from mod.engine.recall import Recall
 from mod.engine.state import FrameRun, Question, SessionState
 from mod.modeling import Stream, VideoLLMMoD
@@ -36,6 +37,21 @@ class Item:
     wanted: list[int]
     frames: int = 0
     question: Question | None = None
+
+
+@dataclass(frozen=True)
+class Fed:
+    """What one sequence is fed.
+
+    Attributes:
+        ids: token ids, ``FRAME`` where a frame lies.
+        features: of those frames, (frames, tokens, D).
+        position: of the first token in its stream.
+    """
+
+    ids: Sequence[int]
+    features: Tensor | None
+    position: int
 
 
 @dataclass(frozen=True)
@@ -64,7 +80,8 @@ class Reading:
 
 def read(logits: Tensor, silence: int) -> Reading:
     """Logits (places, vocabulary) as decisions; the device is waited for once."""
-    words = logits.index_fill(1, torch.tensor([silence], device=logits.device), -torch.inf)
+    words = logits.clone()
+    words[:, silence] = -torch.inf
     found = torch.stack(
         [
             torch.isfinite(logits).all(1).double(),
@@ -134,10 +151,11 @@ class Runner:
         if not todo:
             return [None] * len(wanted)
         try:
-            features = self._model.encode_frames(
-                torch.cat([pixels for _, pixels, _ in todo]).to(self._device),
-                torch.cat([before for _, _, before in todo]).to(self._device),
-            )
+            pixels = self._pixels([pixels for _, pixels, _ in todo])
+            before = pixels
+            if self._model.config.frame_difference:
+                before = self._pixels([before for _, _, before in todo])
+            features = self._model.encode_frames(pixels, before)
         except Exception as failure:
             if len(wanted) > 1:
                 return [self.encode([one])[0] for one in wanted]
@@ -180,34 +198,48 @@ class Runner:
             ids = [item.ids[0] for item in items]
             places = [item.session.position for item in items]
             return self._graphs.run(ids, places, step.host)
-        parts, positions, starts, frames, wanted = [], [], [], [], []
-        base = 0
-        for item in items:
-            embeddings, frame_starts = self._embed(item.ids, item.features)
-            length = len(embeddings)
-            parts.append(embeddings)
-            positions.append(torch.arange(length) + item.session.position)
-            starts += [base + s for s in frame_starts]
-            wanted += [base + w for w in item.wanted]
-            frames.append(len(frame_starts))
-            base += length
-        hidden = self._forward(parts, torch.cat(positions), starts, frames, caches)
-        out: Tensor = self._model.logits(hidden[torch.tensor(wanted, device=self._device)])
+        fed = [Fed(item.ids, item.features, item.session.position) for item in items]
+        hidden, bases = self._forward(fed, caches)
+        wanted = [b + w for b, item in zip(bases, items, strict=True) for w in item.wanted]
+        out: Tensor = self._model.logits(hidden[on_device(wanted, torch.long, self._device)])
         return out.float()
 
     def _forward(
-        self,
-        parts: Sequence[Tensor],
-        positions: Tensor,
-        starts: list[int],
-        frames: list[int],
-        caches: Sequence[PagedCache | Recall],
-    ) -> Tensor:
-        """Hidden states of some sequences' new tokens ``parts``, appended to their caches."""
-        lengths = [len(part) for part in parts]
+        self, fed: Sequence[Fed], caches: Sequence[PagedCache | Recall]
+    ) -> tuple[Tensor, list[int]]:
+        """Append some sequences' new tokens to their caches.
+
+        Returns:
+            Hidden states (tokens, D) of all of them, and where each sequence's begin.
+        """
+        n = self._model.config.tokens_per_frame
+        # All of a step goes to the device at once: a hundred sessions are no hundred copies.
+        words: list[int] = []
+        positions: list[int] = []
+        starts: list[int] = []
+        bases: list[int] = []
+        frames: list[int] = []
+        for part in fed:
+            base, first = len(words), len(starts)
+            bases.append(base)
+            for token in part.ids:
+                if token == FRAME:
+                    starts.append(len(words))
+                    words += [0] * n
+                else:
+                    words.append(token)
+            frames.append(len(starts) - first)
+            positions += range(part.position, part.position + len(words) - base)
+        lengths = [b - a for a, b in pairwise([*bases, len(words)])]
+        embeddings = self._model.embed_text(on_device(words, torch.long, self._device))
+        frame_starts = on_device(starts, torch.long, self._device)
+        pictures = [part.features for part in fed if part.features is not None]
+        if pictures:
+            places = frame_starts[:, None] + torch.arange(n, device=self._device)
+            seen = torch.cat(pictures).flatten(0, 1).to(embeddings)
+            embeddings = embeddings.index_copy(0, places.flatten(), seen)
         paged = None
         if self._kernel is not None:
-            n = self._model.config.tokens_per_frame
             new = [
                 [
                     length - count * (n - kind.tokens_per_frame)
@@ -217,40 +249,29 @@ class Runner:
             ]
             paged = PagedStep(self._memory, self._kernel, caches, new)
         stream = Stream(
-            torch.cat(list(parts)),
-            positions.to(self._device),
-            torch.tensor(starts, dtype=torch.long, device=self._device),
+            embeddings,
+            on_device(positions, torch.long, self._device),
+            frame_starts,
             lengths,
             None if paged else caches,
             frames,
             paged,
         )
         out: Tensor = self._model(stream)
-        return out
+        return out, bases
 
-    def _embed(self, ids: Sequence[int], features: Tensor | None) -> tuple[Tensor, list[int]]:
-        """Ids and frames as embeddings (tokens, D), and where frames start."""
-        text = self._model.embed_text(torch.tensor([max(0, i) for i in ids], device=self._device))
-        if features is None:
-            return text, []
-        pieces, starts, place, frame, run = [], [], 0, 0, 0
-        n = features.shape[1]
-        for i, token in enumerate(ids):
-            if token != FRAME:
-                continue
-            pieces += [text[run:i], features[frame].to(text)]
-            place += i - run
-            starts.append(place)
-            place += n
-            frame, run = frame + 1, i + 1
-        pieces.append(text[run:])
-        return torch.cat(pieces), starts
+    def _pixels(self, parts: Sequence[Tensor]) -> Tensor:
+        """Frames (n, height, width, 3) of several runs, on the device."""
+        if self._device.type != "cuda":
+            return torch.cat(list(parts)).to(self._device)
+        shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
+        together = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        torch.cat(list(parts), out=together)
+        return together.to(self._device, non_blocking=True)
 
     def rebuild(self, log: StreamLog, cache: PagedCache) -> None:
         """Feed a log into an empty cache, in large pieces."""
         position = 0
         for ids, features in log.pieces(REBUILD_TOKENS):
-            embeddings, starts = self._embed(ids, features)
-            end = position + len(embeddings)
-            self._forward([embeddings], torch.arange(position, end), starts, [len(starts)], [cache])
-            position = end
+            hidden, _ = self._forward([Fed(ids, features, position)], [cache])
+            position += len(hidden)

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from mod.engine.recall import Recall
 
 #: Frames of one speculative chunk; it grows while the model stays silent.
-MIN_CHUNK, MAX_CHUNK = 2, 32
+MIN_CHUNK, MAX_CHUNK = 2, 64
+#: Frames that the tower sees at once where they wait, however small chunks are.
+ENCODED_AHEAD = 64
 
 
 @dataclass
@@ -38,10 +40,15 @@ class FrameRun:
     since: float
     features: Tensor | None = None
 
+    @property
+    def n_encoded(self) -> int:
+        """Frames that the tower has seen, the first of all."""
+        return 0 if self.features is None else len(self.features)
+
     def to_encode(self, count: int) -> tuple[Tensor, Tensor] | None:
         """Those of the first ``count`` frames without features, and the frame before each."""
-        done = 0 if self.features is None else len(self.features)
-        if done >= count:
+        done = self.n_encoded
+        if done >= min(count, len(self.pixels)):
             return None
         new = self.pixels[done:count]
         return new, frames_before(new, self.pixels[done - 1] if done else self.last)

@@ -9,6 +9,7 @@ transformers and peft only.
 from __future__ import annotations
 
 import gc
+import random
 import statistics
 import time
 import traceback
@@ -39,8 +40,10 @@ from mod.world.dialogues import corpus
 CUDA = torch.device("cuda")
 #: Tokens of a narration; random weights would never end one.
 WORDS = 8
-#: Share of frames at which the models speak.
+#: Share of frames at which the models speak, and after which they are asked where streams are live.
 SPEAKS = 0.03
+#: Seconds at the start of a live run that count for nothing: what runs for days is warm.
+WARM_S = 5.0
 #: Frames a second of a live stream, and the lag that is too much.
 FPS, LIMIT_S = 2.0, 1.0
 
@@ -57,8 +60,8 @@ class Effort:
     history: int
 
 
-QUICK = Effort(3, 2, 320, 40, 10.0, 300)
-FULL = Effort(5, 5, 960, 120, 20.0, 1200)
+QUICK = Effort(3, 2, 640, 40, 5.0, 300)
+FULL = Effort(5, 3, 1280, 60, 20.0, 1200)
 
 
 def random_model(config: VideoLLMMoDConfig) -> VideoLLMMoD:
@@ -229,9 +232,8 @@ class Told:
     failed: list[str]
 
 
-def timed_bulk(model: VideoLLMMoD, layout: StreamLayout, frames: Tensor, threshold: float) -> Told:
+def timed_bulk(engine: Engine, frames: Tensor, threshold: float) -> Told:
     """One stream whose frames all wait."""
-    engine = engine_of(model, layout, 0.3)
     engine.open("s", max_new_tokens=WORDS, kind="bulk", threshold=threshold)
     engine.push("s", frames)
     told = Told(0.0, [], 0, [])
@@ -247,6 +249,7 @@ def timed_bulk(model: VideoLLMMoD, layout: StreamLayout, frames: Tensor, thresho
                 told.failed.append(event.error)
     torch.cuda.synchronize()
     told.seconds = time.perf_counter() - started
+    engine.close("s")
     return told
 
 
@@ -297,21 +300,24 @@ def bulk(
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
     """Ratios, figures, and the thresholds at which the models speak as often as wanted."""
     frames = frames_of(mod, effort.bulk_frames)
+    engines = {name: engine_of(m, layout, 0.3) for name, m in (("mod", mod), ("dense", dense))}
     # Words that were said change what is seen after them: the share is near, and is reported.
     speaking = {
-        name: quantile(timed_bulk(model, layout, frames, 0.0).p_silence, SPEAKS)
-        for name, model in (("mod", mod), ("dense", dense))
+        name: quantile(timed_bulk(engine, frames, 0.0).p_silence, SPEAKS)
+        for name, engine in engines.items()
     }
+    for name, engine in engines.items():
+        timed_bulk(engine, frames, speaking[name])
     found: dict[str, list[float]] = {}
     spoken: dict[str, int] = {}
     for _ in range(effort.bulk_runs):
-        for name, model, threshold in (
-            ("mod_quiet", mod, 0.0),
-            ("dense_quiet", dense, 0.0),
-            ("mod", mod, speaking["mod"]),
-            ("dense", dense, speaking["dense"]),
+        for name, engine, threshold in (
+            ("mod_quiet", engines["mod"], 0.0),
+            ("dense_quiet", engines["dense"], 0.0),
+            ("mod", engines["mod"], speaking["mod"]),
+            ("dense", engines["dense"], speaking["dense"]),
         ):
-            told = timed_bulk(model, layout, frames, threshold)
+            told = timed_bulk(engine, frames, threshold)
             if told.failed or len(told.p_silence) != len(frames):
                 raise RuntimeError(f"{name}: {len(told.p_silence)} frames, {told.failed[:1]}")
             found.setdefault(name, []).append(told.seconds / len(frames))
@@ -375,37 +381,43 @@ def live(
         engine.bring_in(name)
     torch.cuda.synchronize()
     waiting: dict[str, deque[float]] = {name: deque() for name in names}
+    chance = random.Random(0)
     started = time.perf_counter()
     due = [started + i / sessions / FPS for i in range(sessions)]
-    lags: list[float] = []
+    seen: list[tuple[float, float]] = []
     failed: list[str] = []
-    spoken = steps = 0
-    while (now := time.perf_counter()) < started + effort.live_s:
+    spoken = steps = pushed = 0
+    while (now := time.perf_counter()) < started + WARM_S + effort.live_s:
         for i, name in enumerate(names):
             if due[i] <= now:
                 engine.push(name, pool[steps % 64][None])
                 waiting[name].append(due[i])
                 due[i] += 1.0 / FPS
+                pushed += 1
+                if chance.random() < SPEAKS:
+                    engine.ask(name, f"q{pushed}", "What is happening now?")
         if not engine.busy:
             time.sleep(max(0.0, min(due) - time.perf_counter()))
             continue
         steps += 1
         for event in engine.step():
             if isinstance(event, FrameSeen):
-                lags.append(time.perf_counter() - waiting[event.session].popleft())
+                at = waiting[event.session].popleft()
+                seen.append((at, time.perf_counter() - at))
             elif isinstance(event, TurnEnded):
                 spoken += 1
             elif isinstance(event, Failed):
                 failed.append(event.error)
     ended = time.perf_counter()
-    lags += [ended - at for times in waiting.values() for at in times]
+    seen += [(at, ended - at) for times in waiting.values() for at in times]
+    lags = [lag for at, lag in seen if at >= started + WARM_S]
     used = engine.memory.used_bytes
     return {
         "sessions": sessions,
         "p50_s": quantile(lags, 0.5),
         "p99_s": quantile(lags, 0.99),
         "frames": len(lags),
-        "narrations": spoken,
+        "narrations_and_answers": spoken,
         "steps": steps,
         "cache_gib": used / 2**30,
         "failed": failed[:3],
@@ -471,9 +483,9 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
     part("bulk", bulk_part)
     figures["live"] = {}
     for name, kind, counts, policy in (
-        ("mod", "mod", [100, 128], None),
-        ("mod, window of 256 frames", "mod", [300, 360, 420], Window(frames=256)),
-        ("dense", "dense", [64, 100], None),
+        ("mod", "mod", [100], None),
+        ("mod, window of 256 frames", "mod", [300, 360], Window(frames=256)),
+        ("dense", "dense", [64], None),
     ):
         model = mod if kind == "mod" else dense
         found = most_live(model, layout, counts, effort, speaking[kind], policy)
@@ -483,7 +495,12 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
         "keep_ratio": mod.config.keep_ratio,
         "training": {"frames": FRAMES, "tokens": 11 * FRAMES, "lora_rank": RANK},
         "bulk_frames": effort.bulk_frames,
-        "live": {"fps": FPS, "history_frames": effort.history, "seconds": effort.live_s},
+        "live": {
+            "fps": FPS,
+            "history_frames": effort.history,
+            "seconds": effort.live_s,
+            "asked_after": SPEAKS,
+        },
         "speaks": SPEAKS,
     }
     return settings, ratios, figures

@@ -65,7 +65,7 @@ class Engine:
         self._model, self._layout, self.memory = model, layout, memory
         self._step_tokens, self._clock = step_tokens, clock
         self._identity = identity
-        kernel = kernel or kernel_for(memory)
+        kernel = kernel or kernel_for(memory, model.config.text_config.num_attention_heads)
         if kernel is triton_kernel and recorder is None:
             recorder = cuda_recorder()
         graphs = DecodeGraphs(model, memory, kernel, recorder) if kernel and recorder else None

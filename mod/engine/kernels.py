@@ -27,7 +27,11 @@ _WAVES = 2
 _LEAST_SPLIT = 512
 
 
-@triton.jit
+# Numbers that change from step to step are compiled in nowhere: a new one would stop a step for
+# seconds.
+@triton.jit(
+    do_not_specialize=["pages_stride", "blocks_per_sequence", "n_tokens", "n_splits", "scale_log2"]
+)
 def _walk(
     query,
     keys,
@@ -42,6 +46,7 @@ def _walk(
     pages_stride,
     blocks_per_sequence,
     n_tokens,
+    n_splits,
     PAGE: tl.constexpr,
     GROUP: tl.constexpr,
     KV_HEADS: tl.constexpr,
@@ -49,7 +54,7 @@ def _walk(
     WIDTH: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
-    SPLITS: tl.constexpr,
+    SPLIT: tl.constexpr,
 ):
     sequence = tl.program_id(0) // blocks_per_sequence
     block = tl.program_id(0) % blocks_per_sequence
@@ -71,7 +76,7 @@ def _walk(
     q = tl.load(query + place[:, None] * DIM + d[None, :], mask=wanted, other=0.0)
     sees = total - new + token
     last = total - new + tl.minimum((block * BLOCK_M + BLOCK_M - 1) // GROUP, new - 1) + 1
-    share = tl.cdiv(tl.cdiv(last, SPLITS), BLOCK_N) * BLOCK_N
+    share = tl.cdiv(tl.cdiv(last, n_splits), BLOCK_N) * BLOCK_N
     begin = split * share
     end = tl.minimum(begin + share, last)
     most = tl.full([BLOCK_M], -float("inf"), tl.float32)
@@ -95,7 +100,7 @@ def _walk(
         sums = sums * fade[:, None] + tl.dot(p.to(v.dtype), v)
         weight = weight * fade + tl.sum(p, 1)
         most = higher
-    if SPLITS == 1:
+    if not SPLIT:
         done = sums / weight[:, None]
         tl.store(
             out + place[:, None] * DIM + d[None, :], done.to(out.dtype.element_ty), mask=wanted
@@ -107,16 +112,14 @@ def _walk(
         tl.store(weights + at * 2 + 1, weight, mask=live)
 
 
-@triton.jit
-def _join(
-    parts, weights, out, n_rows, DIM: tl.constexpr, WIDTH: tl.constexpr, SPLITS: tl.constexpr
-):
+@triton.jit(do_not_specialize=["n_rows", "n_splits"])
+def _join(parts, weights, out, n_rows, n_splits, DIM: tl.constexpr, WIDTH: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, WIDTH)
     most = tl.full([], -float("inf"), tl.float32)
     weight = tl.zeros([], tl.float32)
     sums = tl.zeros([WIDTH], tl.float32)
-    for split in range(SPLITS):
+    for split in range(n_splits):
         at = split * n_rows + row
         theirs = tl.load(weights + at * 2)
         counted = tl.load(weights + at * 2 + 1)
@@ -199,6 +202,7 @@ def paged_attention(
         pages.stride(0),
         blocks,
         n_tokens,
+        splits,
         PAGE=page_size,
         GROUP=group,
         KV_HEADS=kv_heads,
@@ -206,13 +210,33 @@ def paged_attention(
         WIDTH=width,
         BLOCK_M=block_m,
         BLOCK_N=BLOCK_N,
-        SPLITS=splits,
+        SPLIT=splits > 1,
         num_warps=4,
         num_stages=3,
     )
     if splits > 1:
         n_rows = n_tokens * n_heads
-        _join[(n_rows,)](
-            parts, weights, out, n_rows, DIM=dim, WIDTH=width, SPLITS=splits, num_warps=1
-        )
+        _join[(n_rows,)](parts, weights, out, n_rows, splits, DIM=dim, WIDTH=width, num_warps=1)
     return out
+
+
+def warm_up(keys: Tensor, values: Tensor, n_heads: int) -> None:
+    """Compile every form of the kernel for pages like these, so that no session waits for it."""
+    for n in (1, BLOCK_N):
+        query = keys.new_zeros((n, n_heads, keys.shape[3]))
+        starts, used, pages = (
+            torch.tensor(v, dtype=torch.int32, device=keys.device) for v in ([0, n], [n], [[0]])
+        )
+        for splits in (1, 2):
+            paged_attention(
+                query,
+                keys,
+                values,
+                starts,
+                used,
+                pages,
+                max_new=n,
+                max_used=n,
+                scaling=1.0,
+                splits=splits,
+            )

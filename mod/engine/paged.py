@@ -101,13 +101,21 @@ def triton_kernel(
     return out
 
 
-def kernel_for(memory: Memory) -> Kernel | None:
-    """The kernel for the pools' device and dtype; None means SDPA, session by session."""
+def kernel_for(memory: Memory, n_heads: int) -> Kernel | None:
+    """The kernel for the pools' device and dtype, compiled; None means SDPA, session by session.
+
+    Args:
+        n_heads: query heads of the model.
+    """
     pool = memory.pools[0]
     if pool.keys.device.type != "cuda" or pool.keys.dtype not in _DTYPES:
         return None
     if any(each.page_size % PAGE_MULTIPLE for each in memory.pools) or not find_spec("triton"):
         return None
+    from mod.engine.kernels import warm_up
+
+    for each in memory.pools:
+        warm_up(*_pages(each, 0), n_heads)
     return triton_kernel
 
 

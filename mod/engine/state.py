@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mod.engine.recall import Recall
 
 #: Frames of one speculative chunk; it grows while the model stays silent.
-MIN_CHUNK, MAX_CHUNK = 2, 64
+MIN_CHUNK, MAX_CHUNK = 2, 256
 #: Frames that the tower sees at once where they wait, however small chunks are.
 ENCODED_AHEAD = 64
 

@@ -213,7 +213,7 @@ def test_a_step_without_room_leaves_no_trace() -> None:
 def test_on_a_cpu_there_is_no_kernel() -> None:
     model, _ = talking_model()
     for dtype in (torch.float32, torch.bfloat16):
-        assert kernel_for(Memory(model.config, 2**20, page_size=256, dtype=dtype)) is None
+        assert kernel_for(Memory(model.config, 2**20, page_size=128, dtype=dtype), 4) is None
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -275,7 +275,7 @@ def test_a_pool_on_cuda_selects_a_kernel() -> None:
             device=torch.device("cuda"),
         )
         # Pages too small for the kernel are read session by session.
-        assert kernel_for(memory) is (triton_kernel if page_size == 128 else None)
+        assert kernel_for(memory, 4) is (triton_kernel if page_size == 128 else None)
         engine = Engine(half, layout, memory)
         engine.open("a", max_new_tokens=MAX_NEW)
         engine.push("a", FRAMES[:20])

@@ -49,7 +49,19 @@ _BLOCK_HEADERS = 512
 # next one begins.
 _GRANULES = Granules(32 * 2**20)
 
-LOST = "pictures before this packet are missing"
+
+class Mark:
+    """What a packet carries to the frame that comes of it.
+
+    PyAV finds it again by its address and forgets the address with the first of the packets that
+    carry it: an object of its own for each packet, and never a number or a constant.
+    """
+
+    def __init__(self, packet: int = -1, *, lost: bool = False) -> None:
+        #: Number of the packet.
+        self.packet = packet
+        #: Whether pictures before the packet are missing.
+        self.lost = lost
 
 
 @dataclass(frozen=True)
@@ -142,8 +154,8 @@ def _is_matroska(container: InputContainer) -> bool:
 def packets(media: Media, *, every_stream: bool = False) -> Iterator[Packet[Any]]:
     """Packets with data from the current position to the end, past unreadable places.
 
-    The first packet of the pictures after a stretch that the demuxer skipped in silence has
-    ``LOST`` as its ``opaque``.
+    The first packet of the pictures after a stretch that the demuxer skipped in silence has a
+    ``Mark`` that says so as its ``opaque``.
     """
     everything = every_stream or _is_matroska(media.container)
     streams: tuple[Any, ...] = () if everything else (media.stream,)
@@ -156,7 +168,7 @@ def packets(media: Media, *, every_stream: bool = False) -> Iterator[Packet[Any]
                 if not packet.size:
                     continue
                 if gaps is not None and gaps.before(packet):
-                    packet.opaque = LOST
+                    packet.opaque = Mark(lost=True)
                 if every_stream or packet.stream is media.stream:
                     yield packet
             return

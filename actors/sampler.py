@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 
 from actors.damage import PacketLog
 from actors.grid import first_index_at, held_indices
-from actors.media import LOST, MEDIA_ERRORS, Media, can_skip, need_until, starts_before, timestamp
+from actors.media import MEDIA_ERRORS, Mark, Media, can_skip, need_until, starts_before, timestamp
 from actors.pictures import PictureMaker
 from longreel.errors import VideoError
 
@@ -114,7 +114,7 @@ class Run:
         if pts is None:
             pts = self.log.pts(len(self.log) - 1)
         position = -1 if packet.pos is None else packet.pos
-        if packet.opaque == LOST and len(self.log):
+        if isinstance(packet.opaque, Mark) and packet.opaque.lost and len(self.log):
             # Stands for all that is missing: nothing is known to be on screen until this packet.
             self.log.mark([self.log.add(self._packets_end, position, False)])
         number = self.log.add(pts, position, packet.is_keyframe)
@@ -126,7 +126,7 @@ class Run:
         self._recent.append(pts)
         if packet.is_corrupt:
             self.log.mark([number])
-        packet.opaque = number
+        packet.opaque = Mark(number)
         try:
             return packet.decode()
         except MEDIA_ERRORS:
@@ -153,7 +153,8 @@ class Run:
 
     def _note(self, frame: VideoFrame) -> int:
         """The number of a frame's packet, marked if the frame is corrupt."""
-        number = frame.opaque if isinstance(frame.opaque, int) else len(self.log) - 1
+        mark = frame.opaque
+        number = mark.packet if isinstance(mark, Mark) else len(self.log) - 1
         if frame.is_corrupt:
             self.log.mark([number])
         return number

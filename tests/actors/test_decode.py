@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from av.packet import Packet
 from PIL import Image
 
 from actors import media, sampler
@@ -196,6 +198,36 @@ def test_damage_costs_what_it_hit_and_no_more(tmp_path: Path, suffix: str) -> No
     statuses = [part.status for part in in_segments(info, 25, 1)]
     assert statuses[0] == statuses[-1] == "ok"
     assert any(status != "ok" for status in statuses)
+
+
+def test_damage_is_told_alike_whatever_else_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against frames that forget their packet when another run lets go of one like it."""
+    clip = videos.write_video(tmp_path / "a.mp4", n_frames=100, options=videos.x264())
+    broken = videos.damage(clip, tmp_path / "b.mp4", 0.45, n_bytes=1500)
+    info = probe(broken.uri)
+    alone = sample(info, 25)
+    starts = media.starts_before
+    with media.open_media(broken.uri) as other:
+        wanted = sampler.Wanted(info.origin_pts, 0, 100, exact_fps(25))
+        # One packet ahead, its numbers are those that the other run is about to use.
+        ahead = sampler.Run(other, wanted, PictureMaker(SIZE, 0, None), 1)
+        theirs, _ = next(starts(other, info.origin_pts))
+
+        def beside(of: media.Media, pts: int) -> Iterator[tuple[Iterator[Packet[Any]], bool]]:
+            for packets, is_beginning in starts(of, pts):
+                pairs = zip(packets, itertools.chain(theirs, itertools.repeat(None)), strict=False)
+                yield (
+                    (p for p, q in pairs if q is None or ahead._decode(q) is not None),
+                    is_beginning,
+                )
+
+        monkeypatch.setattr(sampler, "starts_before", beside)
+        with_another = sample(info, 25)
+    assert alone.error is not None
+    assert with_another.error == alone.error
+    assert with_another.indices.tolist() == alone.indices.tolist()
 
 
 def test_everything_damaged_is_failed(tmp_path: Path) -> None:

@@ -227,7 +227,13 @@ def assert_same_rows(dest: Path, undisturbed: Path) -> None:
     for part, key in PARTS.items():
         mine, theirs = content(rows(dest, part), key), content(rows(undisturbed, part), key)
         assert mine.keys() == theirs.keys(), (len(mine), len(theirs))
-        assert [(mine[k], theirs[k]) for k in mine if mine[k] != theirs[k]] == []
+        other = [
+            (k, field, value, theirs[k][field])
+            for k, row in mine.items()
+            for field, value in row.items()
+            if value != theirs[k][field]
+        ]
+        assert not other, f"{len(other)} values differ, the first: {other[0]}"
         assert table(dest, part).schema.equals(table(undisturbed, part).schema)
     assert _kinds(dest) == _kinds(undisturbed)
     for path in dest.rglob("*.parquet"):

@@ -51,13 +51,10 @@ class Together:
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        # Else Ray has this process ask for tokens from now on, and all that it starts after this.
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        ray.init(num_cpus=CPUS, include_dashboard=False, log_to_driver=False)
-        with connected():
-            yield
-        ray.shutdown()
+    ray.init(num_cpus=CPUS, include_dashboard=False, log_to_driver=False)
+    with connected():
+        yield
+    ray.shutdown()
 
 
 @pytest.mark.parametrize("workers", [2, 20])

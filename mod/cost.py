@@ -76,9 +76,9 @@ def activation_bytes(
 ) -> int:
     """Bytes that the decoder's layers keep from a forward for its backward.
 
-    Counted for a gated MLP and an attention that keeps no scores; skipped tokens keep nothing but
-    what their router read. Within 3% of what autograd keeps in float32; the float32 copies that
-    some families make of half-precision norms come on top.
+    Counted for a gated MLP and an attention that keeps no scores; skipped tokens keep nothing.
+    Within 3% of what autograd keeps in float32; the float32 copies that some families make of
+    half-precision norms come on top.
 
     Args:
         n_text: text tokens, silence tokens included.
@@ -98,8 +98,8 @@ def activation_bytes(
         ran = n_text + n_frames * config.tokens_in_layer(layer)
         kept = ran * per_token
         if config.router != "none" and layer in config.mod_layers:
-            # The router's view of all vision tokens, and both factors of the weighted branch.
-            kept += vision * hidden + 2 * ran * hidden
+            # Both factors of the weighted branch.
+            kept += 2 * ran * hidden
         layers.append(kept)
     if checkpointing:
         inputs = text.num_hidden_layers * (n_text + vision) * hidden

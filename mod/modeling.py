@@ -214,7 +214,7 @@ class VideoLLMMoD(PreTrainedModel):
     ) -> Tensor:
         runs = torch.ones(len(x), dtype=torch.bool, device=x.device)
         runs[vision] = routing.kept.flatten()
-        weight = x.new_ones(len(x)).index_put((vision,), routing.weight.flatten().to(x.dtype))
+        is_vision = torch.zeros_like(runs).index_fill(0, vision, True)
         if stream.frames is None:
             chosen = runs.nonzero()[:, 0]
             lengths = [int(part.sum()) for part in torch.split(runs, stream.lengths)]
@@ -234,4 +234,8 @@ class VideoLLMMoD(PreTrainedModel):
             position_embeddings=(cos[:, chosen], sin[:, chosen]),
             spans=Spans(lengths, stream.caches, stream.paged),
         )[0]
-        return x.index_copy(0, chosen, picked + weight[chosen, None] * (out - picked))
+        # Weighed from what is gathered anyway: training keeps no second copy of all tokens for it.
+        router = self.routers[str(index)]
+        assert isinstance(router, LayerRouter)
+        weight = torch.where(is_vision[chosen], router.weigh(picked).to(x.dtype), 1.0)
+        return x.index_copy(0, chosen, picked + weight[:, None] * (out - picked))

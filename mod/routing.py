@@ -17,12 +17,10 @@ class Routing:
     Attributes:
         kept: (frames, tokens) bool, exactly ``k`` true in each row.
         score: (frames, tokens), what the tokens of a frame were ranked by.
-        weight: (frames, tokens), what multiplies the residual branch of a kept token.
     """
 
     kept: Tensor
     score: Tensor
-    weight: Tensor
 
 
 class LayerRouter(nn.Module):
@@ -45,8 +43,17 @@ class LayerRouter(nn.Module):
         if kind in ("learned", "bounded"):
             self.weight = nn.Parameter(torch.zeros(hidden_size))
 
+    def weigh(self, x: Tensor) -> Tensor:
+        """What multiplies the residual branch of each of the kept tokens ``x`` (tokens, D)."""
+        if self.kind == "learned":
+            return x @ self.weight
+        if self.kind == "bounded":
+            return 1.0 + 0.2 * torch.tanh(x @ self.weight)
+        return x.new_ones(len(x))
+
+    @torch.no_grad()
     def forward(self, x: Tensor, positions: Tensor, k: int, keep_last: bool) -> Routing:
-        """Route the frames of ``x``.
+        """Route the frames of ``x``; gradients take the way of ``weigh``, through what is kept.
 
         Args:
             x: (frames, tokens, D).
@@ -55,19 +62,13 @@ class LayerRouter(nn.Module):
             keep_last: the last token takes one of the k places whatever its score.
         """
         frames, tokens, _ = x.shape
-        if self.kind == "learned":
+        if self.kind in ("learned", "bounded"):
             score = x @ self.weight
-            weight = score
-        elif self.kind == "bounded":
-            score = x @ self.weight
-            weight = 1.0 + 0.2 * torch.tanh(score)
         elif self.kind == "random":
             score = _hash_noise(positions, tokens, self.layer)
-            weight = torch.ones_like(score, dtype=x.dtype)
         else:
             score = _spread(tokens, k, x.device).expand(frames, tokens)
-            weight = x.new_ones(frames, tokens)
-        ranking = score.detach().float()
+        ranking = score.float()
         first = ranking
         if keep_last:
             first = ranking.clone()
@@ -76,7 +77,7 @@ class LayerRouter(nn.Module):
         order = torch.sort(first, dim=1, descending=True, stable=True).indices[:, :k]
         kept = torch.zeros(frames, tokens, dtype=torch.bool, device=x.device)
         kept.scatter_(1, order, True)
-        return Routing(kept, ranking, weight)
+        return Routing(kept, ranking)
 
 
 def _spread(tokens: int, k: int, device: torch.device) -> Tensor:

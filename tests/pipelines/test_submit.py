@@ -69,7 +69,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ODD:
         write_video(folder / name, n_frames=50, options=x264())
     (folder / "empty.mp4").write_bytes(b"")
-    write_video(folder / LONG, n_frames=2500, options=x264())
+    # Long enough that a command that takes its time to start finds work left.
+    write_video(folder / LONG, n_frames=5000, options=x264())
     return folder
 
 

@@ -8,7 +8,17 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-Router = Literal["learned", "bounded", "uniform", "random", "skip", "none"]
+Router = Literal[
+    "learned",
+    "bounded",
+    "uniform",
+    "random",
+    "redundancy",
+    "norm",
+    "attention",
+    "skip",
+    "none",
+]
 ClassToken = Literal["first", "last", "none"]
 Summarizer = Literal["model", "digest"]
 KeepSchedule = Literal["constant", "shifted_cosine"]
@@ -29,9 +39,11 @@ class VideoLLMMoDConfig(PreTrainedConfig):
             three further channels; motion and cuts then show in the features of one frame.
         router: ``learned`` is the paper's raw score; ``bounded`` weighs by
             ``1 + 0.2 tanh(score)`` (p-MoD), which starts as the dense model; ``uniform`` and
-            ``random`` are the paper's baselines; ``skip`` runs none of them in the MoD layers,
-            which makes LayerSkip of ``interleaved`` and EarlyExit of ``after-2``; ``none`` runs
-            every token in every layer.
+            ``random`` are the paper's baselines; ``redundancy``, ``norm`` and ``attention`` need
+            no training: they keep what differs most from the frame before, has the largest norm,
+            or is most attended to by the frame's last token (:mod:`mod.routing`); ``skip`` runs
+            none of them in the MoD layers, which makes LayerSkip of ``interleaved`` and
+            EarlyExit of ``after-2``; ``none`` runs every token in every layer.
         keep_ratio: share of a frame's vision tokens that run in a MoD layer.
         keep_schedule: ``constant``, or p-MoD's ``shifted_cosine`` falling over the depth, with
             ``keep_ratio`` its mean over the MoD layers.

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, SiglipVisionModel
 
+from mod.attending import attended
 from mod.attention import NAME, KVCache, Paged, Spans
 from mod.config import VideoLLMMoDConfig
 from mod.routing import LayerRouter, Routing
@@ -32,6 +33,8 @@ class Stream:
         caches: one cache per sequence, which the forward extends; None in training.
         frames: of each sequence, where the caller knows; then no layer waits for the device.
         paged: takes the place of ``caches`` where they lie in pages; needs ``frames``.
+        change: (frames, tokens_per_frame) from the frame before, as ``mod.change`` finds it;
+            read by the ``redundancy`` router alone, which needs it.
     """
 
     embeddings: Tensor
@@ -41,14 +44,15 @@ class Stream:
     caches: Sequence[KVCache] | None = None
     frames: list[int] | None = None
     paged: Paged | None = None
+    change: Tensor | None = None
 
 
 def frames_before(frames: Tensor, last: Tensor | None) -> Tensor:
     """The frame before each of consecutive ``frames``.
 
     Args:
-        frames: (frames, height, width, 3).
-        last: (height, width, 3), the frame seen just before; None where the stream begins.
+        frames: (frames, height, width, 3) pictures, or (frames, tokens, D) of their tokens.
+        last: the frame just before, without its first dimension; None where the stream begins.
     """
     first = frames[:1] if last is None else last[None]
     return torch.cat([first, frames[:-1]])
@@ -175,7 +179,7 @@ class VideoLLMMoD(PreTrainedModel):
         for index, layer in enumerate(decoder.layers):
             key = str(index)
             if key in self.routers and stream.frame_starts.numel():
-                vision, routing = self._route(index, x, stream)
+                vision, routing = self._route(index, layer, x, stream)
                 if routings is not None:
                     routings[index] = routing
                 x = self._mod_layer(index, layer, x, cos, sin, stream, vision, routing)
@@ -189,15 +193,18 @@ class VideoLLMMoD(PreTrainedModel):
         out: Tensor = self.language_model.lm_head(hidden)
         return out
 
-    def _route(self, index: int, x: Tensor, stream: Stream) -> tuple[Tensor, Routing]:
+    def _route(self, index: int, layer: Any, x: Tensor, stream: Stream) -> tuple[Tensor, Routing]:
         """Places of all vision tokens, and which of them run in layer ``index``."""
         n = self.config.tokens_per_frame
         vision = (stream.frame_starts[:, None] + torch.arange(n, device=x.device)).flatten()
+        tokens = x[vision].view(-1, n, x.shape[1])
+        attends = self.config.router == "attention"
         routing: Routing = self.routers[str(index)](
-            x[vision].view(-1, n, x.shape[1]),
+            tokens,
             stream.positions[stream.frame_starts],
             self.config.tokens_in_layer(index),
             self.config.always_keep_decision,
+            attended(layer, tokens) if attends else stream.change,
         )
         return vision, routing
 

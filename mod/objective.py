@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mod.batches import IGNORE, Batch
+from mod.change import within
 from mod.modeling import Stream, VideoLLMMoD
 from mod.world.things import NAMES, NOTHING, UNKNOWN
 from mod.world.words import MOVES
@@ -33,7 +34,10 @@ def stream_of(model: VideoLLMMoD, batch: Batch, tokens: Tensor | None) -> Stream
         offsets = torch.arange(model.config.tokens_per_frame, device=tokens.device)
         places = (batch.frame_starts[:, None] + offsets).flatten()
         embeddings = embeddings.index_copy(0, places, tokens.flatten(0, 1).to(embeddings.dtype))
-    return Stream(embeddings, batch.positions, batch.frame_starts, batch.lengths)
+    change = None
+    if tokens is not None and model.config.router == "redundancy":
+        change = within(tokens, batch.frame_starts, batch.lengths)
+    return Stream(embeddings, batch.positions, batch.frame_starts, batch.lengths, change=change)
 
 
 class Perception(nn.Module):

@@ -9,6 +9,10 @@ from torch import Tensor, nn
 
 from mod.config import Router
 
+#: Change (0-2) below which a token of an even spread stays in its place: what is alike but for
+#: rounding or noise is ranked by place, and a still picture keeps tokens from all over it.
+SPREAD = 0.02
+
 
 @dataclass(frozen=True)
 class Routing:
@@ -24,7 +28,7 @@ class Routing:
 
 
 class LayerRouter(nn.Module):
-    """The LayerExpert of one layer: a vector without bias that scores each vision token.
+    """Scores the vision tokens of one layer; the LayerExpert does so by a vector without bias.
 
     Tokens compete within their own frame only, so selection is causal in streaming.
 
@@ -52,7 +56,14 @@ class LayerRouter(nn.Module):
         return x.new_ones(len(x))
 
     @torch.no_grad()
-    def forward(self, x: Tensor, positions: Tensor, k: int, keep_last: bool) -> Routing:
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        k: int,
+        keep_last: bool,
+        given: Tensor | None = None,
+    ) -> Routing:
         """Route the frames of ``x``; gradients take the way of ``weigh``, through what is kept.
 
         Args:
@@ -60,6 +71,8 @@ class LayerRouter(nn.Module):
             positions: (frames,) position of each frame's first token, for ``random``.
             k: tokens to keep in each frame, 0 <= k <= tokens.
             keep_last: the last token takes one of the k places whatever its score.
+            given: (frames, tokens) what ``redundancy`` and ``attention`` rank by:
+                :func:`mod.change.change`, :func:`mod.attending.attended`.
         """
         frames, tokens, _ = x.shape
         if self.kind in ("learned", "bounded"):
@@ -67,7 +80,7 @@ class LayerRouter(nn.Module):
         elif self.kind == "random":
             score = _hash_noise(positions, tokens, self.layer)
         else:
-            score = _spread(tokens, k, x.device).expand(frames, tokens)
+            score = self._untrained(x, k, given)
         ranking = score.float()
         first = ranking
         if keep_last:
@@ -79,12 +92,23 @@ class LayerRouter(nn.Module):
         kept.scatter_(1, order, True)
         return Routing(kept, ranking)
 
+    def _untrained(self, x: Tensor, k: int, given: Tensor | None) -> Tensor:
+        """(frames, tokens) scores of the kinds without weights; all but ``random``."""
+        frames, tokens, _ = x.shape
+        if self.kind == "norm":
+            return x.float().norm(dim=-1)
+        spread = _spread(tokens, k, x.device).expand(frames, tokens)
+        if self.kind not in ("redundancy", "attention"):
+            return spread
+        if given is None:
+            raise ValueError(f"router {self.kind!r} needs scores of the frames' tokens")
+        return given + SPREAD * spread if self.kind == "redundancy" else given
+
 
 def _spread(tokens: int, k: int, device: torch.device) -> Tensor:
     """Scores that make the k winners lie evenly over the frame, its last token among them."""
     score = torch.zeros(1, tokens, device=device)
-    for i in range(k):
-        score[0, tokens - 1 - (i * tokens) // k] = 1.0
+    score[0, tokens - 1 - (torch.arange(k, device=device) * tokens) // max(1, k)] = 1.0
     return score
 
 

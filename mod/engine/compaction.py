@@ -141,4 +141,5 @@ def _pruned(log: StreamLog, keep: Sequence[bool]) -> StreamLog:
     return StreamLog(
         [token for token, stays in zip(log.ids, keep, strict=True) if stays],
         [part for part, stays in zip(log.features, frames, strict=True) if stays],
+        log.last,
     )

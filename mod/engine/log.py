@@ -19,10 +19,12 @@ class StreamLog:
     Attributes:
         ids: token ids, ``FRAME`` where a frame's vision tokens lie.
         features: of each frame in order, (tokens_per_frame, D).
+        last: features of the frame that was fed last, whether or not it has left the log since.
     """
 
     ids: list[int] = field(default_factory=list)
     features: list[Tensor] = field(default_factory=list)
+    last: Tensor | None = None
 
     def add_text(self, ids: Sequence[int]) -> None:
         """Text was fed."""
@@ -32,10 +34,11 @@ class StreamLog:
         """A frame was fed."""
         self.ids.append(FRAME)
         self.features.append(features)
+        self.last = features
 
     def copy(self) -> StreamLog:
         """A log that grows on its own; features are shared."""
-        return StreamLog(list(self.ids), list(self.features))
+        return StreamLog(list(self.ids), list(self.features), self.last)
 
     def pieces(self, tokens: int) -> Iterator[tuple[list[int], Tensor | None]]:
         """The stream in pieces of about ``tokens`` tokens: ids, and the features of their frames.

@@ -9,13 +9,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from mod.change import change
 from mod.engine.cache import Memory, PagedCache
 from mod.engine.graphs import DecodeGraphs
 from mod.engine.log import FRAME, StreamLog
 from mod.engine.paged import Kernel, PagedStep, on_device
 from mod.engine.recall import Recall
 from mod.engine.state import FrameRun, Question, SessionState
-from mod.modeling import Stream, VideoLLMMoD
+from mod.modeling import Stream, VideoLLMMoD, frames_before
 
 #: Tokens of one piece when a cache is computed again from its log.
 REBUILD_TOKENS = 512
@@ -47,11 +48,14 @@ class Fed:
         ids: token ids, ``FRAME`` where a frame lies.
         features: of those frames, (frames, tokens, D).
         position: of the first token in its stream.
+        last: features of the frame before the first of them, (tokens, D); None where the stream
+            begins.
     """
 
     ids: Sequence[int]
     features: Tensor | None
     position: int
+    last: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,20 @@ def _cache_of(session: SessionState) -> PagedCache | Recall:
     """What a session's tokens attend to."""
     assert session.cache is not None
     return session.recall or session.cache
+
+
+def _before(fed: Sequence[Fed], like: Tensor) -> Tensor:
+    """Features of the frame before each that is fed, (frames, tokens, D); made ``like``.
+
+    Sessions that were begun elsewhere have theirs on the host.
+    """
+    return torch.cat(
+        [
+            frames_before(part.features.to(like), None if part.last is None else part.last.to(like))
+            for part in fed
+            if part.features is not None
+        ]
+    )
 
 
 def _undo(session: SessionState) -> None:
@@ -198,7 +216,10 @@ class Runner:
             ids = [item.ids[0] for item in items]
             places = [item.session.position for item in items]
             return self._graphs.run(ids, places, step.host)
-        fed = [Fed(item.ids, item.features, item.session.position) for item in items]
+        fed = [
+            Fed(item.ids, item.features, item.session.position, item.session.log.last)
+            for item in items
+        ]
         hidden, bases = self._forward(fed, caches)
         wanted = [b + w for b, item in zip(bases, items, strict=True) for w in item.wanted]
         out: Tensor = self._model.logits(hidden[on_device(wanted, torch.long, self._device)])
@@ -234,10 +255,13 @@ class Runner:
         embeddings = self._model.embed_text(on_device(words, torch.long, self._device))
         frame_starts = on_device(starts, torch.long, self._device)
         pictures = [part.features for part in fed if part.features is not None]
+        changes = None
         if pictures:
             places = frame_starts[:, None] + torch.arange(n, device=self._device)
-            seen = torch.cat(pictures).flatten(0, 1).to(embeddings)
-            embeddings = embeddings.index_copy(0, places.flatten(), seen)
+            seen = torch.cat(pictures).to(embeddings)
+            embeddings = embeddings.index_copy(0, places.flatten(), seen.flatten(0, 1))
+            if self._model.config.router == "redundancy":
+                changes = change(seen, _before(fed, seen))
         paged = None
         if self._kernel is not None:
             new = [
@@ -256,6 +280,7 @@ class Runner:
             None if paged else caches,
             frames,
             paged,
+            changes,
         )
         out: Tensor = self._model(stream)
         return out, bases
@@ -272,6 +297,8 @@ class Runner:
     def rebuild(self, log: StreamLog, cache: PagedCache) -> None:
         """Feed a log into an empty cache, in large pieces."""
         position = 0
+        last = None
         for ids, features in log.pieces(REBUILD_TOKENS):
-            hidden, _ = self._forward([Fed(ids, features, position)], [cache])
+            hidden, _ = self._forward([Fed(ids, features, position, last)], [cache])
             position += len(hidden)
+            last = last if features is None else features[-1]

@@ -54,6 +54,9 @@ def pack(session: SessionState, caches: list[Tensor] | None, model: str) -> byte
     tensors = {"log.ids": torch.tensor(session.log.ids, dtype=torch.int64)}
     if session.log.features:
         tensors["log.features"] = torch.stack(session.log.features).cpu().contiguous()
+    last = session.log.last
+    if last is not None and not (session.log.features and session.log.features[-1] is last):
+        tensors["log.last"] = last.cpu().clone()
     if session.last_seen is not None:
         tensors["last_seen"] = session.last_seen.cpu().contiguous()
     for number, tensor in enumerate(caches or []):
@@ -81,7 +84,7 @@ def unpack(name: str, data: bytes, model: str) -> SessionState:
         raise SnapshotError(f"a snapshot of version {meta['version']}, not {VERSION}")
     if meta["model"] != model:
         raise SnapshotError(f"a snapshot of model {meta['model']!r}, not {model!r}")
-    features = tensors.get("log.features")
+    features = list(tensors["log.features"].unbind()) if "log.features" in tensors else []
     last_seen = tensors.get("last_seen")
     n_caches = meta["n_caches"]
     policy = POLICIES[meta["policy"]](**meta["policy_fields"])
@@ -94,7 +97,9 @@ def unpack(name: str, data: bytes, model: str) -> SessionState:
         lengths=meta["lengths"],
         prefix=meta["prefix"],
         log=StreamLog(
-            tensors["log.ids"].tolist(), [] if features is None else list(features.unbind())
+            tensors["log.ids"].tolist(),
+            features,
+            tensors.get("log.last", features[-1] if features else None),
         ),
         position=meta["position"],
         n_frames=meta["n_frames"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mod.change import change
 from mod.engine.events import FrameOutcome
 from mod.layout import StreamLayout
 from mod.modeling import Stream, VideoLLMMoD, frames_before
@@ -64,6 +65,7 @@ class PlainSession:
         self.cache = PlainCache(model.config.text_config.num_hidden_layers)
         self.position = 0
         self._last: Tensor | None = None
+        self._last_features: Tensor | None = None
         opening = instruction if instruction is not None else model.config.instruction
         self._feed_text(layout.opening(opening))
 
@@ -76,7 +78,11 @@ class PlainSession:
                 frame[None], frames_before(frame[None], self._last)
             )
             self._last = frame
-            logits = self._feed(features[0], torch.zeros(1, dtype=torch.long))
+            before = frames_before(features, self._last_features)
+            self._last_features = features[0]
+            logits = self._feed(
+                features[0], torch.zeros(1, dtype=torch.long), change(features, before)
+            )
             silence = self._layout.silence
             p = float(logits.softmax(-1)[silence])
             if int(logits.argmax()) == silence and p >= self._threshold:
@@ -107,10 +113,10 @@ class PlainSession:
                 self._model.embed_text(torch.tensor(ids)), torch.zeros(0, dtype=torch.long)
             )
 
-    def _feed(self, tokens: Tensor, frame_starts: Tensor) -> Tensor:
+    def _feed(self, tokens: Tensor, frame_starts: Tensor, change: Tensor | None = None) -> Tensor:
         """Feed tokens (n, D); float32 next-token logits after the last."""
         positions = torch.arange(self.position, self.position + len(tokens))
-        stream = Stream(tokens, positions, frame_starts, [len(tokens)], [self.cache])
+        stream = Stream(tokens, positions, frame_starts, [len(tokens)], [self.cache], change=change)
         self.position += len(tokens)
         logits: Tensor = self._model.logits(self._model(stream)[-1:])[0].float()
         return logits

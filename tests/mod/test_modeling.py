@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import LlamaConfig
 
 from mod.attention import NAME
+from mod.change import change, within
 from mod.config import ROUTERS, VideoLLMMoDConfig
 from mod.cost import kv_bytes, token_layers
 from mod.modeling import Stream, VideoLLMMoD, frames_before
@@ -59,17 +60,33 @@ def test_frame_by_frame_equals_one_forward(router: str) -> None:
     model = small_model(router=router)
     x, starts = _stream(model, 6)
     n = model.config.tokens_per_frame
-    whole = model(Stream(x, torch.arange(len(x)), starts, [len(x)]))
+    features = x[starts[:, None] + torch.arange(n)]
+    changes = within(features, starts, [len(x)])
+    whole_routings: dict[int, Routing] = {}
+    whole = model(Stream(x, torch.arange(len(x)), starts, [len(x)], change=changes), whole_routings)
     cache = PlainCache(4)
     bounds = [0, 3, *(3 + (i + 1) * (n + 1) for i in range(6))]
     parts = []
+    last: Tensor | None = None
+    kept: dict[int, list[Tensor]] = {layer: [] for layer in whole_routings}
     for low, high in itertools.pairwise(bounds):
         inside = (starts >= low) & (starts < high)
+        frames, routings = features[inside], dict[int, Routing]()
         piece = Stream(
-            x[low:high], torch.arange(low, high), starts[inside] - low, [high - low], [cache]
+            x[low:high],
+            torch.arange(low, high),
+            starts[inside] - low,
+            [high - low],
+            [cache],
+            change=change(frames, frames_before(frames, last)) if len(frames) else None,
         )
-        parts.append(model(piece))
+        parts.append(model(piece, routings))
+        last = frames[-1] if len(frames) else last
+        for layer, routing in routings.items():
+            kept[layer].append(routing.kept)
     assert torch.allclose(whole, torch.cat(parts), atol=1e-5)
+    for layer, routing in whole_routings.items():
+        assert torch.equal(routing.kept, torch.cat(kept[layer]))
 
 
 @torch.no_grad()
@@ -270,3 +287,23 @@ def test_routings_can_be_asked_for() -> None:
         lowest = routing.score.masked_fill(~routing.kept, torch.inf).amin(1)
         highest = routing.score.masked_fill(routing.kept, -torch.inf).amax(1)
         assert (lowest >= highest).all()
+
+
+@pytest.mark.parametrize("router", ["redundancy", "norm", "attention"])
+@torch.no_grad()
+def test_routers_without_training_that_keep_all_are_the_dense_model(router: str) -> None:
+    """Guards the weight of a kept token: the residual branch is as it was trained."""
+    dense, routed = small_model(router="none"), small_model(router=router, keep_ratio=1.0)
+    x, starts = _stream(dense, 4)
+    changes = torch.rand(4, 10)
+    stream = Stream(x, torch.arange(len(x)), starts, [len(x)], change=changes)
+    assert not list(routed.routers.parameters())
+    assert torch.allclose(dense(stream), routed(stream), atol=1e-6)
+
+
+@torch.no_grad()
+def test_frames_without_their_change_are_refused_by_redundancy() -> None:
+    model = small_model(router="redundancy")
+    x, starts = _stream(model, 2)
+    with pytest.raises(ValueError, match="redundancy"):
+        model(Stream(x, torch.arange(len(x)), starts, [len(x)]))

@@ -22,7 +22,8 @@ def test_each_frame_keeps_exactly_k(
     keep_last = data.draw(st.booleans())
     router = LayerRouter(4, kind, layer=3)  # type: ignore[arg-type]
     x = torch.zeros(frames, tokens, 4)  # all alike: nothing but ties
-    routing = router(x, torch.arange(frames) * tokens, k, keep_last)
+    given = torch.zeros(frames, tokens) if kind in ("redundancy", "attention") else None
+    routing = router(x, torch.arange(frames) * tokens, k, keep_last, given)
     assert routing.kept.sum(1).tolist() == [k] * frames
     if keep_last:
         assert routing.kept[:, -1].all()
@@ -62,3 +63,29 @@ def test_gradients_reach_the_router() -> None:
     torch.autograd.backward(router.weigh(torch.randn(4, 3)).sum())
     assert router.weight.grad is not None
     assert router.weight.grad.abs().sum() > 0
+
+
+def test_redundancy_keeps_what_changed_and_spreads_over_what_did_not() -> None:
+    """Guards still pictures against keeping the first tokens, or what rounding moved."""
+    router = LayerRouter(2, "redundancy", layer=1)
+    x = torch.zeros(4, 8, 2)
+    changes = torch.zeros(4, 8)
+    changes[1] = torch.rand(8) * 1e-4  # rounding, or the noise of a still camera
+    changes[2, 1] = changes[3, 6] = 0.4
+    kept = router(x, torch.zeros(4), 2, keep_last=True, given=changes).kept
+    places = [row.nonzero()[:, 0].tolist() for row in kept]
+    assert places == [[3, 7], [3, 7], [1, 7], [6, 7]]
+
+
+def test_norm_keeps_the_largest_tokens() -> None:
+    x = torch.tensor([[3.0, -5, 1, 4], [0, 1, -2, 0]])[..., None]
+    routing = LayerRouter(1, "norm", layer=0)(x, torch.zeros(2), 2, keep_last=False)
+    assert routing.kept.tolist() == [[False, True, False, True], [False, True, True, False]]
+    assert (routing.weight == 1.0).all()
+
+
+@pytest.mark.parametrize("kind", ["redundancy", "attention"])
+def test_scores_that_were_forgotten_are_missed(kind: str) -> None:
+    """Guards against a caller whose frames would be routed as if none had one before."""
+    with pytest.raises(ValueError, match=kind):
+        LayerRouter(2, kind, layer=0)(torch.zeros(1, 4, 2), torch.zeros(1), 2, True)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mod.change import change
 from mod.engine.log import FRAME
 from mod.engine.policy import Window
 from mod.layout import StreamLayout
@@ -83,6 +84,7 @@ class ForgetfulSession:
         self.pending = layout.opening(model.config.instruction)
         self.n_opening = len(self.pending)
         self.last: Tensor | None = None
+        self.last_features: Tensor | None = None
         #: Probability of silence at each frame.
         self.p_silence: list[float] = []
 
@@ -144,12 +146,17 @@ class ForgetfulSession:
             self.open.append(entry)
             here += len(part)
         self.cache.feeding = entries
+        changes = None
+        if features is not None:
+            changes = change(features[None], frames_before(features[None], self.last_features))
+            self.last_features = features
         stream = Stream(
             torch.cat(parts),
             torch.arange(first, here),
             torch.tensor(starts, dtype=torch.long),
             [here - first],
             [self.cache],
+            change=changes,
         )
         return self.model.logits(self.model(stream)[-1:])[0].float()
 

@@ -57,9 +57,11 @@ def talking_model(family: str = "llama", **fields: Any) -> tuple[VideoLLMMoD, St
     raise AssertionError("no balance between silence and speech found")
 
 
-def talking_engine(megabytes: float = 8.0, **options: Any) -> Engine:
+def talking_engine(
+    megabytes: float = 8.0, fields: dict[str, Any] | None = None, **options: Any
+) -> Engine:
     """An engine with that model and small pages."""
-    model, layout = talking_model()
+    model, layout = talking_model(**(fields or {}))
     memory = Memory(model.config, int(megabytes * 2**20), page_size=8)
     return Engine(model, layout, memory, **options)
 

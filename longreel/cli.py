@@ -27,6 +27,7 @@ from longreel.options import (
     KeepRatio,
     Model,
     Replicas,
+    Router,
     replica_bounds,
     takes_request,
 )
@@ -166,6 +167,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
     keep_ratio: KeepRatio = None,
+    router: Router = None,
     replicas: Replicas = "1",
     gpus_per_replica: GpusPerReplica = 0.0,
     state: Annotated[
@@ -203,17 +205,20 @@ def serve(
     import threading
 
     from mod.checkpoint import find_checkpoint
+    from mod.choice import choose_router
     from pipelines.cluster import connected
     from pipelines.jobs_service import jobs_deployment
     from serve.app import ReplicaPlan, deploy
     from serve.routes.context import ApiSettings
 
-    find_checkpoint(model)
+    checkpoint = find_checkpoint(model)
+    if router is not None:
+        choose_router(router, checkpoint)
     low, high = replica_bounds(replicas)
     store = state or os.path.join(
         os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"), "longreel"
     )
-    plan = ReplicaPlan(model, keep_ratio, low, high, gpus_per_replica, state=store)
+    plan = ReplicaPlan(model, keep_ratio, low, high, gpus_per_replica, state=store, router=router)
     settings = ApiSettings(allow_private_urls=allow_private_urls, s3_buckets=s3_bucket or ())
     with connected(address, takes_jobs=True), suppress(KeyboardInterrupt):
         deploy(plan, http=(host, port), settings=settings, jobs=jobs_deployment())
@@ -257,8 +262,8 @@ def assemble(
         str,
         typer.Option(
             metavar="PLACEMENT",
-            help="Layers that route: interleaved, interleaved-deep, all, all-deep, after-2, or "
-            "their numbers from 0 such as 1,3,5.",
+            help="Layers that route: interleaved, interleaved-deep, all, all-deep, after-2 "
+            "(or another number), or their numbers from 0 such as 1,3,5.",
         ),
     ] = "interleaved",
     router: Annotated[
@@ -266,7 +271,7 @@ def assemble(
         typer.Option(
             metavar="KIND",
             help="How tokens are chosen: bounded (starts as the dense model), learned, uniform, "
-            "random, skip, or none.",
+            "random, redundancy, norm, attention, skip, or none.",
         ),
     ] = "bounded",
     pool_grid: Annotated[

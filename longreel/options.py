@@ -22,6 +22,16 @@ KeepRatio = Annotated[
         show_default="the model's own",
     ),
 ]
+Router = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND[:LAYERS]",
+        help="What chooses those tokens. redundancy, norm and attention need no training and so "
+        "work with any model; layers such as redundancy:after-2 or redundancy:1,3,5 take the place "
+        "of the model's MoD layers.",
+        show_default="the model's own",
+    ),
+]
 Replicas = Annotated[
     str, typer.Option(help="Model replicas: a number, or MIN:MAX between which they autoscale.")
 ]
@@ -96,6 +106,7 @@ def _request(
         typer.Option(help="Instruction to the narrator.", show_default="the model's own"),
     ] = None,
     keep_ratio: KeepRatio = None,
+    router: Router = None,
     silence_threshold: Annotated[
         float,
         typer.Option(
@@ -147,6 +158,7 @@ def _request(
         segment_s=segment_seconds,
         prompt=prompt,
         keep_ratio=keep_ratio,
+        router=router,
         silence_threshold=silence_threshold,
         mode=mode,
         summarizer=summarizer,

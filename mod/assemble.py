@@ -29,7 +29,8 @@ from transformers import (
 from transformers import logging as transformers_logging
 
 from longreel.errors import LongreelError, UsageError
-from mod.config import PLACEMENTS, ROUTERS, VideoLLMMoDConfig
+from mod.choice import PLACEMENTS, ROUTERS, layers_of
+from mod.config import VideoLLMMoDConfig
 from mod.cost import kv_bytes
 from mod.layout import StreamLayout
 from mod.modeling import Connector, VideoLLMMoD
@@ -173,10 +174,8 @@ def _tokenizer(
 def _config(
     assembly: Assembly, vision_config: Any, text_config: Any, marks: dict[str, str]
 ) -> VideoLLMMoDConfig:
-    layers: str | list[int] = assembly.mod_layers
-    if re.fullmatch(r"\d+(,\d+)*", assembly.mod_layers):
-        layers = [int(layer) for layer in assembly.mod_layers.split(",")]
-    elif layers not in PLACEMENTS:
+    layers = layers_of(assembly.mod_layers)
+    if layers is None:
         raise UsageError(
             f"mod-layers must be one of {', '.join(PLACEMENTS)}, or layers such as 1,3,5, "
             f"not {assembly.mod_layers!r}"

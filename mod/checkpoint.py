@@ -24,6 +24,7 @@ class Checkpoint:
         image_size: side of the tower's input, in pixels.
         fps: frames a second it was trained on.
         keep_ratio: share of a frame's vision tokens that run in MoD layers.
+        router: what chooses them.
         instruction: text that opens a session by default.
     """
 
@@ -33,6 +34,7 @@ class Checkpoint:
     image_size: int
     fps: float
     keep_ratio: float
+    router: str
     instruction: str
 
 
@@ -57,6 +59,7 @@ def find_checkpoint(model: str) -> Checkpoint:
         image_size=int(config["vision_config"]["image_size"]),
         fps=float(config["fps"]),
         keep_ratio=float(config["keep_ratio"]),
+        router=str(config["router"]),
         instruction=str(config["instruction"]),
     )
 

@@ -2,28 +2,17 @@
 
 # Without postponed annotations: ``strict`` checks values against the types themselves.
 import math
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-Router = Literal[
-    "learned",
-    "bounded",
-    "uniform",
-    "random",
-    "redundancy",
-    "norm",
-    "attention",
-    "skip",
-    "none",
-]
+from mod.choice import PLACEMENTS, Router, layers_of
+
 ClassToken = Literal["first", "last", "none"]
 Summarizer = Literal["model", "digest"]
 KeepSchedule = Literal["constant", "shifted_cosine"]
-Placement = Literal["interleaved", "interleaved-deep", "all", "all-deep", "after-2"]
-ROUTERS, PLACEMENTS = get_args(Router), get_args(Placement)
 
 
 @strict
@@ -49,7 +38,8 @@ class VideoLLMMoDConfig(PreTrainedConfig):
             ``keep_ratio`` its mean over the MoD layers.
         keep_ratios: one ratio for each of ``mod_layers``; overrides both.
         mod_layers: indices of the MoD layers, or a placement: ``interleaved`` (1, 3, 5, ...),
-            ``all``, either one with ``-deep`` to leave the first two layers full, ``after-2``.
+            ``all``, either one with ``-deep`` to leave the first two layers full, or ``after-N``
+            to leave the first N full.
         always_keep_decision: a frame's last vision token, from which the model decides to
             speak or stay silent, takes one of the kept places in every MoD layer.
         fps: frames a second that the checkpoint was trained on.
@@ -98,7 +88,7 @@ class VideoLLMMoDConfig(PreTrainedConfig):
         if not self.tie_word_embeddings:
             self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
         if isinstance(self.mod_layers, str):
-            self.mod_layers = _placed(self.mod_layers, self.text_config.num_hidden_layers)
+            self.mod_layers = placed(self.mod_layers, self.text_config.num_hidden_layers)
         self.check()
 
     def check(self) -> None:
@@ -184,11 +174,19 @@ class VideoLLMMoDConfig(PreTrainedConfig):
         ]
 
 
-def _placed(placement: str, n_layers: int) -> list[int]:
-    """The layers of a named placement."""
-    if placement not in PLACEMENTS:
+def placed(placement: str, n_layers: int) -> list[int]:
+    """The layers of a named placement.
+
+    Raises:
+        ValueError: there is no such placement, or no layer left in it.
+    """
+    if not isinstance(layers_of(placement), str):
         raise ValueError(f"mod_layers must be a list or one of {PLACEMENTS}, not {placement!r}")
-    first = 2 if placement.endswith("-deep") or placement == "after-2" else 0
+    first = 2 if placement.endswith("-deep") else 0
+    if placement.startswith("after-"):
+        first = int(placement.removeprefix("after-"))
+        if first >= n_layers:
+            raise ValueError(f"mod_layers {placement!r} leaves none of {n_layers} layers")
     every_other = placement.startswith("interleaved")
     return [layer for layer in range(first, n_layers) if not every_other or layer % 2]
 

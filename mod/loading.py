@@ -8,13 +8,14 @@ from transformers import logging as transformers_logging
 
 from longreel.errors import UsageError
 from mod.checkpoint import Checkpoint
-from mod.config import VideoLLMMoDConfig
+from mod.choice import RouterChoice, choose_router
+from mod.config import VideoLLMMoDConfig, placed
 from mod.layout import StreamLayout
 from mod.modeling import VideoLLMMoD
 
 
 def load(
-    checkpoint: Checkpoint, keep_ratio: float | None = None
+    checkpoint: Checkpoint, keep_ratio: float | None = None, router: str | None = None
 ) -> tuple[VideoLLMMoD, StreamLayout]:
     """The model, in eval mode, and its stream layout.
 
@@ -22,10 +23,12 @@ def load(
 
     Args:
         keep_ratio: overrides the checkpoint's own.
+        router: takes the place of the checkpoint's own, as :mod:`mod.choice` spells it.
 
     Raises:
-        UsageError: the weights do not fit the config, or the keep ratio cannot work.
+        UsageError: the weights do not fit the config, or keep ratio or router cannot work.
     """
+    chosen = None if router is None else choose_router(router, checkpoint)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     on_gpu = torch.cuda.is_available()
@@ -33,7 +36,9 @@ def load(
         config = VideoLLMMoDConfig.from_pretrained(checkpoint.folder)
         if keep_ratio is not None:
             config.keep_ratio = keep_ratio
-            config.check()
+        if chosen is not None:
+            _route(config, chosen)
+        config.check()
         model, info = VideoLLMMoD.from_pretrained(
             checkpoint.folder,
             config=config,
@@ -51,3 +56,15 @@ def load(
         missing = sorted(info["missing_keys"])[0]
         raise UsageError(f"the model at {str(checkpoint.folder)!r} lacks the weight {missing!r}")
     return model.eval().to("cuda" if on_gpu else "cpu"), layout
+
+
+def _route(config: VideoLLMMoDConfig, chosen: RouterChoice) -> None:
+    """Have ``config`` route as was chosen."""
+    config.router = chosen.kind
+    if chosen.layers is None:
+        return
+    n_layers = config.text_config.num_hidden_layers
+    layers = chosen.layers
+    config.mod_layers = placed(layers, n_layers) if isinstance(layers, str) else layers
+    # They belong to the layers that were.
+    config.keep_ratios = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mod.config import Router
+from mod.choice import TRAINED, Router
 
 #: Change (0-2) below which a token of an even spread stays in its place: what is alike but for
 #: rounding or noise is ranked by place, and a still picture keeps tokens from all over it.
@@ -44,7 +44,7 @@ class LayerRouter(nn.Module):
         super().__init__()
         self.kind = kind
         self.layer = layer
-        if kind in ("learned", "bounded"):
+        if kind in TRAINED:
             self.weight = nn.Parameter(torch.zeros(hidden_size))
 
     def weigh(self, x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ OPTIONS = {
     "segment_s": "--segment-seconds",
     "prompt": "--prompt",
     "keep_ratio": "--keep-ratio",
+    "router": "--router",
     "silence_threshold": "--silence-threshold",
     "mode": "--mode",
     "summarizer": "--summarizer",

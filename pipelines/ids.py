@@ -23,6 +23,8 @@ class Recipe:
         segment_s: wished length of a segment, in seconds.
         silence_threshold: see :meth:`mod.engine.engine.Engine.open`.
         mode: ``segments``, each a short stream of its own, or ``stream``: one through the video.
+        router: what takes the place of the checkpoint's own, if anything, as ``mod.choice`` spells
+            it.
         summarizer: of video summaries: address of an endpoint, and its model if one is named;
             None for the model itself.
     """
@@ -36,6 +38,7 @@ class Recipe:
     silence_threshold: float
     mode: str = "segments"
     summarizer: str | None = None
+    router: str | None = None
 
 
 def prompt_hash(prompt: str) -> str:
@@ -61,4 +64,6 @@ def segment_id(uri: str, etag: str | None, start_s: float, end_s: float, recipe:
         recipe.keep_ratio,
         recipe.silence_threshold,
         *([recipe.mode] if recipe.mode != "segments" else []),
+        # Only where it is given: ids made before there was a choice stay as they are.
+        *([f"router {recipe.router}"] if recipe.router else []),
     )[:20]

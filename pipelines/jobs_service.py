@@ -42,6 +42,7 @@ _FIELDS = {
     "segment_seconds": "segment_s",
     "prompt": "prompt",
     "keep_ratio": "keep_ratio",
+    "router": "router",
     "silence_threshold": "silence_threshold",
     "mode": "mode",
     "summarizer": "summarizer",

@@ -122,6 +122,7 @@ def _start_service(request: SummarizeRequest, checkpoint: Checkpoint) -> None:
     plan = ReplicaPlan(
         model=request.model,
         keep_ratio=request.keep_ratio,
+        router=request.router,
         min_replicas=request.min_replicas,
         max_replicas=request.max_replicas,
         num_gpus=request.num_gpus,

@@ -43,6 +43,7 @@ class ReplicaPlan:
         threads: of torch in each replica; 0 leaves torch's default.
         state: uri of the state store of live sessions; None serves bulk jobs alone.
         idle_s: after which a session that nobody uses is kept in the store alone.
+        router: takes the place of the checkpoint's own when not None; see :mod:`mod.choice`.
     """
 
     model: str
@@ -53,12 +54,14 @@ class ReplicaPlan:
     threads: int = 1
     state: str | None = None
     idle_s: float = 120.0
+    router: str | None = None
 
     @property
     def version(self) -> str:
         """Replicas of one version are the same; those of another replace them."""
         same: list[Any] = [__version__, find_checkpoint(self.model).revision]
         same += [self.keep_ratio, self.num_gpus, self.threads, self.state, self.idle_s]
+        same += [self.router]
         return hashlib.sha256(json.dumps(same).encode()).hexdigest()[:12]
 
 
@@ -99,7 +102,13 @@ def deploy(
         logging_config=quiet,
     )
     replica = _as_version(replica, plan.version).bind(
-        plan.model, plan.keep_ratio, plan.threads, plan.state, directory, plan.idle_s
+        plan.model,
+        plan.keep_ratio,
+        plan.threads,
+        plan.state,
+        directory,
+        plan.idle_s,
+        plan.router,
     )
     if http is None:
         serve.start(proxy_location="Disabled", logging_config=quiet)
@@ -146,9 +155,9 @@ def require_same(plan: ReplicaPlan, wanted: Checkpoint) -> None:
     """Check that the running application serves what a job wants.
 
     Raises:
-        UsageError: it holds another model or keep ratio.
+        UsageError: it holds another model, or routes otherwise.
     """
-    have, keep_ratio = replica_handle().describe.remote().result()
+    have, keep_ratio, router = replica_handle().describe.remote().result()
     if have.revision != wanted.revision:
         raise UsageError(
             f"the running service holds model {have.name} {have.revision}, "
@@ -157,3 +166,6 @@ def require_same(plan: ReplicaPlan, wanted: Checkpoint) -> None:
     ratio = wanted.keep_ratio if plan.keep_ratio is None else plan.keep_ratio
     if keep_ratio != ratio:
         raise UsageError(f"the running service uses keep ratio {keep_ratio}, the job wants {ratio}")
+    if router != plan.router:
+        used, asked = (name or "the model's own" for name in (router, plan.router))
+        raise UsageError(f"the running service uses router {used}, the job wants {asked}")

@@ -37,6 +37,7 @@ class Replica(SessionCalls):
         state: uri of the state store; None keeps no sessions.
         directory: name of the session directory's actor; None together with ``state``.
         idle_s: after which a session that nobody uses is kept in the store alone.
+        router: takes the place of the checkpoint's own when not None; see :mod:`mod.choice`.
     """
 
     def __init__(
@@ -47,15 +48,19 @@ class Replica(SessionCalls):
         state: str | None = None,
         directory: str | None = None,
         idle_s: float = 120.0,
+        router: str | None = None,
     ) -> None:
         if threads:
             torch.set_num_threads(threads)
         self._checkpoint = find_checkpoint(model)
-        network, layout = load(self._checkpoint, keep_ratio)
+        network, layout = load(self._checkpoint, keep_ratio, router)
+        self._router = router
         self._config, self._layout = network.config, layout
         self._capacity = _cache_bytes()
         memory = Memory(network.config, self._capacity, dtype=network.dtype, device=network.device)
-        engine = Engine(network, layout, memory, identity=self._checkpoint.revision)
+        # What another router let pass is not what this one would have.
+        identity = " ".join(filter(None, (self._checkpoint.revision, router)))
+        engine = Engine(network, layout, memory, identity=identity)
         self._engine = EngineLoop(engine)
         self._memory = memory
         owner = Owner(
@@ -93,9 +98,9 @@ class Replica(SessionCalls):
             "summary_request": config.summary_request,
         }
 
-    async def describe(self) -> tuple[Checkpoint, float]:
-        """The checkpoint and the keep ratio in use."""
-        return self._checkpoint, self._config.keep_ratio
+    async def describe(self) -> tuple[Checkpoint, float, str | None]:
+        """The checkpoint, the keep ratio in use, and the router where it is not its own."""
+        return self._checkpoint, self._config.keep_ratio, self._router
 
     async def narrate(
         self, frames: NDArray[np.uint8], instruction: str, silence_threshold: float

@@ -49,6 +49,12 @@ class JobCreate(BaseModel):
     segment_seconds: float | None = Field(None, ge=1, le=3600)
     prompt: str | None = Field(None, max_length=32_000)
     keep_ratio: float | None = Field(None, gt=0, le=1)
+    router: str | None = Field(
+        None,
+        max_length=256,
+        description="What chooses the vision tokens that run, such as redundancy or "
+        "attention:after-2; the model's own by default.",
+    )
     silence_threshold: float | None = Field(None, ge=0, le=1)
     mode: Literal["segments", "stream"] | None = None
     summarizer: str | None = Field(

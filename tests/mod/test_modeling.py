@@ -14,7 +14,8 @@ from transformers import LlamaConfig
 
 from mod.attention import NAME
 from mod.change import change, within
-from mod.config import ROUTERS, VideoLLMMoDConfig
+from mod.choice import ROUTERS
+from mod.config import VideoLLMMoDConfig
 from mod.cost import kv_bytes, token_layers
 from mod.modeling import Stream, VideoLLMMoD, frames_before
 from mod.routing import Routing
@@ -176,6 +177,8 @@ def test_save_and_load_keep_config_weights_and_routing(tmp_path: Path) -> None:
         ({"mod_layers": [4]}, "mod_layers"),
         ({"mod_layers": [1, 1]}, "mod_layers"),
         ({"mod_layers": "everywhere"}, "mod_layers"),
+        ({"mod_layers": "1,3"}, "mod_layers"),
+        ({"mod_layers": "after-4"}, "mod_layers"),
         ({"keep_ratios": [0.5]}, "keep_ratios"),
         ({"keep_ratios": [0.5, 0.0]}, "keep_ratios"),
         ({"keep_schedule": "rising"}, "keep_schedule"),
@@ -241,6 +244,7 @@ def test_a_tower_whose_channels_do_not_fit_is_refused() -> None:
         ("all", list(range(8))),
         ("all-deep", list(range(2, 8))),
         ("after-2", list(range(2, 8))),
+        ("after-5", [5, 6, 7]),
     ],
 )
 def test_placements_are_those_of_the_paper(placement: str, layers: list[int]) -> None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mod.config import ROUTERS
+from mod.choice import ROUTERS
 from mod.routing import LayerRouter
 
 

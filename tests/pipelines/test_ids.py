@@ -25,6 +25,8 @@ def test_ids_are_stable_across_processes_and_releases() -> None:
         {"fps": 1.0},
         {"keep_ratio": 0.3},
         {"silence_threshold": 0.5},
+        {"mode": "stream"},
+        {"router": "redundancy"},
     ],
 )
 def test_what_decides_a_rows_content_changes_its_id(change: dict[str, object]) -> None:

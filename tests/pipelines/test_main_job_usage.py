@@ -36,6 +36,8 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--segment-seconds", "inf"),
         ("--keep-ratio", "0"),
         ("--keep-ratio", "1.5"),
+        ("--router", "best"),
+        ("--router", "redundancy:deep"),
         ("--silence-threshold", "2"),
         ("--workers", "-1"),
         ("--gpus-per-replica", "-1"),

@@ -89,3 +89,5 @@ def test_a_job_for_another_model_is_refused(address: str) -> None:
     require_same(ReplicaPlan(TINY), have)
     with pytest.raises(UsageError, match=r"keep ratio 0\.2"):
         require_same(ReplicaPlan(TINY, keep_ratio=0.5), have)
+    with pytest.raises(UsageError, match="uses router the model's own, the job wants norm"):
+        require_same(ReplicaPlan(TINY, router="norm"), have)

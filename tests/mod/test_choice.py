@@ -1,0 +1,82 @@
+"""A router chosen at loading: dense checkpoints skip tokens, and what cannot work is told."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from longreel.errors import UsageError
+from mod.checkpoint import TINY, Checkpoint, find_checkpoint
+from mod.choice import choose_router
+from mod.engine.viewer import Viewer
+from mod.loading import load
+from tests.mod.engine.models import talking_model
+from tests.mod.small import some_frames
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A checkpoint that was never routed."""
+    folder = tmp_path_factory.mktemp("dense")
+    model, layout = talking_model(router="none")
+    model.save_pretrained(folder)
+    layout.tokenizer.save_pretrained(folder)
+    return find_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize("router", ["redundancy", "norm", "attention"])
+def test_a_dense_checkpoint_skips_tokens_without_training(dense: Checkpoint, router: str) -> None:
+    model, layout = load(dense, 0.2, f"{router}:after-2")
+    assert (model.config.router, model.config.mod_layers) == (router, [2, 3])
+    viewer = Viewer(model, layout, max_new_tokens=3)
+    assert len(viewer.watch(some_frames(4))) == 4
+    lengths = viewer.engine.lengths("viewer")
+    assert lengths[0] == lengths[1] == lengths[3] + 4 * 8
+    whole, _ = load(dense, 1.0, router)
+    assert whole.config.mod_layers == [1, 3]
+    again = Viewer(whole, layout, max_new_tokens=3).watch(some_frames(4))
+    assert [o.text for o in again] == [
+        o.text for o in Viewer(*load(dense), max_new_tokens=3).watch(some_frames(4))
+    ]
+
+
+def test_the_router_of_a_trained_checkpoint_gives_way() -> None:
+    checkpoint = find_checkpoint(TINY)
+    model, _ = load(checkpoint, router="redundancy")
+    assert not list(model.routers.parameters())
+    assert model.config.mod_layers == [1, 3, 5]
+    trained, _ = load(checkpoint, router="bounded")
+    assert all(torch.any(weight != 0) for weight in trained.routers.parameters())
+
+
+@pytest.mark.parametrize(
+    ("spelled", "said"),
+    [
+        ("best", "--router must be one of learned, bounded, .*attention, skip, none, not 'best'"),
+        ("", "--router must be one of .* not ''"),
+        ("norm:", "the layers of --router must be one of interleaved, .* not ''"),
+        ("norm:deep", "the layers of --router must be one of .*after-N, or numbers .* not 'deep'"),
+        ("learned", "has no weights of a router, which --router learned needs"),
+        ("bounded:all", "has no weights of a router, which --router bounded needs"),
+        ("norm:after-4", "leaves none of 4 layers"),
+        ("norm:1,4", "names layer 4; the model has 4"),
+        ("norm:1,1", "names a layer twice"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line(
+    dense: Checkpoint, spelled: str, said: str
+) -> None:
+    with pytest.raises(UsageError, match=said) as refused:
+        load(dense, router=spelled)
+    assert "\n" not in str(refused.value)
+
+
+def test_layers_that_no_router_was_trained_for_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"lacks the weight 'routers\.0\.weight'"):
+        load(find_checkpoint(TINY), router="bounded:all")
+
+
+def test_a_choice_is_taken_apart_without_the_model(dense: Checkpoint) -> None:
+    assert choose_router("norm", dense).layers is None
+    assert choose_router("norm:7,2", dense).layers == [7, 2]
+    assert dense.router == "none"

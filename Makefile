@@ -58,6 +58,7 @@ serve: $(VENV)/.runtime ## Serve the bundled model over HTTP on port 8000
 bench: $(VENV)/.bench ## Run the quick form of every bench and write bench/results/
 	$(BIN)/python -m bench.flops --json
 	$(BIN)/python -m bench.model --json --quick
+	$(BIN)/python -m bench.weights --json --quick
 	$(BIN)/python -m bench.engine --json --quick
 	$(BIN)/python -m bench.decode --json --quick
 	$(BIN)/python -m bench.scale --json --quick

@@ -17,7 +17,8 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -251,7 +252,17 @@ class Quality:
         cls.one = cls(effort)
 
 
-def _train_base(path: Path) -> None:
+@contextmanager
+def parts_folder(effort: Effort) -> Iterator[Path]:
+    """Where parts of the measurement are left, and found by one that goes on."""
+    with tempfile.TemporaryDirectory() as passing:
+        parts = Path(os.environ.get("LONGREEL_BENCH_PARTS", passing))
+        parts /= f"{effort.base_steps} and {effort.steps} steps"
+        parts.mkdir(parents=True, exist_ok=True)
+        yield parts
+
+
+def train_base(path: Path) -> None:
     """Leave the full model that all methods go on from, trained on from the bundled one."""
     if path.exists():
         return
@@ -283,13 +294,10 @@ def quality(effort: Effort) -> dict[str, list[TeacherForced]]:
     """The metrics of each method, one a seed; a training on each core."""
     tasks = [(name, seed) for seed in range(effort.seeds) for name in METHODS]
     context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as passing:
-        parts = Path(os.environ.get("LONGREEL_BENCH_PARTS", passing))
-        parts /= f"{effort.base_steps} and {effort.steps} steps"
-        parts.mkdir(parents=True, exist_ok=True)
+    with parts_folder(effort) as parts:
         base = parts / "base.pt"
         with context.Pool(os.cpu_count(), Quality.begin, (effort,)) as pool:
-            pool.apply(_train_base, (base,))
+            pool.apply(train_base, (base,))
             results = pool.map(_trained, [(*task, base) for task in tasks], chunksize=1)
     found: dict[str, list[TeacherForced]] = {}
     for (name, _), metrics in zip(tasks, results, strict=True):

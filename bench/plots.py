@@ -50,6 +50,36 @@ def draw_model(result: dict[str, Any]) -> plt.Figure:
     return picture
 
 
+def draw_weights(result: dict[str, Any]) -> plt.Figure:
+    """Quality of each router over the keep ratio, on a model trained dense; bars reach from least
+    to most over the held-out parts."""
+    figures = result["figures"]
+    picture, axes = plt.subplots(1, len(QUALITY), figsize=(15, 4), layout="constrained")
+    for axis, (key, label, less) in zip(axes, QUALITY, strict=True):
+        for router, by_keep in figures["deep"].items():
+            keeps = [float(keep) for keep in by_keep]
+            values = [[part[key] for part in parts] for parts in by_keep.values()]
+            middles = [statistics.fmean(each) for each in values]
+            reach = [
+                [middle - min(each) for middle, each in zip(middles, values, strict=True)],
+                [max(each) - middle for middle, each in zip(middles, values, strict=True)],
+            ]
+            mark = "s" if router == "trained" else "o-"
+            axis.errorbar(keeps, middles, yerr=reach, fmt=mark, capsize=3, label=router)
+        axis.axhline(
+            statistics.fmean(part[key] for part in figures["dense"]), color="#888", linewidth=1
+        )
+        axis.set_xlabel("share of a frame's tokens kept")
+        axis.set_title(f"{label} ({'less' if less else 'more'} is better)", size=10)
+    axes[0].legend(fontsize=8)
+    picture.suptitle(
+        f"A dense model that skips tokens in layers {result['settings']['layers']} without "
+        f"training; the line is all tokens; {_machine(result)}",
+        size=10,
+    )
+    return picture
+
+
 def draw_engine(result: dict[str, Any]) -> plt.Figure:
     """Each ratio of the engine bench with its spread, and the bar it is held against."""
     bars = {
@@ -194,6 +224,7 @@ def draw_serve(result: dict[str, Any]) -> plt.Figure:
 
 DRAWN: dict[str, Callable[[dict[str, Any]], plt.Figure]] = {
     "model": draw_model,
+    "weights": draw_weights,
     "engine": draw_engine,
     "decode": draw_decode,
     "scale": draw_scale,

@@ -1,9 +1,9 @@
 """Skipping vision tokens with weights as they are: ``python -m bench.weights --json``.
 
-A model that was trained dense skips tokens by routers that need no training; beside them a router
-that was trained with it. Quality is teacher-forced, on streams nobody trained on, over the share
-of tokens kept. The dense model is the one that all methods of ``bench.model`` go on from, and with
-``LONGREEL_BENCH_PARTS`` is taken from there.
+A model that was trained dense skips tokens by routers that need no training; beside them the same
+model trained on with a router of weights, decoder and all. Quality is teacher-forced, on streams
+nobody trained on, over the share of tokens kept. The dense model is the one that all methods of
+``bench.model`` go on from, and with ``LONGREEL_BENCH_PARTS`` is taken from there.
 
 Where every other layer still sees all tokens hardly anything is lost, whatever is skipped; routers
 are told apart by layers that are all routed, from one of them on.

@@ -116,12 +116,18 @@ def _keep(uri: str, rows: pa.Table) -> None:
 def _read_file(
     uri: str, schema: pa.Schema, columns: Sequence[str], where: pc.Expression | None
 ) -> pa.Table:
-    # Not by pyarrow's own S3 client, which waits for ever on a body that only drips.
+    # Not by pyarrow's own S3 client, which waits for ever on a body that only drips. Nor by its
+    # threads: they may still hold the file when it is closed, and then end the whole process.
     try:
         with open_object(uri) as file:
             _require(pq.read_schema(file), schema, uri)
             file.seek(0)
-            return pq.read_table(file, columns=list(columns), filters=where)
+            if where is None:
+                rows = pq.ParquetFile(file).read(list(columns), use_threads=False)
+                return rows.select(list(columns))
+            return pq.read_table(
+                file, columns=list(columns), filters=where, use_threads=False, pre_buffer=False
+            )
     except pa.ArrowException as failure:
         reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
         raise LongreelError(f"cannot read {uri}: {reason}") from None

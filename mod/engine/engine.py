@@ -20,7 +20,15 @@ from mod.engine.rotation import Rotation
 from mod.engine.runner import Runner
 from mod.engine.scheduler import Taken, plan
 from mod.engine.snapshot import pack, unpack
-from mod.engine.state import ENCODED_AHEAD, FrameRun, Question, SessionState, Turn
+from mod.engine.state import (
+    ENCODED_AHEAD,
+    MAX_CHUNK,
+    MAX_CHUNK_ON_GPU,
+    FrameRun,
+    Question,
+    SessionState,
+    Turn,
+)
 from mod.engine.work import item_of, work_of
 from mod.layout import StreamLayout
 from mod.modeling import VideoLLMMoD
@@ -73,7 +81,9 @@ class Engine:
         n = model.config.tokens_per_frame
         self._rotation = Rotation(model)
         self._residence = Residence(memory, self._runner, self._rotation, layout, n, spill)
-        self._outcomes = Outcomes(layout, memory.classes, n)
+        on_gpu = memory.pools[0].keys.device.type == "cuda"
+        max_chunk = MAX_CHUNK_ON_GPU if on_gpu else MAX_CHUNK
+        self._outcomes = Outcomes(layout, memory.classes, n, max_chunk)
         self._sessions: dict[str, SessionState] = {}
         self.steps = 0
 

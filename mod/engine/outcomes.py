@@ -10,7 +10,7 @@ from mod.engine.cache import LayerClass
 from mod.engine.events import Event, Failed, FrameSeen, TurnEnded, Word
 from mod.engine.log import FRAME
 from mod.engine.runner import Item, Reading
-from mod.engine.state import MAX_CHUNK, MIN_CHUNK, FrameRun, Question, SessionState, Turn
+from mod.engine.state import MIN_CHUNK, FrameRun, Question, SessionState, Turn
 from mod.layout import StreamLayout
 
 
@@ -20,13 +20,18 @@ class Outcomes:
     Args:
         classes: of the model's layers.
         tokens_per_frame: positions that a frame takes.
+        max_chunk: frames of the largest speculative chunk.
     """
 
     def __init__(
-        self, layout: StreamLayout, classes: Sequence[LayerClass], tokens_per_frame: int
+        self,
+        layout: StreamLayout,
+        classes: Sequence[LayerClass],
+        tokens_per_frame: int,
+        max_chunk: int,
     ) -> None:
         self._layout, self._classes = layout, classes
-        self._tokens_per_frame = tokens_per_frame
+        self._tokens_per_frame, self._max_chunk = tokens_per_frame, max_chunk
         self._events: list[Event] = []
 
     @property
@@ -106,7 +111,7 @@ class Outcomes:
         if not len(run.pixels):
             session.inbox.popleft()
         if not speaks:
-            session.chunk = min(MAX_CHUNK, session.chunk * 2)
+            session.chunk = min(self._max_chunk, session.chunk * 2)
             return
         session.chunk = max(MIN_CHUNK, session.chunk // 2)
         session.turn = Turn(session.n_frames - 1, None, [])

@@ -18,8 +18,9 @@ from mod.modeling import frames_before
 if TYPE_CHECKING:
     from mod.engine.recall import Recall
 
-#: Frames of one speculative chunk; it grows while the model stays silent.
-MIN_CHUNK, MAX_CHUNK = 2, 256
+#: Frames of one speculative chunk; it grows while the model stays silent. A GPU is busy with large
+#: ones alone; on a CPU they gain nothing, and a live session waits for the whole step.
+MIN_CHUNK, MAX_CHUNK, MAX_CHUNK_ON_GPU = 2, 32, 256
 #: Frames that the tower sees at once where they wait, however small chunks are.
 ENCODED_AHEAD = 64
 

@@ -13,10 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mod.checkpoint import TINY, find_checkpoint
 from mod.cost import kv_bytes
-from mod.engine.engine import UnknownSessionError
+from mod.engine.cache import Memory
+from mod.engine.engine import Engine, UnknownSessionError
 from mod.engine.events import Event, Failed, FrameSeen, TurnEnded, Word
 from mod.engine.snapshot import SnapshotError
+from mod.loading import load
 from mod.modeling import VideoLLMMoD
 from tests.mod.engine.models import drain, talking_engine, talking_model
 from tests.mod.plain import PlainSession
@@ -282,6 +285,21 @@ def test_a_step_that_fails_harms_only_who_caused_it(monkeypatch: pytest.MonkeyPa
     engine.ask(victim, "still", "still there?")
     after = _transcripts(drain(engine))
     assert [question for question, _ in after[victim]] == ["still"]
+
+
+def test_a_silent_job_on_a_cpu_leaves_room_between_its_steps() -> None:
+    """Guards a live session that arrives against waiting for a chunk that is large for nothing."""
+    model, layout = load(find_checkpoint(TINY))
+    memory = Memory(model.config, 64 * 2**20)
+    engine = Engine(model, layout, memory)
+    engine.open("job", kind="bulk")
+    side = model.config.vision_config.image_size
+    engine.push("job", torch.full((150, side, side, 3), 60, dtype=torch.uint8))
+    seen = []
+    while engine.busy:
+        seen.append(sum(isinstance(event, FrameSeen) for event in engine.step()))
+    assert sum(seen) == 150
+    assert max(seen) == 32
 
 
 def test_frames_that_cannot_be_encoded_fail_alone(monkeypatch: pytest.MonkeyPatch) -> None:

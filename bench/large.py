@@ -483,9 +483,9 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
     part("bulk", bulk_part)
     figures["live"] = {}
     for name, kind, counts, policy in (
-        ("mod", "mod", [100], None),
-        ("mod, window of 256 frames", "mod", [300, 360], Window(frames=256)),
-        ("dense", "dense", [64], None),
+        ("mod", "mod", [64, 100, 128], None),
+        ("mod, window of 256 frames", "mod", [200, 300, 400], Window(frames=256)),
+        ("dense", "dense", [48, 72, 100], None),
     ):
         model = mod if kind == "mod" else dense
         found = most_live(model, layout, counts, effort, speaking[kind], policy)

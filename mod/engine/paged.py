@@ -1,7 +1,7 @@
 """Attention of a whole step over pages: one call a layer, without gathering caches.
 
-Keys and values go to their pages by one indexed write; then one call reads them
-through block tables that are made once a step for each class of layers.
+Keys and values go to their pages by one indexed write; then one call reads them through block
+tables that are made once a step for each class of layers.
 """
 
 from __future__ import annotations

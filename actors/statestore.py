@@ -10,11 +10,12 @@ manifests, which the directory alone replaces.
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+import pyarrow as pa
 
 from actors.objects import (
     delete_object,
@@ -27,6 +28,8 @@ from actors.objects import (
 )
 from longreel.errors import StorageError
 
+#: Of logs: a third of zlib's time, and smaller.
+_CODEC = "zstd"
 #: Threads that read manifests: a store far away answers each in tens of milliseconds.
 _READERS = 16
 
@@ -203,12 +206,13 @@ def pack_records(records: Sequence[Record]) -> bytes:
     table = [[r.session, r.epoch, r.seq, r.kind, r.data, r.about, len(r.blob)] for r in records]
     head = json.dumps(table).encode()
     body = b"".join([len(head).to_bytes(4, "little"), head, *(r.blob for r in records)])
-    return zlib.compress(body, 1)
+    return len(body).to_bytes(8, "little") + pa.compress(body, _CODEC, asbytes=True)
 
 
 def unpack_records(data: bytes) -> Iterator[Record]:
     """What ``pack_records`` packed."""
-    body = memoryview(zlib.decompress(data))
+    size = int.from_bytes(data[:8], "little")
+    body = memoryview(pa.decompress(data[8:], size, _CODEC, asbytes=True))
     start = 4 + int.from_bytes(body[:4], "little")
     for session, epoch, seq, kind, fields, about, size in json.loads(bytes(body[4:start])):
         blob = bytes(body[start : start + size])

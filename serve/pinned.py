@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from grpc.aio import AioRpcError
 from ray.actor import ActorHandle
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 from ray.serve.exceptions import BackPressureError, RayServeException
@@ -65,7 +66,7 @@ class PinnedSessions:
 
     def __init__(self, replica: DeploymentHandle, directory: ActorHandle | None) -> None:
         self._replica, self._directory = replica, directory
-        self._handles: dict[tuple[str, str], DeploymentHandle] = {}
+        self._handles: dict[tuple[str, str, bool], DeploymentHandle] = {}
         self._known: dict[str, Manifest] = {}
         self._brief: dict[str, _Brief] = {}
         self._closed: dict[str, Manifest] = {}
@@ -199,6 +200,7 @@ class PinnedSessions:
         deadline = time.monotonic() + PATIENCE_S
         pause = _FIRST_PAUSE_S
         unknown_until = away_until = time.monotonic() + UNKNOWN_S
+        direct = True
         while True:
             manifest = await self._manifest(session)
             assert manifest.owner is not None
@@ -206,7 +208,8 @@ class PinnedSessions:
             there = ROUTABLE.has(manifest.replica)
             reply: Any = Refusal("stale")
             try:
-                reply = await self._handle(manifest.replica, method).remote(manifest, *args)
+                handle = self._handle(manifest.replica, method, direct=direct)
+                reply = await handle.remote(manifest, *args)
             except BackPressureError:
                 raise SessionError("overloaded", "the service has too much to do") from None
             except ActorUnavailableError as failure:
@@ -215,8 +218,10 @@ class PinnedSessions:
                     await self._lost(manifest, "it cannot be reached")
             except RayActorError as failure:
                 await self._lost(manifest, f"{type(failure).__name__}")
-            except (RayError, RayServeException) as failure:
+            except (RayError, RayServeException, AioRpcError) as failure:
                 reply = Refusal("unavailable", str(failure).splitlines()[0])
+            # A connection that broke does not say whether the replica is gone; Ray's own call does.
+            direct = False
             if not isinstance(reply, Refusal):
                 return reply
             if reply.code == "stale":
@@ -273,10 +278,18 @@ class PinnedSessions:
         except RayActorError:
             raise SessionError("unavailable", "the session directory is away") from None
 
-    def _handle(self, replica: str, method: str) -> DeploymentHandle:
-        key = replica, method
+    def _handle(self, replica: str, method: str, *, direct: bool = False) -> DeploymentHandle:
+        """For calls of ``method``.
+
+        Args:
+            direct: by a connection of the two processes, which takes a third less time than a
+                call of an actor.
+        """
+        key = replica, method, direct
         if key not in self._handles:
-            self._handles[key] = self._replica.options(method_name=method, session_id=replica)
+            self._handles[key] = self._replica.options(
+                method_name=method, session_id=replica, _by_reference=not direct
+            )
         return self._handles[key]
 
     def _replica_gone(self, replica: str) -> None:

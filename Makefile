@@ -24,6 +24,9 @@ $(VENV)/.runtime: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.runtime
 	@$(PIP) -e '.[test]'
+	@# Apart, for the reference of open models alone: built for CUDA as it is, it would stop
+	@# transformers from importing beside a CPU build of torch.
+	@$(PIP) --no-deps --upgrade --target $(VENV)/torchvision torchvision==0.28.0
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.runtime

@@ -27,13 +27,14 @@ from bench.harness import ratio, run
 from bench.plain import PlainLoop
 from mod.config import VideoLLMMoDConfig
 from mod.cost import activation_bytes, kv_bytes, macs
+from mod.decoder import Stream
 from mod.engine.cache import Memory
 from mod.engine.engine import Engine
 from mod.engine.events import Failed, FrameSeen, TurnEnded
 from mod.engine.policy import Policy, Window
 from mod.layout import StreamLayout, train_tokenizer
 from mod.lora import add_lora
-from mod.modeling import Stream, VideoLLMMoD
+from mod.modeling import VideoLLMMoD
 from mod.objective import live_loss
 from mod.world.dialogues import corpus
 

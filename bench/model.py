@@ -34,11 +34,12 @@ from mod.batches import IGNORE, Batch, collate
 from mod.checkpoint import TINY, find_checkpoint
 from mod.config import VideoLLMMoDConfig
 from mod.cost import macs
+from mod.decoder import Stream
 from mod.evaluate import evaluate
 from mod.layout import StreamLayout
 from mod.loading import load
 from mod.metrics import TeacherForced, teacher_forced
-from mod.modeling import Stream, VideoLLMMoD
+from mod.modeling import VideoLLMMoD
 from mod.objective import live_loss, stream_of
 from mod.world.dialogues import watch
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from mod.decoder import frames_before
 from mod.layout import StreamLayout
-from mod.modeling import VideoLLMMoD, frames_before
+from mod.modeling import VideoLLMMoD
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class PlainLoop:
         self._max_new_tokens = max_new_tokens
         self._cache = DynamicCache(config=self._lm.config)
         self._last: Tensor | None = None
-        self._feed(self._words(layout.opening(model.config.instruction)))
+        self._feed(self._words(layout.ids(layout.opening(model.config.instruction))))
         self.said: list[Said] = []
         self.n_frames = 0
 

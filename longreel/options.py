@@ -14,7 +14,13 @@ from longreel.errors import UsageError
 if TYPE_CHECKING:
     from pipelines.job import SummarizeRequest
 
-Model = Annotated[str, typer.Option(help="'longreel-tiny' or the folder of a checkpoint.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="'longreel-tiny', the folder of a checkpoint, or the name of an open video model's "
+        "repository on the Hugging Face hub."
+    ),
+]
 KeepRatio = Annotated[
     float | None,
     typer.Option(
@@ -95,7 +101,7 @@ def _request(
     fps: Annotated[
         float | None,
         typer.Option(
-            help="Frames sampled per second of video.", show_default="the model's own, 2 as a rule"
+            help="Frames sampled per second of video.", show_default="the model's own, 1 or 2"
         ),
     ] = None,
     segment_seconds: Annotated[

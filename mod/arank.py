@@ -21,10 +21,11 @@ from longreel.errors import LongreelError
 from mod.attention import causal_attention
 from mod.batches import collate
 from mod.checkpoint import find_checkpoint
+from mod.decoder import frames_before
 from mod.dialogue import Dialogue
 from mod.layout import StreamLayout
 from mod.loading import load
-from mod.modeling import VideoLLMMoD, frames_before
+from mod.modeling import VideoLLMMoD
 from mod.objective import stream_of
 from mod.world.dialogues import watch
 
@@ -86,7 +87,7 @@ def layer_ranks(
     """
     if model.config.router != "none":
         raise ValueError(f"layers are ranked on a dense model, not with {model.config.router!r}")
-    n_layers = model.config.text_config.num_hidden_layers
+    n_layers = model.config.get_text_config().num_hidden_layers
     found: list[list[float]] = [[] for _ in range(n_layers)]
     for dialogue in dialogues:
         batch = collate([dialogue], layout, model.config).to(model.device)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from mod.config import VideoLLMMoDConfig
+from mod.decoder import frames_before
 from mod.dialogue import Dialogue
-from mod.layout import StreamLayout
-from mod.modeling import frames_before
+from mod.layout import Parts, StreamLayout
 
 IGNORE = -100
 
@@ -111,21 +111,38 @@ def _lay_out(
         ids.extend(tokens)
         labels.extend([*tokens[1:], IGNORE])
 
-    read(layout.opening(config.instruction))
+    # What stands before the next frame or question, tokenized together with it.
+    lead = layout.opening(config.instruction)
+    watching = False
+
+    def before(parts: Parts) -> None:
+        nonlocal lead
+        read(layout.ids([*lead, *parts]))
+        lead = ()
+
     turns = list(dialogue.turns)
     for index in range(len(dialogue.texts) + 1):
         while turns and turns[0].after == index:
             turn = turns.pop(0)
             request = turn.question if turn.question is not None else config.summary_request
-            read(layout.question(f"{turn.notes} {request}".strip()))
-            say([*layout.encode(turn.answer), layout.end])
+            asked = f"{turn.notes} {request}".strip()
+            before(layout.question(asked, watching=watching))
+            say(layout.words(turn.answer))
+            watching = False
         if index == len(dialogue.texts):
             break
         text = dialogue.texts[index]
+        before(layout.before(index, config.fps, watching=watching, expected=None))
         places.append(len(ids))
         read([layout.end] * config.tokens_per_frame)
-        words = [layout.silence] if text is None else [*layout.encode(text), layout.end]
-        if index in dialogue.doubtful:
+        watching = text is None
+        doubtful = index in dialogue.doubtful
+        if text is None:
+            labels[-1] = IGNORE if doubtful else layout.silence
+            read(layout.after())
+            continue
+        words = [*layout.ids(layout.speaking), *layout.words(text)]
+        if doubtful:
             read(words)
         else:
             say(words)

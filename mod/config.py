@@ -2,7 +2,8 @@
 
 # Without postponed annotations: ``strict`` checks values against the types themselves.
 import math
-from typing import Any, ClassVar, Literal
+from dataclasses import field
+from typing import Any, ClassVar, Literal, get_args
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -12,20 +13,16 @@ from mod.choice import PLACEMENTS, Router, layers_of
 
 ClassToken = Literal["first", "last", "none"]
 Summarizer = Literal["model", "digest"]
+StreamKind = Literal["marks", "online"]
+LAYOUTS = get_args(StreamKind)
 KeepSchedule = Literal["constant", "shifted_cosine"]
 
 
 @strict
-class VideoLLMMoDConfig(PreTrainedConfig):
-    """Everything that fixes the arithmetic of one checkpoint.
+class RoutedConfig(PreTrainedConfig):
+    """What every streaming model here is told beside its weights: routing, and how it is used.
 
     Args:
-        vision_config: a ``SiglipVisionConfig`` (or its dict).
-        text_config: the config of any decoder-only transformers model (or its dict).
-        pool_grid: patch tokens are average-pooled to ``pool_grid x pool_grid`` a frame.
-        class_token: where the tower's pooled token stands among a frame's tokens, or ``none``.
-        frame_difference: the tower sees, beside a frame, its difference to the frame before, in
-            three further channels; motion and cuts then show in the features of one frame.
         router: ``learned`` is the paper's raw score; ``bounded`` weighs by
             ``1 + 0.2 tanh(score)`` (p-MoD), which starts as the dense model; ``uniform`` and
             ``random`` are the paper's baselines; ``redundancy``, ``norm`` and ``attention`` need
@@ -42,11 +39,99 @@ class VideoLLMMoDConfig(PreTrainedConfig):
             to leave the first N full.
         always_keep_decision: a frame's last vision token, from which the model decides to
             speak or stay silent, takes one of the kept places in every MoD layer.
+        frame_difference: the tower sees, beside a frame, its difference to the frame before, in
+            three further channels; motion and cuts then show in the features of one frame.
         fps: frames a second that the checkpoint was trained on.
         instruction: text that opens a session when the caller gives none.
         summarizer: ``model`` asks the model for summaries; ``digest`` makes them by rule from
             its narrations, for checkpoints that have not learned to.
         summary_request: the question whose answer is a summary of what was seen or read.
+    """
+
+    router: Router = "learned"
+    keep_ratio: float | int = 0.2
+    keep_schedule: KeepSchedule = "constant"
+    keep_ratios: list[float] | None = None
+    mod_layers: Any = "interleaved"
+    always_keep_decision: bool = True
+    frame_difference: bool = False
+    fps: float | int = 2.0
+    instruction: str = "Narrate what changes."
+    summarizer: Summarizer = "model"
+    summary_request: str = "Summarize."
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if isinstance(self.mod_layers, str):
+            self.mod_layers = placed(self.mod_layers, self.get_text_config().num_hidden_layers)
+        self.check()
+
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures that it takes, in pixels."""
+        raise NotImplementedError
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Vision tokens of one frame."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Refuse fields that cannot work, alone or together.
+
+        Raises:
+            ValueError: names the field.
+        """
+        if not 0.0 < self.keep_ratio <= 1.0:
+            raise ValueError(f"keep_ratio must lie in (0, 1], not {self.keep_ratio}")
+        if self.fps <= 0:
+            raise ValueError(f"fps must be above 0, not {self.fps}")
+        n_layers = self.get_text_config().num_hidden_layers
+        for layer in self.mod_layers:
+            if not 0 <= layer < n_layers:
+                raise ValueError(f"mod_layers names layer {layer}; the model has {n_layers}")
+        if len(set(self.mod_layers)) != len(self.mod_layers):
+            raise ValueError(f"mod_layers names a layer twice: {self.mod_layers}")
+        if self.keep_ratios is not None:
+            if len(self.keep_ratios) != len(self.mod_layers):
+                raise ValueError(
+                    f"keep_ratios has {len(self.keep_ratios)} entries for "
+                    f"{len(self.mod_layers)} mod_layers"
+                )
+            if not all(0.0 < ratio <= 1.0 for ratio in self.keep_ratios):
+                raise ValueError(f"keep_ratios must lie in (0, 1], not {self.keep_ratios}")
+
+    def tokens_in_layer(self, layer: int) -> int:
+        """Vision tokens of one frame that run, and write keys and values, in ``layer``."""
+        if self.router == "none" or layer not in self.mod_layers:
+            return self.tokens_per_frame
+        if self.router == "skip":
+            return int(self.always_keep_decision)
+        return max(1, round(self._ratio_in_layer(layer) * self.tokens_per_frame))
+
+    def _ratio_in_layer(self, layer: int) -> float:
+        if self.keep_ratios is not None:
+            return self.keep_ratios[self.mod_layers.index(layer)]
+        if self.keep_schedule == "constant":
+            return self.keep_ratio
+        depths = [i / max(1, self.get_text_config().num_hidden_layers - 1) for i in self.mod_layers]
+        return _shifted_cosine(depths, self.keep_ratio, 1 / self.tokens_per_frame)[
+            self.mod_layers.index(layer)
+        ]
+
+
+@strict
+class VideoLLMMoDConfig(RoutedConfig):
+    """Everything that fixes the arithmetic of one checkpoint.
+
+    Args:
+        vision_config: a ``SiglipVisionConfig`` (or its dict).
+        text_config: the config of any decoder-only transformers model (or its dict).
+        pool_grid: patch tokens are average-pooled to ``pool_grid x pool_grid`` a frame.
+        class_token: where the tower's pooled token stands among a frame's tokens, or ``none``.
+        layout: of the stream; ``marks`` is ours (:mod:`mod.layout`), ``online`` that of
+            VideoLLM-online as it was published.
 
     Raises:
         ValueError: a field that cannot work; the message names it.
@@ -65,40 +150,25 @@ class VideoLLMMoDConfig(PreTrainedConfig):
     text_config: Any = None
     pool_grid: int = 3
     class_token: ClassToken = "first"
-    frame_difference: bool = False
-    router: Router = "learned"
-    keep_ratio: float | int = 0.2
-    keep_schedule: KeepSchedule = "constant"
-    keep_ratios: list[float] | None = None
-    mod_layers: Any = "interleaved"
-    always_keep_decision: bool = True
-    fps: float | int = 2.0
+    layout: StreamKind = "marks"
     silence_token: str = "<|silence|>"
     begin_token: str = "<|begin|>"
     user_token: str = "<|user|>"
     assistant_token: str = "<|assistant|>"
     end_token: str = "<|end|>"
-    instruction: str = "Narrate what changes."
-    summarizer: Summarizer = "model"
-    summary_request: str = "Summarize."
-    tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         if not self.tie_word_embeddings:
             self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
-        if isinstance(self.mod_layers, str):
-            self.mod_layers = placed(self.mod_layers, self.text_config.num_hidden_layers)
-        self.check()
+
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures that it takes, in pixels."""
+        return int(self.vision_config.image_size)
 
     def check(self) -> None:
-        """Refuse fields that cannot work, alone or together.
-
-        Raises:
-            ValueError: names the field.
-        """
-        if not 0.0 < self.keep_ratio <= 1.0:
-            raise ValueError(f"keep_ratio must lie in (0, 1], not {self.keep_ratio}")
+        """See ``RoutedConfig``."""
         channels = 6 if self.frame_difference else 3
         if self.vision_config.num_channels != channels:
             raise ValueError(
@@ -107,22 +177,7 @@ class VideoLLMMoDConfig(PreTrainedConfig):
             )
         if self.pool_grid < 1:
             raise ValueError(f"pool_grid must be at least 1, not {self.pool_grid}")
-        if self.fps <= 0:
-            raise ValueError(f"fps must be above 0, not {self.fps}")
-        n_layers = self.text_config.num_hidden_layers
-        for layer in self.mod_layers:
-            if not 0 <= layer < n_layers:
-                raise ValueError(f"mod_layers names layer {layer}; the model has {n_layers}")
-        if len(set(self.mod_layers)) != len(self.mod_layers):
-            raise ValueError(f"mod_layers names a layer twice: {self.mod_layers}")
-        if self.keep_ratios is not None:
-            if len(self.keep_ratios) != len(self.mod_layers):
-                raise ValueError(
-                    f"keep_ratios has {len(self.keep_ratios)} entries for "
-                    f"{len(self.mod_layers)} mod_layers"
-                )
-            if not all(0.0 < ratio <= 1.0 for ratio in self.keep_ratios):
-                raise ValueError(f"keep_ratios must lie in (0, 1], not {self.keep_ratios}")
+        super().check()
         self._check_parts()
 
     def _check_parts(self) -> None:
@@ -155,23 +210,55 @@ class VideoLLMMoDConfig(PreTrainedConfig):
         """Vision tokens of one frame: the pooled grid and, unless ``none``, the class token."""
         return self.pool_grid**2 + (self.class_token != "none")
 
-    def tokens_in_layer(self, layer: int) -> int:
-        """Vision tokens of one frame that run, and write keys and values, in ``layer``."""
-        if self.router == "none" or layer not in self.mod_layers:
-            return self.tokens_per_frame
-        if self.router == "skip":
-            return int(self.always_keep_decision)
-        return max(1, round(self._ratio_in_layer(layer) * self.tokens_per_frame))
 
-    def _ratio_in_layer(self, layer: int) -> float:
-        if self.keep_ratios is not None:
-            return self.keep_ratios[self.mod_layers.index(layer)]
-        if self.keep_schedule == "constant":
-            return self.keep_ratio
-        depths = [i / max(1, self.text_config.num_hidden_layers - 1) for i in self.mod_layers]
-        return _shifted_cosine(depths, self.keep_ratio, 1 / self.tokens_per_frame)[
-            self.mod_layers.index(layer)
-        ]
+@strict
+class AdoptedConfig(RoutedConfig):
+    """An open video language model as it is published, and how this project streams it.
+
+    Args:
+        base_config: the checkpoint's own config (or its dict).
+        picture_size: side of its pictures, in pixels.
+        frame_tokens: vision tokens of a frame.
+        image_mean, image_std: of its pictures' channels, which lie in 0-1 before.
+        ask: what it is asked in order to narrate, since it never learned to stay silent.
+        ask_every_s: seconds after which it is asked at the latest.
+        ask_change: mean difference of a frame to the one before (0-1) at which it is asked.
+    """
+
+    model_type = "adopted_video_lm"
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        "base_config": SubConfigSpec(config_class=AutoConfig, model_type="llava_onevision"),
+    }
+
+    base_config: Any = None
+    picture_size: int = 384
+    frame_tokens: int = 1
+    image_mean: list[float] = field(default_factory=lambda: [0.5] * 3)
+    image_std: list[float] = field(default_factory=lambda: [0.5] * 3)
+    ask: str = "Describe in one short sentence what is happening now."
+    ask_every_s: float | int = 5.0
+    ask_change: float | int = 0.1
+
+    @property
+    def text_config(self) -> Any:
+        """Config of the language model."""
+        return self.base_config.get_text_config()
+
+    @property
+    def image_size(self) -> int:
+        """See ``RoutedConfig``."""
+        return self.picture_size
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """See ``RoutedConfig``."""
+        return self.frame_tokens
+
+    def check(self) -> None:
+        """See ``RoutedConfig``."""
+        if self.ask_every_s <= 0:
+            raise ValueError(f"ask_every_s must be above 0, not {self.ask_every_s}")
+        super().check()
 
 
 def placed(placement: str, n_layers: int) -> list[int]:

@@ -6,23 +6,25 @@ decoder's linear layers, as the paper counts its FLOPs.
 
 from __future__ import annotations
 
-from mod.config import VideoLLMMoDConfig
+from mod.config import RoutedConfig
 
 
-def vision_token_layers(config: VideoLLMMoDConfig, n_frames: int) -> int:
+def vision_token_layers(config: RoutedConfig, n_frames: int) -> int:
     """Token-layers of the vision tokens of ``n_frames`` frames."""
-    n_layers = config.text_config.num_hidden_layers
+    n_layers = config.get_text_config().num_hidden_layers
     return n_frames * sum(config.tokens_in_layer(layer) for layer in range(n_layers))
 
 
-def token_layers(config: VideoLLMMoDConfig, n_frames: int, n_text: int) -> int:
+def token_layers(config: RoutedConfig, n_frames: int, n_text: int) -> int:
     """Token-layers of ``n_frames`` frames and ``n_text`` text tokens, silence tokens included."""
-    return vision_token_layers(config, n_frames) + n_text * config.text_config.num_hidden_layers
+    return (
+        vision_token_layers(config, n_frames) + n_text * config.get_text_config().num_hidden_layers
+    )
 
 
-def layer_weights(config: VideoLLMMoDConfig, lora_rank: int = 0) -> int:
+def layer_weights(config: RoutedConfig, lora_rank: int = 0) -> int:
     """Weights of one decoder layer's linear maps, with LoRA of ``lora_rank`` on each of them."""
-    text = config.text_config
+    text = config.get_text_config()
     hidden, inner = text.hidden_size, text.intermediate_size
     head_dim = getattr(text, "head_dim", None) or hidden // text.num_attention_heads
     queries = text.num_attention_heads * head_dim
@@ -32,22 +34,22 @@ def layer_weights(config: VideoLLMMoDConfig, lora_rank: int = 0) -> int:
     return sum(a * b + lora_rank * (a + b) for a, b in shapes)
 
 
-def kv_bytes(config: VideoLLMMoDConfig, n_frames: int, n_text: int, element_size: int) -> int:
+def kv_bytes(config: RoutedConfig, n_frames: int, n_text: int, element_size: int) -> int:
     """Bytes of keys and values after ``n_frames`` frames and ``n_text`` text tokens."""
-    text = config.text_config
+    text = config.get_text_config()
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     per_token = 2 * text.num_key_value_heads * head_dim * element_size
     return token_layers(config, n_frames, n_text) * per_token
 
 
-def mean_keep(config: VideoLLMMoDConfig) -> float:
+def mean_keep(config: RoutedConfig) -> float:
     """Share of a frame's vision tokens that run, averaged over all layers."""
-    n_layers = config.text_config.num_hidden_layers
+    n_layers = config.get_text_config().num_hidden_layers
     return vision_token_layers(config, 1) / (config.tokens_per_frame * n_layers)
 
 
 def macs(
-    config: VideoLLMMoDConfig,
+    config: RoutedConfig,
     n_frames: int,
     n_text: int,
     *,
@@ -62,12 +64,12 @@ def macs(
     """
     share = mean_keep(config) if keep is None else keep
     tokens = n_text + n_frames * config.tokens_per_frame * share
-    n_layers: int = config.text_config.num_hidden_layers
+    n_layers: int = config.get_text_config().num_hidden_layers
     return tokens * n_layers * layer_weights(config, lora_rank)
 
 
 def activation_bytes(
-    config: VideoLLMMoDConfig,
+    config: RoutedConfig,
     n_frames: int,
     n_text: int,
     element_size: int = 4,
@@ -84,7 +86,7 @@ def activation_bytes(
         n_text: text tokens, silence tokens included.
         checkpointing: layers keep their inputs alone, and the one that is recomputed everything.
     """
-    text = config.text_config
+    text = config.get_text_config()
     hidden, inner = text.hidden_size, text.intermediate_size
     heads = text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or hidden // heads

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import AutoModelForImageTextToText
 from transformers import logging as transformers_logging
 
 from longreel.errors import UsageError
-from mod.checkpoint import Checkpoint
+from mod.adopted import AdoptedModel, adopted_config, adopted_layout
+from mod.checkpoint import OURS, Checkpoint, weight_bytes
 from mod.choice import RouterChoice, choose_router
-from mod.config import VideoLLMMoDConfig, placed
-from mod.layout import StreamLayout
+from mod.config import RoutedConfig, VideoLLMMoDConfig, placed
+from mod.decoder import RoutedDecoder
+from mod.layout import Layout, StreamLayout
 from mod.modeling import VideoLLMMoD
+
+_Model = TypeVar("_Model", bound=RoutedDecoder)
+
+#: Of the memory that is free, what weights may take: caches and activations need the rest.
+_SHARE = 0.9
 
 
 def load(
     checkpoint: Checkpoint, keep_ratio: float | None = None, router: str | None = None
 ) -> tuple[VideoLLMMoD, StreamLayout]:
-    """The model, in eval mode, and its stream layout.
+    """A VideoLLM-MoD model, in eval mode, and its stream layout.
 
     On a CPU weights are computed with in float32; on a GPU in the checkpoint's own dtype.
 
@@ -26,45 +40,113 @@ def load(
         router: takes the place of the checkpoint's own, as :mod:`mod.choice` spells it.
 
     Raises:
-        UsageError: the weights do not fit the config, or keep ratio or router cannot work.
+        UsageError: the weights do not fit the config or the memory, or keep ratio or router cannot
+            work, or it is another kind of model.
     """
+    if checkpoint.kind != OURS:
+        raise UsageError(
+            f"the model at {str(checkpoint.folder)!r} is a {checkpoint.kind!r}, not a {OURS!r}"
+        )
     chosen = None if router is None else choose_router(router, checkpoint)
+    with _refused(checkpoint.folder) as dtype:
+        config = VideoLLMMoDConfig.from_pretrained(checkpoint.folder)
+        _route(config, keep_ratio, chosen)
+        model = _with_all_weights(checkpoint.folder, VideoLLMMoD, config=config, dtype=dtype)
+        layout = StreamLayout.load(checkpoint.folder, model.config)
+    return _placed(model), layout
+
+
+def load_any(
+    checkpoint: Checkpoint, keep_ratio: float | None = None, router: str | None = None
+) -> tuple[RoutedDecoder, Layout]:
+    """Any model that can be served; see ``load``."""
+    if checkpoint.kind == OURS:
+        return load(checkpoint, keep_ratio, router)
+    chosen = None if router is None else choose_router(router, checkpoint)
+    with _refused(checkpoint.folder) as dtype:
+        config = adopted_config(checkpoint.folder)
+        _route(config, keep_ratio, chosen)
+        layout = adopted_layout(checkpoint.folder, config)
+        base = _with_all_weights(checkpoint.folder, AutoModelForImageTextToText, dtype=dtype)
+        model = AdoptedModel(config, base)
+    return _placed(model), layout
+
+
+@contextmanager
+def _refused(folder: Path) -> Iterator[Any]:
+    """The dtype to load in; what goes wrong with the files meanwhile is told in one line."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     on_gpu = torch.cuda.is_available()
     try:
-        config = VideoLLMMoDConfig.from_pretrained(checkpoint.folder)
-        if keep_ratio is not None:
-            config.keep_ratio = keep_ratio
-        if chosen is not None:
-            _route(config, chosen)
-        config.check()
-        model, info = VideoLLMMoD.from_pretrained(
-            checkpoint.folder,
-            config=config,
-            dtype="auto" if on_gpu else torch.float32,
-            output_loading_info=True,
-            local_files_only=True,
-        )
-        layout = StreamLayout.load(checkpoint.folder, model.config)
-    except (ValueError, OSError, RuntimeError, StrictDataclassError) as failure:
+        refuse_larger_than_memory(folder, None if on_gpu else 4)
+        yield "auto" if on_gpu else torch.float32
+    except (ValueError, OSError, RuntimeError, SafetensorError, StrictDataclassError) as failure:
         reason = " ".join(str(failure).split())
-        raise UsageError(
-            f"the model at {str(checkpoint.folder)!r} cannot be loaded: {reason}"
-        ) from None
+        raise UsageError(f"the model at {str(folder)!r} cannot be loaded: {reason}") from None
+
+
+def _placed(model: _Model) -> _Model:
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _with_all_weights(folder: Path, kind: Any, **options: Any) -> Any:
+    """A model from ``folder`` that lacks none of its weights."""
+    model, info = kind.from_pretrained(
+        folder, output_loading_info=True, local_files_only=True, **options
+    )
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])[0]
-        raise UsageError(f"the model at {str(checkpoint.folder)!r} lacks the weight {missing!r}")
-    return model.eval().to("cuda" if on_gpu else "cpu"), layout
+        raise UsageError(f"the model at {str(folder)!r} lacks the weight {missing!r}")
+    return model
 
 
-def _route(config: VideoLLMMoDConfig, chosen: RouterChoice) -> None:
+def _route(config: RoutedConfig, keep_ratio: float | None, chosen: RouterChoice | None) -> None:
     """Have ``config`` route as was chosen."""
-    config.router = chosen.kind
-    if chosen.layers is None:
-        return
-    n_layers = config.text_config.num_hidden_layers
-    layers = chosen.layers
-    config.mod_layers = placed(layers, n_layers) if isinstance(layers, str) else layers
-    # They belong to the layers that were.
-    config.keep_ratios = None
+    if chosen is not None:
+        config.router = chosen.kind
+        if chosen.layers is not None:
+            n_layers = config.get_text_config().num_hidden_layers
+            layers = chosen.layers
+            config.mod_layers = placed(layers, n_layers) if isinstance(layers, str) else layers
+            # They belong to the layers that were.
+            config.keep_ratios = None
+    if keep_ratio is not None:
+        if keep_ratio < 1.0 and config.router == "none":
+            raise UsageError(
+                f"a keep ratio of {keep_ratio:g} needs a router, which the model has not: choose "
+                "one by --router, such as redundancy"
+            )
+        config.keep_ratio = keep_ratio
+    config.check()
+
+
+def refuse_larger_than_memory(folder: Path, width: int | None) -> None:
+    """Refuse weights that memory cannot hold, before any is read.
+
+    Args:
+        width: bytes of an element as it is loaded; None keeps the file's.
+
+    Raises:
+        UsageError: says what is needed and what is free.
+    """
+    needed = weight_bytes(folder, width)
+    on_gpu = torch.cuda.is_available()
+    free = torch.cuda.mem_get_info()[0] if on_gpu else _available_bytes()
+    if free is not None and needed > _SHARE * free:
+        raise UsageError(
+            f"the weights of the model at {str(folder)!r} take {needed / 2**30:.1f} GiB; "
+            f"{free / 2**30:.1f} GiB of {'GPU memory' if on_gpu else 'memory'} are free"
+        )
+
+
+def _available_bytes() -> int | None:
+    """Memory that can be had without swapping, where the system says."""
+    for line in _lines(Path("/proc/meminfo")):
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    return None
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.is_file() else []

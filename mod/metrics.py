@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from mod.batches import IGNORE, collate
+from mod.decoder import frames_before
 from mod.dialogue import Dialogue
 from mod.layout import StreamLayout
-from mod.modeling import VideoLLMMoD, frames_before
+from mod.modeling import VideoLLMMoD
 from mod.objective import stream_of
 
 
@@ -118,7 +119,8 @@ def _turns(
     loss = 0.0
     rows = zip(predicted.tolist(), true.tolist(), losses.tolist(), strict=True)
     for guess, label, cost in rows:
-        if label == layout.silence:
+        # Within a narration it is a word like others: VideoLLM-online's is the comma.
+        if label == layout.silence and not words:
             silent.append(guess == label)
             continue
         words.append(guess == label)

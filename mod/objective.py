@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from mod.batches import IGNORE, Batch
 from mod.change import within
-from mod.modeling import Stream, VideoLLMMoD
+from mod.decoder import Stream
+from mod.modeling import VideoLLMMoD
 from mod.world.things import NAMES, NOTHING, UNKNOWN
 from mod.world.words import MOVES
 

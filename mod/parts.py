@@ -20,7 +20,8 @@ from transformers import (
 
 from longreel.errors import UsageError
 from mod.config import VideoLLMMoDConfig
-from mod.modeling import Connector, Stream, VideoLLMMoD
+from mod.decoder import Stream
+from mod.modeling import Connector, VideoLLMMoD
 
 # VideoLLM-online's connector is a Sequential, ours has names.
 _CONNECTOR = {"0": "up", "2": "down", "up": "up", "down": "down"}

@@ -78,8 +78,9 @@ class StreamWorker:
         kept.delete()
 
     def _follow(self, decoded: DecodedSegment, state: bytes | None) -> DeploymentResponse:
+        recipe, instruction = self._order.recipe, self._order.instruction
         return self._replica.follow.remote(
-            decoded.frames, self._order.instruction, self._order.recipe.silence_threshold, state
+            decoded.frames, instruction, recipe.silence_threshold, state, recipe.fps
         )
 
 

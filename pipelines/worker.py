@@ -74,8 +74,9 @@ class SegmentWorker:
         return _Submitted(planned, attempt, decoded, response)
 
     def _narrate(self, decoded: DecodedSegment) -> DeploymentResponse:
+        recipe = self._order.recipe
         return self._replica.narrate.remote(
-            decoded.frames, self._order.instruction, self._order.recipe.silence_threshold
+            decoded.frames, self._order.instruction, recipe.silence_threshold, recipe.fps
         )
 
     def _finish(self, work: _Submitted) -> pa.Table:

@@ -59,6 +59,8 @@ class EngineLoop:
         kind: Literal["live", "bulk"],
         policy: Policy | None = None,
         max_new_tokens: int = 96,
+        frames: int | None = None,
+        fps: float | None = None,
     ) -> LoopStream:
         """A new stream, to be awaited on the event loop that opens it."""
         return await self._begin(
@@ -70,6 +72,8 @@ class EngineLoop:
                 kind=kind,
                 policy=policy,
                 max_new_tokens=max_new_tokens,
+                frames=frames,
+                fps=fps,
             ),
         )
 

@@ -17,7 +17,7 @@ from mod.cost import vision_token_layers
 from mod.engine.cache import Memory
 from mod.engine.engine import Engine
 from mod.engine.policy import Window
-from mod.loading import load
+from mod.loading import load_any
 from mod.summarizing import by_rule, plain_lines
 from serve.chat import Answered
 from serve.directory import ActorDirectory
@@ -53,7 +53,7 @@ class Replica(SessionCalls):
         if threads:
             torch.set_num_threads(threads)
         self._checkpoint = find_checkpoint(model)
-        network, layout = load(self._checkpoint, keep_ratio, router)
+        network, layout = load_any(self._checkpoint, keep_ratio, router)
         self._router = router
         self._config, self._layout = network.config, layout
         self._capacity = _cache_bytes()
@@ -103,16 +103,27 @@ class Replica(SessionCalls):
         return self._checkpoint, self._config.keep_ratio, self._router
 
     async def narrate(
-        self, frames: NDArray[np.uint8], instruction: str, silence_threshold: float
+        self,
+        frames: NDArray[np.uint8],
+        instruction: str,
+        silence_threshold: float,
+        fps: float | None = None,
     ) -> Narrated:
         """Watch ``frames`` (n, height, width, 3) as one short session, then summarize it.
+
+        Args:
+            fps: frames a second; the checkpoint's own when None.
 
         Raises:
             ValueError: they are no pictures of the model's size.
             ModelError: the model could not take them in.
         """
         opening = self._engine.open(
-            instruction=instruction, threshold=silence_threshold, kind="bulk"
+            instruction=instruction,
+            threshold=silence_threshold,
+            kind="bulk",
+            frames=len(frames),
+            fps=fps,
         )
         async with _closing(await opening) as stream:
             return await self._watch(stream, frames)
@@ -123,6 +134,7 @@ class Replica(SessionCalls):
         instruction: str,
         silence_threshold: float,
         state: bytes | None,
+        fps: float | None = None,
     ) -> tuple[Narrated, bytes]:
         """Watch the next ``frames`` of one long stream, then summarize them.
 
@@ -130,6 +142,7 @@ class Replica(SessionCalls):
 
         Args:
             state: what the call for the frames before returned; None begins a stream.
+            fps: frames a second of a stream that begins; the checkpoint's own when None.
 
         Returns:
             What came of the frames, and the state to go on from, in this replica or another.
@@ -144,6 +157,7 @@ class Replica(SessionCalls):
                 threshold=silence_threshold,
                 kind="bulk",
                 policy=Window(),
+                fps=fps,
             )
         else:
             opening = self._engine.resume(state)

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from mod.config import VideoLLMMoDConfig
+from mod.config import RoutedConfig
 from mod.engine.pages import OutOfPagesError, PagePool
 
 #: Tokens of a page; on CUDA large ones, as attention's block tables are made anew each step.
@@ -24,10 +24,10 @@ class LayerClass:
     tokens_per_frame: int
 
 
-def layer_classes(config: VideoLLMMoDConfig) -> list[LayerClass]:
+def layer_classes(config: RoutedConfig) -> list[LayerClass]:
     """The classes of a model's layers, fullest first."""
     groups: dict[int, list[int]] = {}
-    for layer in range(config.text_config.num_hidden_layers):
+    for layer in range(config.get_text_config().num_hidden_layers):
         groups.setdefault(config.tokens_in_layer(layer), []).append(layer)
     return [LayerClass(tuple(groups[n]), n) for n in sorted(groups, reverse=True)]
 
@@ -42,14 +42,14 @@ class Memory:
 
     def __init__(
         self,
-        config: VideoLLMMoDConfig,
+        config: RoutedConfig,
         capacity_bytes: int,
         *,
         page_size: int | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | None = None,
     ) -> None:
-        text = config.text_config
+        text = config.get_text_config()
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         heads = text.num_key_value_heads
         on_cuda = device is not None and device.type == "cuda"

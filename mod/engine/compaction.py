@@ -14,7 +14,7 @@ from mod.engine.pages import OutOfPagesError
 from mod.engine.policy import Departure, Retrieve
 from mod.engine.rotation import Rotation
 from mod.engine.state import SessionState
-from mod.layout import StreamLayout
+from mod.layout import Layout
 
 
 def rows_of(ids: Sequence[int], kind: LayerClass) -> Tensor:
@@ -37,7 +37,7 @@ class Compactor:
     """Takes from sessions what their policies let go of, once it is due."""
 
     def __init__(
-        self, memory: Memory, rotation: Rotation, layout: StreamLayout, tokens_per_frame: int
+        self, memory: Memory, rotation: Rotation, layout: Layout, tokens_per_frame: int
     ) -> None:
         self._memory, self._rotation, self._layout = memory, rotation, layout
         self._tokens_per_frame = tokens_per_frame

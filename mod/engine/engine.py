@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mod.decoder import RoutedDecoder
 from mod.engine.cache import Memory, PagedCache
 from mod.engine.events import Event
 from mod.engine.graphs import DecodeGraphs, Recorder, cuda_recorder
@@ -30,8 +31,7 @@ from mod.engine.state import (
     Turn,
 )
 from mod.engine.work import item_of, work_of
-from mod.layout import StreamLayout
-from mod.modeling import VideoLLMMoD
+from mod.layout import Layout
 
 
 class UnknownSessionError(KeyError):
@@ -59,8 +59,8 @@ class Engine:
 
     def __init__(
         self,
-        model: VideoLLMMoD,
-        layout: StreamLayout,
+        model: RoutedDecoder,
+        layout: Layout,
         memory: Memory,
         *,
         step_tokens: int = 1024,
@@ -73,7 +73,7 @@ class Engine:
         self._model, self._layout, self.memory = model, layout, memory
         self._step_tokens, self._clock = step_tokens, clock
         self._identity = identity
-        kernel = kernel or kernel_for(memory, model.config.text_config.num_attention_heads)
+        kernel = kernel or kernel_for(memory, model.config.get_text_config().num_attention_heads)
         if kernel is triton_kernel and recorder is None:
             recorder = cuda_recorder()
         graphs = DecodeGraphs(model, memory, kernel, recorder) if kernel and recorder else None
@@ -98,6 +98,9 @@ class Engine:
         max_new_tokens: int = 96,
         kind: Literal["live", "bulk"] = "live",
         policy: Policy | None = None,
+        frames: int | None = None,
+        asked: bool = True,
+        fps: float | None = None,
     ) -> None:
         """Begin a stream.
 
@@ -107,6 +110,9 @@ class Engine:
                 least this (0-1).
             max_new_tokens: bound on one narration or answer, in tokens.
             policy: what the stream remembers; everything when None.
+            frames: that will come, where the caller knows; some models are told.
+            asked: whether a model that has to be asked in order to narrate is asked.
+            fps: frames a second that will come; the checkpoint's own when None.
 
         Raises:
             ValueError: there is a session of this name, or the model's keys cannot be moved as
@@ -121,13 +127,16 @@ class Engine:
         self._sessions[name] = SessionState(
             name=name,
             kind=kind,
+            fps=float(fps or self._model.config.fps),
             threshold=threshold,
             max_new_tokens=max_new_tokens,
             cache=PagedCache(self.memory),
             lengths=[0] * len(self.memory.place),
-            prefix=opening,
+            lead=opening,
+            expected=frames,
+            asked=asked,
             policy=policy or Full(),
-            past=Past(len(opening)),
+            past=Past(len(self._layout.ids(opening))),
         )
 
     def push(self, name: str, frames: Tensor) -> None:
@@ -137,7 +146,7 @@ class Engine:
             ValueError: they are no pictures of the model's size.
         """
         session = self._session(name)
-        side = self._model.config.vision_config.image_size
+        side = self._model.config.image_size
         if frames.dtype != torch.uint8 or frames.shape[1:] != (side, side, 3):
             raise ValueError(
                 f"frames must be (n, {side}, {side}, 3) uint8, not {tuple(frames.shape)} "
@@ -155,8 +164,7 @@ class Engine:
 
     def ask(self, name: str, question: str, text: str) -> None:
         """Ask ``text`` after all that was pushed before; answers carry the name ``question``."""
-        ids = self._layout.question(text)
-        self._session(name).inbox.append(Question(question, ids, self._clock()))
+        self._session(name).inbox.append(Question(question, text, self._clock()))
 
     def cancel(self, name: str) -> None:
         """Forget what waits, and end what is being said where it stands."""
@@ -203,11 +211,16 @@ class Engine:
         self._sessions[new] = SessionState(
             name=new,
             kind=session.kind,
+            fps=session.fps,
             threshold=session.threshold,
             max_new_tokens=session.max_new_tokens,
             cache=session.cache.fork() if session.cache else None,
             lengths=list(session.lengths),
-            prefix=list(session.prefix),
+            lead=list(session.lead),
+            watching=session.watching,
+            expected=session.expected,
+            asked=session.asked,
+            unasked=session.unasked,
             log=session.log.copy(),
             position=session.position,
             n_frames=session.n_frames,
@@ -240,6 +253,7 @@ class Engine:
                 left a session's window this cannot be, and the cache is part of it always.
         """
         session = self._session(name)
+        session.drop_aside()
         if not with_cache and not session.past.left:
             return pack(session, None, self._identity)
         caches = session.saved if session.cache is None else session.cache.save()
@@ -292,7 +306,7 @@ class Engine:
     def step(self) -> list[Event]:
         """Run one step; returns what happened, in order of time within each session."""
         n = self._model.config.tokens_per_frame
-        waiting = [work for s in self._sessions.values() if (work := work_of(s, n))]
+        waiting = [work for s in self._sessions.values() if (work := work_of(s, self._layout, n))]
         taken = self._encoded(self._with_room(plan(waiting, self._step_tokens)))
         if taken:
             self.steps += 1

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mod.decoder import RoutedDecoder, Stream
 from mod.engine.cache import Memory
 from mod.engine.paged import DeviceTables, Kernel, PagedStep, on_device
 from mod.engine.tables import Tables, bucket, decode_bucket
-from mod.modeling import Stream, VideoLLMMoD
 
 #: Makes of a function over fixed tensors one that can be run again and again.
 Recorder = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
@@ -62,7 +62,7 @@ class DecodeGraphs:
 
     def __init__(
         self,
-        model: VideoLLMMoD,
+        model: RoutedDecoder,
         memory: Memory,
         kernel: Kernel,
         recorder: Recorder,

@@ -12,12 +12,42 @@ from torch import Tensor
 FRAME = -1
 
 
+def beside(token: int, *, ahead: bool) -> int:
+    """A token id as an entry of text beside a frame, which leaves a stream with it.
+
+    Args:
+        ahead: whether it stands before its frame; else it follows it.
+    """
+    return FRAME - 1 - (2 * token + (not ahead))
+
+
+def token_of(entry: int) -> int:
+    """The token id of an entry that is no frame."""
+    return entry if entry > FRAME else (FRAME - 1 - entry) // 2
+
+
+def begins_frame(entry: int, before: int | None) -> bool:
+    """Whether a frame, with the text ahead of it, begins at an entry that follows ``before``."""
+    if before is not None and _is_ahead(before):
+        return False
+    return entry == FRAME or _is_ahead(entry)
+
+
+def _is_ahead(entry: int) -> bool:
+    return entry < FRAME and (FRAME - 1 - entry) % 2 == 0
+
+
+def is_said(entry: int) -> bool:
+    """Whether an entry is text that was asked or said: no frame, nor what belongs to one."""
+    return entry > FRAME
+
+
 @dataclass
 class StreamLog:
     """A stream as token ids with frames between them.
 
     Attributes:
-        ids: token ids, ``FRAME`` where a frame's vision tokens lie.
+        ids: token ids, ``FRAME`` where a frame's vision tokens lie, text ``beside`` one as such.
         features: of each frame in order, (tokens_per_frame, D).
         last: features of the frame that was fed last, whether or not it has left the log since.
     """

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
+from mod.asking import changes
 from mod.engine.cache import LayerClass
 from mod.engine.events import Event, Failed, FrameSeen, TurnEnded, Word
 from mod.engine.log import FRAME
 from mod.engine.runner import Item, Reading
 from mod.engine.state import MIN_CHUNK, FrameRun, Question, SessionState, Turn
-from mod.layout import StreamLayout
+from mod.layout import Layout
 
 
 class Outcomes:
@@ -25,7 +26,7 @@ class Outcomes:
 
     def __init__(
         self,
-        layout: StreamLayout,
+        layout: Layout,
         classes: Sequence[LayerClass],
         tokens_per_frame: int,
         max_chunk: int,
@@ -50,9 +51,12 @@ class Outcomes:
         if item.frames:
             self._take_in_frames(item, reading)
             return
-        self._commit(session, item.ids, None)
+        if session.turn and session.turn.aside:
+            session.turn.fed += len(item.ids)
+        else:
+            self._commit(session, item.ids, None, item.lead, asked=item.question is not None)
         if item.question:
-            session.prefix = []
+            session.lead, session.watching, session.expected = [], False, None
             session.inbox.popleft()
             session.turn = Turn(None, item.question.name, [])
             if session.recall is not None:
@@ -66,9 +70,10 @@ class Outcomes:
         if session.turn:
             turn = session.turn
             self._events.append(Failed(session.name, turn.frame, turn.question, error))
-            # Its last word was never fed and is no part of the stream.
-            turn.said.pop()
-            session.prefix = [self._layout.end]
+            if not turn.aside:
+                # Its last word was never fed and is no part of the stream.
+                session.lead = list(self._layout.closing)
+            session.drop_aside()
             session.turn = None
             return
         head = session.inbox.popleft()
@@ -86,25 +91,26 @@ class Outcomes:
     def cancel_turn(self, session: SessionState) -> None:
         """End what a session says where it stands."""
         assert session.turn is not None
-        session.prefix = [*session.turn.said[-1:], self._layout.end]
-        self._close_turn(session, cancelled=True)
+        self._close_turn(session, unfed=session.turn.unfed, cancelled=True)
 
     def _take_in_frames(self, item: Item, reading: Reading) -> None:
         """Commit the chunk up to and including the first frame the model speaks at."""
-        session, silence = item.session, self._layout.silence
+        session, asking = item.session, self._layout.asking
         run = session.inbox[0]
         assert isinstance(run, FrameRun)
-        prefix = len(session.prefix)
-        for i, p in enumerate(reading.p_silence):
-            speaks = reading.best[i] != silence or p < session.threshold
+        decided = self._decided(session, reading) if asking is None else self._asked(session, item)
+        for i, (p, speaks) in enumerate(decided):
             frame = session.n_frames + i
             self._events.append(FrameSeen(session.name, frame, p, speaks))
             if speaks:
                 break
         seen = i + 1
         # At a frame that speaks, its silence and all that follows is no part of the stream.
-        self._commit(session, item.ids[: prefix + 2 * seen - speaks], item.features)
-        session.prefix = []
+        spoken, silent = item.cuts[i]
+        end = spoken if speaks and asking is None else silent
+        self._commit(session, item.ids[:end], item.features, item.lead)
+        # A narration of its own ends the stretch of frames; an aside does not.
+        session.lead, session.watching = [], not speaks or asking is not None
         session.last_seen = run.pixels[seen - 1]
         session.n_frames += seen
         run.drop(seen)
@@ -113,13 +119,48 @@ class Outcomes:
         if not speaks:
             session.chunk = min(self._max_chunk, session.chunk * 2)
             return
+        turn = session.turn = Turn(session.n_frames - 1, None, [])
+        if asking is not None:
+            question = self._layout.question(asking.question, watching=True)
+            turn.prompt, turn.aside = self._layout.ids(question), True
+            return
         session.chunk = max(MIN_CHUNK, session.chunk // 2)
-        session.turn = Turn(session.n_frames - 1, None, [])
-        self._say(session, reading.best_word[i])
+        turn.prompt = self._layout.ids(self._layout.speaking)
+        if not turn.prompt:
+            self._say(session, reading.best_word[i])
 
-    def _commit(self, session: SessionState, ids: Sequence[int], features: Tensor | None) -> None:
+    def _decided(self, session: SessionState, reading: Reading) -> Iterator[tuple[float, bool]]:
+        """Of each frame, the model's probability of silence, and whether it speaks."""
+        for p, best in zip(reading.p_silence, reading.best, strict=True):
+            yield p, best != self._layout.silence or p < session.threshold
+
+    def _asked(self, session: SessionState, item: Item) -> Iterator[tuple[float, bool]]:
+        """The same where the model has to be asked: how little a picture has changed stands for
+        the probability.
+        """
+        run, asking = session.inbox[0], self._layout.asking
+        assert isinstance(run, FrameRun)
+        assert asking is not None
+        for change in changes(run.pixels[: item.frames], run.last):
+            session.unasked += 1
+            asks = session.asked and asking.at(session.unasked / session.fps, change)
+            if asks:
+                session.unasked = 0
+            yield 1.0 - change, asks
+
+    def _commit(
+        self,
+        session: SessionState,
+        ids: Sequence[int],
+        features: Tensor | None,
+        lead: int,
+        *,
+        asked: bool = False,
+    ) -> None:
         """Make ``ids`` part of the stream; what the step fed beyond them is undone."""
         assert session.cache is not None
+        # The log is read again when a cache is lost alone: it lies on the host.
+        features = None if features is None else features.cpu()
         n_frames = sum(token == FRAME for token in ids)
         n_text = len(ids) - n_frames
         for kind in self._classes:
@@ -128,7 +169,7 @@ class Outcomes:
         session.cache.truncate(session.lengths)
         session.position += n_text + n_frames * self._tokens_per_frame
         session.saved = None
-        session.policy.note(session.past, ids, self._layout, len(session.prefix))
+        session.policy.note(session.past, ids, self._layout, lead, asked=asked)
         frame = 0
         for token in ids:
             if token == FRAME:
@@ -142,18 +183,21 @@ class Outcomes:
         """Add the next token of the session's turn, or end it."""
         turn = session.turn
         assert turn is not None
-        if token == self._layout.end or len(turn.said) >= session.max_new_tokens:
+        if token in self._layout.ends or len(turn.said) >= session.max_new_tokens:
             # All words are fed by now; the end mark goes with whatever comes next.
-            session.prefix = [self._layout.end]
-            self._close_turn(session, cancelled=False)
+            self._close_turn(session, unfed=[], cancelled=False)
             return
         turn.said.append(token)
         self._events.append(Word(session.name, turn.frame, turn.question, token))
 
-    def _close_turn(self, session: SessionState, *, cancelled: bool) -> None:
+    def _close_turn(self, session: SessionState, *, unfed: list[int], cancelled: bool) -> None:
         turn = session.turn
         assert turn is not None
         session.forget_recall()
+        if not turn.aside:
+            session.lead = [*unfed, *self._layout.closing]
+        else:
+            session.drop_aside()
         text = self._layout.decode(turn.said)
         session.turn = None
         self._events.append(TurnEnded(session.name, turn.frame, turn.question, text, cancelled))

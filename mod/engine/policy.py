@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from mod.engine.log import FRAME
-from mod.layout import StreamLayout
+from mod.engine.log import FRAME, begins_frame, is_said
+from mod.layout import Layout
 
 
 @dataclass
@@ -61,12 +61,15 @@ class Departure:
 class Policy(Protocol):
     """What a session remembers. Its answers depend on what was committed alone."""
 
-    def note(self, past: Past, ids: Sequence[int], layout: StreamLayout, prefix: int) -> None:
+    def note(
+        self, past: Past, ids: Sequence[int], layout: Layout, lead: int, *, asked: bool
+    ) -> None:
         """``ids`` were committed: ``past`` counts them.
 
         Args:
-            prefix: how many of them come first and close what was before; they fill no block,
+            lead: how many of them come first and close what was before; they fill no block,
                 so that nothing can be due amid a step.
+            asked: whether what follows those is a question.
         """
 
     def due(self, past: Past) -> bool:
@@ -76,7 +79,7 @@ class Policy(Protocol):
         """How many frames one chunk may take, at least 1: what is due leaves in between."""
 
     def depart(
-        self, past: Past, ids: Sequence[int], layout: StreamLayout, tokens_per_frame: int
+        self, past: Past, ids: Sequence[int], layout: Layout, tokens_per_frame: int
     ) -> Departure:
         """What leaves of the log ``ids`` now that something is due."""
 
@@ -85,7 +88,9 @@ class Policy(Protocol):
 class Full:
     """Forgets nothing; the cache grows with the stream."""
 
-    def note(self, past: Past, ids: Sequence[int], layout: StreamLayout, prefix: int) -> None:
+    def note(
+        self, past: Past, ids: Sequence[int], layout: Layout, lead: int, *, asked: bool
+    ) -> None:
         """Nothing is counted."""
 
     def due(self, past: Past) -> bool:
@@ -97,7 +102,7 @@ class Full:
         return sys.maxsize
 
     def depart(
-        self, past: Past, ids: Sequence[int], layout: StreamLayout, tokens_per_frame: int
+        self, past: Past, ids: Sequence[int], layout: Layout, tokens_per_frame: int
     ) -> Departure:
         """Nothing leaves."""
         return Departure(past, [True] * len(ids), [])
@@ -144,15 +149,20 @@ class Window:
         if self.text < 2 or self.sinks < 0:
             raise ValueError(f"text must be at least 2 and sinks 0, not {self.text}, {self.sinks}")
 
-    def note(self, past: Past, ids: Sequence[int], layout: StreamLayout, prefix: int) -> None:
+    def note(
+        self, past: Past, ids: Sequence[int], layout: Layout, lead: int, *, asked: bool
+    ) -> None:
         """Count ``ids``; a full block closes before the next frame or question."""
+        before = None
         for number, token in enumerate(ids):
-            if token in (FRAME, layout.user) and self._full(past):
+            begins = begins_frame(token, before) or (asked and number == lead)
+            before = token
+            if begins and self._full(past):
                 past.blocks.append(past.entries)
                 past.entries = past.frames = past.text = 0
             past.entries += 1
             past.frames += token == FRAME
-            past.text += number >= prefix and token not in (FRAME, layout.silence)
+            past.text += number >= lead and is_said(token)
 
     def due(self, past: Past) -> bool:
         """Whether the open block is full and the window holds all the blocks it may."""
@@ -167,7 +177,7 @@ class Window:
         return missing * self.block + (0 if self._full(past) else self.block - past.frames)
 
     def depart(
-        self, past: Past, ids: Sequence[int], layout: StreamLayout, tokens_per_frame: int
+        self, past: Past, ids: Sequence[int], layout: Layout, tokens_per_frame: int
     ) -> Departure:
         """Close the open block; the oldest leave, their text joins what is kept of text."""
         after = past.copy()
@@ -187,10 +197,10 @@ class Window:
             start = block.stop
             leaving.append(block)
             for entry in block:
-                if ids[entry] in (FRAME, layout.silence):
-                    keep[entry] = False
-                else:
+                if is_said(ids[entry]):
                     words.append(entry)
+                else:
+                    keep[entry] = False
         stay = _recent([ids[entry] for entry in words], self.text, layout.end)
         for entry in words[: len(words) - stay]:
             keep[entry] = False

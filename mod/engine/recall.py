@@ -10,7 +10,7 @@ from torch import Tensor
 from mod.engine.blocks import Block
 from mod.engine.cache import Memory, PagedCache
 from mod.engine.compaction import n_positions, rows_of
-from mod.engine.log import FRAME
+from mod.engine.log import is_said
 from mod.engine.rotation import Rotation
 
 
@@ -56,7 +56,6 @@ class Recall:
         count: int,
         words: int,
         tokens_per_frame: int,
-        silence: int,
         question: tuple[int, int] = (0, 0),
         picked: list[list[int]] | None = None,
     ) -> None:
@@ -64,7 +63,7 @@ class Recall:
         self._blocks, self._count, self._question = blocks, count, question
         self._tokens_per_frame = tokens_per_frame
         self.aside = PagedCache(memory)
-        self._shown = _shown(blocks, words, silence)
+        self._shown = _shown(blocks, words)
         self._means = [
             torch.stack([block.means[c] for block in blocks]) for c in range(len(memory.pools))
         ]
@@ -144,13 +143,13 @@ def pages_for(memory: Memory, lengths: Sequence[Sequence[int]], count: int) -> l
     return pages
 
 
-def _shown(blocks: Sequence[Block], words: int, silence: int) -> list[Tensor]:
+def _shown(blocks: Sequence[Block], words: int) -> list[Tensor]:
     """Per block, (entries,) whether an entry is shown: not the last ``words`` of their text."""
     shown = []
     for block in reversed(blocks):
         show = [True] * len(block.ids)
         for entry in reversed(range(len(block.ids))):
-            if words and block.ids[entry] not in (FRAME, silence):
+            if words and is_said(block.ids[entry]):
                 show[entry] = False
                 words -= 1
         shown.append(torch.tensor(show))

@@ -12,7 +12,8 @@ from mod.engine.recall import Recall, pages_for
 from mod.engine.rotation import Rotation
 from mod.engine.runner import Runner
 from mod.engine.state import Question, SessionState
-from mod.layout import StreamLayout
+from mod.engine.work import question_ids
+from mod.layout import Layout
 
 
 class Residence:
@@ -29,7 +30,7 @@ class Residence:
         memory: Memory,
         runner: Runner,
         rotation: Rotation,
-        layout: StreamLayout,
+        layout: Layout,
         tokens_per_frame: int,
         spill: Literal["copy", "rebuild"],
     ) -> None:
@@ -43,6 +44,7 @@ class Residence:
         if session.cache is None:
             return
         session.forget_recall()
+        session.drop_aside()
         copied = self._spill == "copy" or session.past.left
         session.saved = session.cache.save() if copied else None
         session.cache.release()
@@ -72,7 +74,8 @@ class Residence:
         session.forget_recall()
         head = session.inbox[0]
         if isinstance(head, Question) and session.blocks:
-            question = session.position, len(session.prefix) + len(head.ids)
+            asked = question_ids(session, head.text, self._layout)
+            question = session.position, len(asked)
             session.recall = self._recall(session, question=question)
 
     def _recall(
@@ -92,7 +95,6 @@ class Residence:
             count=session.policy.blocks,
             words=session.past.words,
             tokens_per_frame=self._tokens_per_frame,
-            silence=self._layout.silence,
             question=question,
             picked=picked,
         )
@@ -122,7 +124,8 @@ class Residence:
         due = self._compactor.due(session)
         needed = []
         for c, kind in enumerate(self._memory.classes):
-            new = n_text + n_frames * (kind.tokens_per_frame + 1)
+            beside = self._layout.beside_tokens
+            new = n_text + n_frames * (kind.tokens_per_frame + beside)
             if session.cache is None:
                 size = self._memory.pools[c].page_size
                 needed.append(-(-(session.lengths[kind.layers[0]] + new) // size))

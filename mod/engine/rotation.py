@@ -7,7 +7,7 @@ import sys
 import torch
 from torch import Tensor
 
-from mod.modeling import VideoLLMMoD
+from mod.decoder import RoutedDecoder
 
 #: Kinds of RoPE whose frequencies change with the length of what was seen.
 _UNSTEADY = ("dynamic", "longrope")
@@ -20,8 +20,8 @@ class Rotation:
     are right because angles and the way that dimensions pair up are the model's.
     """
 
-    def __init__(self, model: VideoLLMMoD) -> None:
-        decoder = model.language_model.model
+    def __init__(self, model: RoutedDecoder) -> None:
+        decoder = model.decoder
         self._embed = decoder.rotary_emb
         attention = sys.modules[type(decoder.layers[0].self_attn).__module__]
         self._apply = getattr(attention, "apply_rotary_pos_emb", None)

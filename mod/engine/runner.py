@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from mod.change import change
+from mod.decoder import RoutedDecoder, Stream, frames_before
 from mod.engine.cache import Memory, PagedCache
 from mod.engine.graphs import DecodeGraphs
-from mod.engine.log import FRAME, StreamLog
+from mod.engine.log import FRAME, StreamLog, token_of
 from mod.engine.paged import Kernel, PagedStep, on_device
 from mod.engine.recall import Recall
 from mod.engine.state import FrameRun, Question, SessionState
-from mod.modeling import Stream, VideoLLMMoD, frames_before
 
 #: Tokens of one piece when a cache is computed again from its log.
 REBUILD_TOKENS = 512
@@ -27,9 +27,12 @@ class Item:
     """One session's part of a step.
 
     Attributes:
-        ids: token ids in stream order, ``FRAME`` where a frame lies.
-        features: of those frames, (frames, tokens, D).
+        ids: entries in stream order, as in a log.
+        features: of its frames, (frames, tokens, D).
         wanted: places among the tokens whose next-token logits are needed.
+        lead: how many of the entries close what was before.
+        cuts: of each frame, how many entries become part of the stream when it is the last: where
+            something is said at it, and where nothing is.
     """
 
     session: SessionState
@@ -38,6 +41,8 @@ class Item:
     wanted: list[int]
     frames: int = 0
     question: Question | None = None
+    lead: int = 0
+    cuts: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,8 @@ class Fed:
     """What one sequence is fed.
 
     Attributes:
-        ids: token ids, ``FRAME`` where a frame lies.
-        features: of those frames, (frames, tokens, D).
+        ids: entries, as in a log.
+        features: of its frames, (frames, tokens, D).
         position: of the first token in its stream.
         last: features of the frame before the first of them, (tokens, D); None where the stream
             begins.
@@ -82,20 +87,25 @@ class Reading:
         )
 
 
-def read(logits: Tensor, silence: int) -> Reading:
+def read(logits: Tensor, silence: int | None) -> Reading:
     """Logits (places, vocabulary) as decisions; the device is waited for once."""
-    words = logits.clone()
-    words[:, silence] = -torch.inf
+    if not len(logits):
+        return Reading([], [], [], [])
+    words, quiet = logits, torch.zeros(len(logits), dtype=torch.double, device=logits.device)
+    if silence is not None:
+        words = logits.clone()
+        words[:, silence] = -torch.inf
+        quiet = logits.softmax(-1)[:, silence].double()
     found = torch.stack(
         [
             torch.isfinite(logits).all(1).double(),
-            logits.softmax(-1)[:, silence].double(),
+            quiet,
             logits.argmax(-1).double(),
             words.argmax(-1).double(),
         ]
     ).tolist()
-    finite, quiet, best, word = found
-    return Reading([f > 0 for f in finite], quiet, [int(t) for t in best], [int(t) for t in word])
+    finite, silent, best, word = found
+    return Reading([f > 0 for f in finite], silent, [int(t) for t in best], [int(t) for t in word])
 
 
 def one_line(failure: Exception) -> str:
@@ -107,6 +117,12 @@ def one_line(failure: Exception) -> str:
 def _decodes(item: Item) -> bool:
     """Whether an item is one token that looks at nothing but its session."""
     return len(item.ids) == 1 and not item.frames and item.session.recall is None
+
+
+def _position(item: Item) -> int:
+    """Where an item's first token stands in its stream."""
+    turn = item.session.turn
+    return item.session.position + (turn.fed if turn else 0)
 
 
 def _cache_of(session: SessionState) -> PagedCache | Recall:
@@ -133,6 +149,8 @@ def _undo(session: SessionState) -> None:
     """Take back what a failed step did to a session."""
     assert session.cache is not None
     session.cache.truncate(session.lengths)
+    if session.turn is not None:
+        session.turn.fed = 0
     if session.recall is not None:
         session.recall.undo()
 
@@ -141,16 +159,16 @@ class Runner:
     """Runs a model on behalf of sessions; what fails leaves no trace in any cache.
 
     Args:
-        silence: id of the silence token.
+        silence: id of the silence token; None where there is none.
         kernel: attends over pages; None attends session by session.
         graphs: runs decode-only steps; None runs them as any other.
     """
 
     def __init__(
         self,
-        model: VideoLLMMoD,
+        model: RoutedDecoder,
         memory: Memory,
-        silence: int,
+        silence: int | None,
         kernel: Kernel | None = None,
         graphs: DecodeGraphs | None = None,
     ) -> None:
@@ -214,11 +232,10 @@ class Runner:
             counts = [[1] * len(items)] * len(self._memory.classes)
             step = PagedStep(self._memory, self._kernel, caches, counts)
             ids = [item.ids[0] for item in items]
-            places = [item.session.position for item in items]
+            places = [_position(item) for item in items]
             return self._graphs.run(ids, places, step.host)
         fed = [
-            Fed(item.ids, item.features, item.session.position, item.session.log.last)
-            for item in items
+            Fed(item.ids, item.features, _position(item), item.session.log.last) for item in items
         ]
         hidden, bases = self._forward(fed, caches)
         wanted = [b + w for b, item in zip(bases, items, strict=True) for w in item.wanted]
@@ -248,7 +265,7 @@ class Runner:
                     starts.append(len(words))
                     words += [0] * n
                 else:
-                    words.append(token)
+                    words.append(token_of(token))
             frames.append(len(starts) - first)
             positions += range(part.position, part.position + len(words) - base)
         lengths = [b - a for a, b in pairwise([*bases, len(words)])]

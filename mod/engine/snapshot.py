@@ -18,7 +18,7 @@ from mod.engine.policy import POLICIES, Past, Retrieve
 from mod.engine.state import SessionState, Turn
 
 #: Version of the layout of the bytes.
-VERSION = 2
+VERSION = 3
 
 
 class SnapshotError(ValueError):
@@ -38,10 +38,15 @@ def pack(session: SessionState, caches: list[Tensor] | None, model: str) -> byte
         "version": VERSION,
         "model": model,
         "kind": session.kind,
+        "fps": session.fps,
         "threshold": session.threshold,
         "max_new_tokens": session.max_new_tokens,
         "lengths": session.lengths,
-        "prefix": session.prefix,
+        "lead": list(session.lead),
+        "watching": session.watching,
+        "expected": session.expected,
+        "asked": session.asked,
+        "unasked": session.unasked,
         "position": session.position,
         "n_frames": session.n_frames,
         "turn": asdict(session.turn) if session.turn else None,
@@ -91,16 +96,21 @@ def unpack(name: str, data: bytes, model: str) -> SessionState:
     return SessionState(
         name=name,
         kind=meta["kind"],
+        fps=meta["fps"],
         threshold=meta["threshold"],
         max_new_tokens=meta["max_new_tokens"],
         cache=None,
         lengths=meta["lengths"],
-        prefix=meta["prefix"],
+        lead=meta["lead"],
         log=StreamLog(
             tensors["log.ids"].tolist(),
             features,
             tensors.get("log.last", features[-1] if features else None),
         ),
+        watching=meta["watching"],
+        expected=meta["expected"],
+        asked=meta["asked"],
+        unasked=meta["unasked"],
         position=meta["position"],
         n_frames=meta["n_frames"],
         n_pushed=meta["n_frames"],

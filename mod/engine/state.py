@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from mod.decoder import frames_before
 from mod.engine.blocks import Block
 from mod.engine.cache import PagedCache
 from mod.engine.log import StreamLog
 from mod.engine.policy import Full, Past, Policy
-from mod.modeling import frames_before
+from mod.layout import Parts
 
 if TYPE_CHECKING:
     from mod.engine.recall import Recall
@@ -77,10 +78,10 @@ class FrameRun:
 
 @dataclass
 class Question:
-    """A question that waits: its name, its token ids, when it arrived."""
+    """A question that waits: its name, its text, when it arrived."""
 
     name: str
-    ids: list[int]
+    text: str
     since: float
 
 
@@ -91,12 +92,25 @@ class Turn:
     Attributes:
         said: token ids so far, the last of which is not yet fed.
         picked: per layer, the blocks that an answer looks back at; None where it does not.
+        prompt: token ids that are fed before its first word.
+        aside: whether neither they nor its words become part of the stream.
+        fed: tokens of an aside that the cache holds beyond what is committed.
     """
 
     frame: int | None
     question: str | None
     said: list[int]
     picked: list[list[int]] | None = None
+    prompt: list[int] = field(default_factory=list)
+    aside: bool = False
+    fed: int = 0
+
+    @property
+    def unfed(self) -> list[int]:
+        """What goes through the model next."""
+        if self.aside:
+            return [*self.prompt, *self.said][self.fed :]
+        return self.said[-1:] or self.prompt
 
 
 @dataclass
@@ -104,11 +118,16 @@ class SessionState:
     """Everything about one session.
 
     Attributes:
+        fps: frames a second.
         cache: None while the session is cold: its cache is in ``saved``, or only in its log.
         saved: the cache's content elsewhere, as ``PagedCache.save`` gives it.
         lengths: tokens per layer that are committed.
         position: tokens of the stream that are committed.
-        prefix: text that is part of the stream and not fed yet: it goes with the next input.
+        lead: text that is part of the stream and not fed yet: it goes with the next input.
+        watching: whether frames have come since the stream opened or a question was asked.
+        expected: how many frames were announced, as long as no question came.
+        asked: whether a model that has to be asked in order to narrate is asked.
+        unasked: frames since it last was.
         last_seen: the last committed frame; the next one is seen against it.
         used: number of the step that last ran this session.
         policy: what it remembers; ``past`` is how its log divides by it.
@@ -118,12 +137,17 @@ class SessionState:
 
     name: str
     kind: Literal["live", "bulk"]
+    fps: float
     threshold: float
     max_new_tokens: int
     cache: PagedCache | None
     lengths: list[int]
-    prefix: list[int]
+    lead: Parts
     log: StreamLog = field(default_factory=StreamLog)
+    watching: bool = False
+    expected: int | None = None
+    asked: bool = True
+    unasked: int = 0
     position: int = 0
     n_frames: int = 0
     n_pushed: int = 0
@@ -138,6 +162,13 @@ class SessionState:
     past: Past = field(default_factory=lambda: Past(0))
     blocks: list[Block] = field(default_factory=list)
     recall: Recall | None = None
+
+    def drop_aside(self) -> None:
+        """Take out of the cache what is no part of the stream; it is fed anew if it goes on."""
+        if self.turn is not None and self.turn.fed:
+            assert self.cache is not None
+            self.cache.truncate(self.lengths)
+            self.turn.fed = 0
 
     def forget_recall(self) -> None:
         """Nothing is looked back at any more."""

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
+from mod.decoder import RoutedDecoder
 from mod.engine.cache import Memory
 from mod.engine.engine import Engine
 from mod.engine.events import Collector, FrameOutcome
-from mod.layout import StreamLayout
-from mod.modeling import VideoLLMMoD
+from mod.layout import Layout
 
 #: Room for caches; host memory is taken as it is touched.
 _CAPACITY_BYTES = 2**30
@@ -23,7 +23,7 @@ class Viewer:
         options: of :meth:`mod.engine.engine.Engine.open`.
     """
 
-    def __init__(self, model: VideoLLMMoD, layout: StreamLayout, **options: Any) -> None:
+    def __init__(self, model: RoutedDecoder, layout: Layout, **options: Any) -> None:
         memory = Memory(model.config, _CAPACITY_BYTES, dtype=model.dtype, device=model.device)
         self.engine = Engine(model, layout, memory)
         self.engine.open("viewer", **options)

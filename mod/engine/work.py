@@ -2,45 +2,82 @@
 
 from __future__ import annotations
 
-from mod.engine.log import FRAME
+from mod.engine.log import FRAME, beside
 from mod.engine.runner import Item
 from mod.engine.scheduler import Kind, Taken, Work
 from mod.engine.state import Question, SessionState
-from mod.layout import StreamLayout
+from mod.layout import Layout, Parts
 
 
-def work_of(session: SessionState, tokens_per_frame: int) -> Work | None:
+def work_of(session: SessionState, layout: Layout, tokens_per_frame: int) -> Work | None:
     """What waits in a session, the first of it."""
     bulk = session.kind == "bulk"
     if session.turn:
         kind = Kind.BULK if bulk else Kind.DECODE
-        return Work(session.name, kind, 0.0, 1, alone=bulk)
+        return Work(session.name, kind, 0.0, len(session.turn.unfed), alone=bulk)
     if not session.inbox:
         return None
     head = session.inbox[0]
-    fixed = len(session.prefix)
     if isinstance(head, Question):
         kind = Kind.BULK if bulk else Kind.QUESTION
-        return Work(session.name, kind, head.since, fixed + len(head.ids), alone=bulk)
+        fixed = len(question_ids(session, head.text, layout))
+        return Work(session.name, kind, head.since, fixed, alone=bulk)
     kind = Kind.BULK if bulk else Kind.LIVE
+    fixed = len(_lead_ids(session, layout))
     # A chunk ends where something leaves the session's window, whatever its size.
     units = min(len(head.pixels), session.chunk, session.policy.frames_left(session.past))
-    return Work(session.name, kind, head.since, fixed, units, tokens_per_frame + 1, alone=bulk)
+    if layout.asking is not None and session.asked:
+        # Nor does it go beyond the frame at which the model is asked next at the latest.
+        units = min(units, layout.asking.frames_left(session.unasked, session.fps))
+    unit = tokens_per_frame + layout.beside_tokens
+    return Work(session.name, kind, head.since, fixed, units, unit, alone=bulk)
 
 
-def item_of(
-    session: SessionState, taken: Taken, layout: StreamLayout, tokens_per_frame: int
-) -> Item:
+def question_ids(session: SessionState, text: str, layout: Layout) -> list[int]:
+    """What a question feeds."""
+    return layout.ids([*session.lead, *layout.question(text, watching=session.watching)])
+
+
+def _lead_ids(session: SessionState, layout: Layout) -> list[int]:
+    """What goes before the next frame and is none of its own text."""
+    if not session.lead:
+        return []
+    return layout.ids([*session.lead, *_before(session, layout, 0)])
+
+
+def _before(session: SessionState, layout: Layout, ahead: int) -> Parts:
+    """Text right before the frame that is ``ahead`` of the next one."""
+    watching = session.watching or ahead > 0
+    number, expected = session.n_frames + ahead, session.expected
+    return layout.before(number, session.fps, watching=watching, expected=expected)
+
+
+def item_of(session: SessionState, taken: Taken, layout: Layout, tokens_per_frame: int) -> Item:
     """The tokens and frames that a work feeds, and where their outcome is read."""
     if session.turn:
-        return Item(session, session.turn.said[-1:], None, [0])
+        ids = session.turn.unfed
+        return Item(session, ids, None, [len(ids) - 1])
     head = session.inbox[0]
     if isinstance(head, Question):
-        ids = [*session.prefix, *head.ids]
-        return Item(session, ids, None, [len(ids) - 1], question=head)
+        ids = question_ids(session, head.text, layout)
+        return Item(session, ids, None, [len(ids) - 1], question=head, lead=len(session.lead))
     assert head.features is not None
-    n, count = tokens_per_frame, taken.units
-    ids = [*session.prefix, *([FRAME, layout.silence] * count)]
-    first = len(session.prefix) + n - 1
-    wanted = [first + i * (n + 1) for i in range(count)]
-    return Item(session, ids, head.features[:count], wanted, frames=count)
+    ids = _lead_ids(session, layout)
+    lead, place = len(ids), len(ids)
+    wanted, cuts = [], []
+    for i in range(taken.units):
+        if i or not lead:
+            before = layout.ids(_before(session, layout, i))
+            ids += [beside(token, ahead=True) for token in before]
+            place += len(before)
+        ids.append(FRAME)
+        place += tokens_per_frame
+        wanted.append(place - 1)
+        spoken = len(ids)
+        after = layout.after()
+        ids += [beside(token, ahead=False) for token in after]
+        place += len(after)
+        cuts.append((spoken, len(ids)))
+    wanted = wanted if layout.asking is None else []
+    features = head.features[: taken.units]
+    return Item(session, ids, features, wanted, frames=taken.units, lead=lead, cuts=cuts)

@@ -29,6 +29,8 @@ class SessionOptions:
         max_tokens: bound on one narration or answer.
         durable: whether it outlives its replica. A chat about one video does not need to.
         kind: ``live`` goes before ``bulk`` in every step.
+        asked: whether a model that has to be asked in order to narrate is asked.
+        frames: how many will come, where that is known.
     """
 
     instruction: str | None = None
@@ -39,6 +41,8 @@ class SessionOptions:
     max_tokens: int = 96
     durable: bool = True
     kind: Literal["live", "bulk"] = "live"
+    asked: bool = True
+    frames: int | None = None
 
 
 @dataclass(frozen=True)

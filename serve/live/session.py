@@ -191,6 +191,9 @@ class LiveSession:
                     max_new_tokens=options.max_tokens,
                     kind=options.kind,
                     policy=policy,
+                    asked=options.asked,
+                    frames=options.frames,
+                    fps=options.fps,
                 )
         else:
             size = int.from_bytes(snapshot[:4], "little")

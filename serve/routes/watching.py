@@ -123,7 +123,14 @@ async def converse(
         SessionError: nothing of a video can be decoded, a frame could not be taken in, or the
             session cannot go on.
     """
-    options = SessionOptions(instruction=system or None, memory="full", durable=False)
+    options = SessionOptions(
+        instruction=system or None,
+        memory="full",
+        durable=False,
+        # Only its answers are wanted.
+        asked=False,
+        frames=sum(m.frames if isinstance(m, Video) else 1 for m in turns[0].media),
+    )
     watch = _Watch(context, (await context.sessions.open(options)).id)
     try:
         for number, turn in enumerate(turns):

@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from mod.assemble import Assembly
 from mod.checkpoint import find_checkpoint
+from mod.decoder import Stream
 from mod.loading import load
-from mod.modeling import Stream, VideoLLMMoD
+from mod.modeling import VideoLLMMoD
 from mod.world.dialogues import corpus
 
 VOCABULARY = 400

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from mod.change import change
+from mod.decoder import Stream, frames_before
 from mod.engine.events import FrameOutcome
 from mod.layout import StreamLayout
-from mod.modeling import Stream, VideoLLMMoD, frames_before
+from mod.modeling import VideoLLMMoD
 
 
 class PlainCache:
@@ -67,7 +68,7 @@ class PlainSession:
         self._last: Tensor | None = None
         self._last_features: Tensor | None = None
         opening = instruction if instruction is not None else model.config.instruction
-        self._feed_text(layout.opening(opening))
+        self._feed_text(layout.ids(layout.opening(opening)))
 
     @torch.inference_mode()
     def watch(self, frames: Tensor) -> list[FrameOutcome]:
@@ -96,7 +97,8 @@ class PlainSession:
     @torch.inference_mode()
     def ask(self, question: str) -> str:
         """Answer ``question``; it stays part of the stream."""
-        return self._speak(self._feed_text(self._layout.question(question)))
+        ids = self._layout.ids(self._layout.question(question))
+        return self._speak(self._feed_text(ids))
 
     def _speak(self, logits: Tensor) -> str:
         said: list[int] = []

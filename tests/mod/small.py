@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from mod.config import VideoLLMMoDConfig
-from mod.layout import StreamLayout, train_tokenizer
+from mod.layout import MarkedLayout, StreamLayout, train_tokenizer
 from mod.modeling import VideoLLMMoD
 from mod.world.dialogues import corpus
 
@@ -64,9 +64,11 @@ def small_model(family: str = "llama", seed: int = 0, **fields: Any) -> VideoLLM
     return model
 
 
-def small_layout(config: VideoLLMMoDConfig) -> StreamLayout:
+def small_layout(config: VideoLLMMoDConfig) -> MarkedLayout:
     """A tokenizer of the generated world's words."""
-    return StreamLayout.of(train_tokenizer(corpus(), config, 400), config)
+    layout = StreamLayout.of(train_tokenizer(corpus(), config, 400), config)
+    assert isinstance(layout, MarkedLayout)
+    return layout
 
 
 def some_frames(n: int, seed: int = 0, size: int = 48) -> torch.Tensor:

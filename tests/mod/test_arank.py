@@ -11,7 +11,7 @@ import torch
 from mod import arank
 from mod.arank import effective_rank, layer_ranks, proposed
 from mod.batches import collate
-from mod.modeling import frames_before
+from mod.decoder import frames_before
 from mod.objective import stream_of
 from mod.world.dialogues import watch
 from tests.mod.engine.models import talking_model

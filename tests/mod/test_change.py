@@ -6,7 +6,7 @@ import torch
 
 from mod.batches import collate
 from mod.change import change, within
-from mod.modeling import frames_before
+from mod.decoder import frames_before
 from mod.objective import stream_of
 from mod.world.dialogues import watch
 from tests.mod.small import small_layout, small_model

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mod.cost import activation_bytes
-from mod.modeling import Stream, VideoLLMMoD
+from mod.decoder import Stream
+from mod.modeling import VideoLLMMoD
 from tests.mod.small import small_config
 
 

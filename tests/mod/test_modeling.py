@@ -17,7 +17,8 @@ from mod.change import change, within
 from mod.choice import ROUTERS
 from mod.config import VideoLLMMoDConfig
 from mod.cost import kv_bytes, token_layers
-from mod.modeling import Stream, VideoLLMMoD, frames_before
+from mod.decoder import Stream, frames_before
+from mod.modeling import VideoLLMMoD
 from mod.routing import Routing
 from tests.mod.plain import PlainCache
 from tests.mod.small import FAMILIES, small_config, small_model, some_frames

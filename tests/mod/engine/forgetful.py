@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from mod.change import change
+from mod.decoder import Stream, frames_before
 from mod.engine.log import FRAME
 from mod.engine.policy import Window
-from mod.layout import StreamLayout
-from mod.modeling import Stream, VideoLLMMoD, frames_before
+from mod.layout import MarkedLayout, StreamLayout
+from mod.modeling import VideoLLMMoD
 
 
 @dataclass(eq=False)
@@ -74,6 +75,7 @@ class ForgetfulSession:
     def __init__(
         self, model: VideoLLMMoD, layout: StreamLayout, policy: Window, max_new_tokens: int
     ) -> None:
+        assert isinstance(layout, MarkedLayout)
         self.model, self.layout, self.policy = model, layout, policy
         self.max_new_tokens = max_new_tokens
         self.cache = Remembering(model)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mod.engine.events import Event, Failed, FrameSeen, TurnEnded, Word
+from mod.engine.log import FRAME
 from mod.engine.policy import Full, Policy, Retrieve, Window
 from tests.mod.engine.forgetful import ForgetfulSession
 from tests.mod.engine.models import drain, talking_engine, talking_model
@@ -255,7 +256,7 @@ def _long_stream(policy: Policy, n_frames: int) -> list[tuple[int, int, int, int
             assert not any(isinstance(e, Failed) for e in drain(engine))
             resident = int(Path("/proc/self/statm").read_text().split()[1])
             state = engine._sessions["a"]
-            assert len(state.log.features) == sum(i < 0 for i in state.log.ids)
+            assert len(state.log.features) == sum(i == FRAME for i in state.log.ids)
             seen.append(
                 (
                     engine.memory.used_bytes,

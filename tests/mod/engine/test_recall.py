@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mod.decoder import Stream
 from mod.engine.cache import Memory
 from mod.engine.engine import Engine
 from mod.engine.events import Failed, Word
@@ -16,7 +17,7 @@ from mod.engine.log import FRAME
 from mod.engine.policy import Full, Policy, Retrieve, Window
 from mod.engine.recall import best_blocks
 from mod.layout import StreamLayout, train_tokenizer
-from mod.modeling import Stream, VideoLLMMoD
+from mod.modeling import VideoLLMMoD
 from tests.mod.engine.forgetful import turned
 from tests.mod.engine.models import CORPUS
 from tests.mod.small import small_model

@@ -1,0 +1,169 @@
+"""An open video language model under this project's engine: its classes and weights as they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, GenerationConfig
+
+from mod.asking import Asking
+from mod.config import AdoptedConfig
+from mod.decoder import RoutedDecoder
+from mod.families.chat import ChatLayout, Template
+from mod.families.known import FAMILIES
+
+#: Where checkpoints tell how their pictures are made, the first that is there.
+_PROCESSING = (
+    "video_preprocessor_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+)
+
+
+class AdoptedModel(RoutedDecoder):
+    """A model of one of ``mod.families.known.FAMILIES``.
+
+    Args:
+        base: the model itself; made with random weights when None.
+    """
+
+    config_class = AdoptedConfig
+    config: AdoptedConfig
+    main_input_name = "pixel_values"
+    base_model_prefix = ""
+    _supports_sdpa = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: AdoptedConfig, base: Any = None) -> None:
+        super().__init__(config)
+        self.family = FAMILIES[config.base_config.model_type]
+        self.base = base or AutoModelForImageTextToText.from_config(config.base_config)
+        self.add_routers()
+        if base is None:
+            self.post_init()
+        else:
+            for router in self.routers.values():
+                self._init_weights(router)
+
+    @property
+    def decoder(self) -> Any:
+        """See ``RoutedDecoder``."""
+        return self.family.decoder(self.base)
+
+    @property
+    def head(self) -> Any:
+        """See ``RoutedDecoder``."""
+        return self.base.get_output_embeddings()
+
+    def get_input_embeddings(self) -> Any:
+        """The language model's."""
+        return self.base.get_input_embeddings()
+
+    def embed_text(self, token_ids: Tensor) -> Tensor:
+        """(tokens,) ids -> (tokens, D); ids behind the vocabulary are the family's own."""
+        table = self.get_input_embeddings()
+        further = self.family.further_embeddings(self.base)
+        n = table.num_embeddings
+        out: Tensor = table(token_ids.clamp(max=n - 1))
+        if further is None:
+            return out
+        theirs = further.to(out)[(token_ids - n).clamp(min=0, max=len(further) - 1)]
+        return torch.where(token_ids[:, None] >= n, theirs, out)
+
+    def encode_frames(self, frames: Tensor, before: Tensor) -> Tensor:
+        """See ``RoutedDecoder``; each frame is seen alone."""
+        weight = self.get_input_embeddings().weight
+        mean, std = (
+            torch.tensor(values, device=frames.device).view(3, 1, 1)
+            for values in (self.config.image_mean, self.config.image_std)
+        )
+        pixels = (frames.permute(0, 3, 1, 2).float() / 255.0 - mean) / std
+        return self.family.see(self.base, pixels.to(weight.dtype))
+
+
+def adopted_config(folder: Path, **fields: Any) -> AdoptedConfig:
+    """The config under which the checkpoint in ``folder`` is served.
+
+    Args:
+        fields: take the place of the defaults.
+
+    Raises:
+        ValueError, OSError: its files are missing or do not fit together.
+    """
+    base = AutoConfig.from_pretrained(folder, local_files_only=True)
+    family = FAMILIES[base.model_type]
+    processing = _processing(folder)
+    return AdoptedConfig(
+        base_config=base,
+        picture_size=family.image_size(base),
+        frame_tokens=family.tokens_per_frame(base),
+        image_mean=processing["image_mean"],
+        image_std=processing["image_std"],
+        **{
+            "fps": 1.0,
+            "router": "none",
+            "keep_ratio": 1.0,
+            "instruction": "",
+            "summary_request": "Summarize what happens in the video.",
+            **fields,
+        },
+    )
+
+
+def adopted_layout(folder: Path, config: AdoptedConfig) -> ChatLayout:
+    """How text and frames go together in the checkpoint in ``folder``.
+
+    Raises:
+        ValueError, OSError: its tokenizer or template cannot be used.
+    """
+    family, base = FAMILIES[config.base_config.model_type], config.base_config
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    template = family.template(_chat_template(folder) or tokenizer.chat_template)
+    if template is None:
+        raise ValueError("it brings no chat template")
+    return ChatLayout(
+        tokenizer,
+        Template.read(tokenizer, template, family.content, family.mark),
+        family.frame_text(tokenizer, base),
+        _ends(folder, tokenizer, base),
+        Asking(
+            question=config.ask,
+            every_s=config.ask_every_s,
+            change=config.ask_change,
+        ),
+    )
+
+
+def _processing(folder: Path) -> dict[str, Any]:
+    for name in _PROCESSING:
+        if (folder / name).is_file():
+            found: dict[str, Any] = json.loads((folder / name).read_text())
+            found = found.get("video_processor") or found.get("image_processor") or found
+            if "image_mean" in found:
+                return found
+    raise ValueError("it brings no processor: none of its files says how pictures are normalised")
+
+
+def _chat_template(folder: Path) -> str | None:
+    """What the processor brings; older checkpoints keep it as JSON."""
+    written = folder / "chat_template.jinja"
+    if written.is_file():
+        return written.read_text()
+    older = folder / "chat_template.json"
+    if older.is_file():
+        return str(json.loads(older.read_text())["chat_template"])
+    return None
+
+
+def _ends(folder: Path, tokenizer: Any, base: Any) -> frozenset[int]:
+    """With what generation ends: as the checkpoint says, and at its tokenizer's end."""
+    try:
+        said = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
+    except OSError:
+        said = base.get_text_config().eos_token_id
+    ends = said if isinstance(said, list) else [said]
+    return frozenset(end for end in (*ends, tokenizer.eos_token_id) if end is not None)

@@ -1,0 +1,199 @@
+"""Decoder layers of any transformers family, unmodified, over streams whose tokens are routed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from mod.attending import attended
+from mod.attention import NAME, KVCache, Paged, Spans
+from mod.config import RoutedConfig
+from mod.routing import LayerRouter, Routing
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Some sequences' new tokens, flattened without padding, in stream order.
+
+    Attributes:
+        embeddings: (tokens, D) text and vision tokens as the language model takes them.
+        positions: (tokens,) position of each token in its own stream.
+        frame_starts: (frames,) index into ``tokens`` of each frame's first vision token; a
+            frame's vision tokens are contiguous.
+        lengths: tokens of each sequence; they sum to ``tokens``.
+        caches: one cache per sequence, which the forward extends; None in training.
+        frames: of each sequence, where the caller knows; then no layer waits for the device.
+        paged: takes the place of ``caches`` where they lie in pages; needs ``frames``.
+        change: (frames, tokens_per_frame) from the frame before, as ``mod.change`` finds it;
+            read by the ``redundancy`` router alone, which needs it.
+    """
+
+    embeddings: Tensor
+    positions: Tensor
+    frame_starts: Tensor
+    lengths: list[int]
+    caches: Sequence[KVCache] | None = None
+    frames: list[int] | None = None
+    paged: Paged | None = None
+    change: Tensor | None = None
+
+
+def frames_before(frames: Tensor, last: Tensor | None) -> Tensor:
+    """The frame before each of consecutive ``frames``.
+
+    Args:
+        frames: (frames, height, width, 3) pictures, or (frames, tokens, D) of their tokens.
+        last: the frame just before, without its first dimension; None where the stream begins.
+    """
+    first = frames[:1] if last is None else last[None]
+    return torch.cat([first, frames[:-1]])
+
+
+class RoutedDecoder(PreTrainedModel):
+    """A language model in whose MoD layers a share of each frame's tokens runs.
+
+    Routed tokens are gathered, the layer is called with their own positions, results are scattered
+    back. Skipped tokens cost nothing and write no keys or values.
+
+    Source: arXiv 2408.16730, equations 2 and 3.
+    """
+
+    config: RoutedConfig
+    routers: nn.ModuleDict
+
+    @property
+    def decoder(self) -> Any:
+        """The language model without its head: ``layers``, ``norm`` and ``rotary_emb``."""
+        raise NotImplementedError
+
+    @property
+    def head(self) -> Any:
+        """From hidden states to logits."""
+        raise NotImplementedError
+
+    def encode_frames(self, frames: Tensor, before: Tensor) -> Tensor:
+        """Pictures to the tokens that the language model reads.
+
+        Args:
+            frames: (frames, height, width, 3) uint8 RGB at the model's picture size.
+            before: the frame before each of them, same shape; a stream's first frame stands for
+                its own. ``frames_before`` makes it.
+
+        Returns:
+            (frames, tokens_per_frame, D).
+        """
+        raise NotImplementedError
+
+    def add_routers(self) -> None:
+        """Make the routers that the config names, and have the layers attend over streams."""
+        text = self.config.get_text_config()
+        self.routers = nn.ModuleDict(
+            {
+                str(layer): LayerRouter(text.hidden_size, self.config.router, layer)
+                for layer in self.config.mod_layers
+                if self.config.router != "none"
+            }
+        )
+        self.decoder.set_attn_implementation(NAME)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, LayerRouter) and hasattr(module, "weight"):
+            # The paper's raw score multiplies the branch: zero would silence it for good.
+            std = 0.02 if module.kind == "learned" else 0.0
+            nn.init.normal_(module.weight, std=std)
+
+    def embed_text(self, token_ids: Tensor) -> Tensor:
+        """(tokens,) ids -> (tokens, D)."""
+        out: Tensor = self.get_input_embeddings()(token_ids)
+        return out
+
+    def forward(self, stream: Stream, routings: dict[int, Routing] | None = None) -> Tensor:
+        """Run all decoder layers over ``stream``.
+
+        Args:
+            routings: filled with the outcome of each MoD layer's router, when given.
+
+        Returns:
+            (tokens, D) normalised hidden states; ``logits`` turns the wanted ones into words.
+        """
+        x = stream.embeddings
+        decoder = self.decoder
+        cos, sin = decoder.rotary_emb(x[None], stream.positions[None])
+        every = Spans(stream.lengths, stream.caches, stream.paged)
+        for index, layer in enumerate(decoder.layers):
+            key = str(index)
+            if key in self.routers and stream.frame_starts.numel():
+                vision, routing = self._route(index, layer, x, stream)
+                if routings is not None:
+                    routings[index] = routing
+                x = self._mod_layer(index, layer, x, cos, sin, stream, vision, routing)
+            else:
+                x = layer(x[None], position_embeddings=(cos, sin), spans=every)[0]
+        out: Tensor = decoder.norm(x)
+        return out
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(tokens, D) hidden states -> (tokens, vocabulary) next-token logits."""
+        out: Tensor = self.head(hidden)
+        return out
+
+    def _route(self, index: int, layer: Any, x: Tensor, stream: Stream) -> tuple[Tensor, Routing]:
+        """Places of all vision tokens, and which of them run in layer ``index``."""
+        n = self.config.tokens_per_frame
+        vision = (stream.frame_starts[:, None] + torch.arange(n, device=x.device)).flatten()
+        tokens = x[vision].view(-1, n, x.shape[1])
+        attends = self.config.router == "attention"
+        routing: Routing = self.routers[str(index)](
+            tokens,
+            stream.positions[stream.frame_starts],
+            self.config.tokens_in_layer(index),
+            self.config.always_keep_decision,
+            attended(layer, tokens) if attends else stream.change,
+        )
+        return vision, routing
+
+    def _mod_layer(
+        self,
+        index: int,
+        layer: Any,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        stream: Stream,
+        vision: Tensor,
+        routing: Routing,
+    ) -> Tensor:
+        runs = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        runs[vision] = routing.kept.flatten()
+        is_vision = torch.zeros_like(runs).index_fill(0, vision, True)
+        if stream.frames is None:
+            chosen = runs.nonzero()[:, 0]
+            lengths = [int(part.sum()) for part in torch.split(runs, stream.lengths)]
+        else:
+            skipped = self.config.tokens_per_frame - self.config.tokens_in_layer(index)
+            lengths = [
+                n - frames * skipped
+                for n, frames in zip(stream.lengths, stream.frames, strict=True)
+            ]
+            order = torch.argsort((~runs).to(torch.uint8), stable=True)
+            chosen = order[: sum(lengths)]
+        if not len(chosen):
+            return x
+        picked = x[chosen]
+        out = layer(
+            picked[None],
+            position_embeddings=(cos[:, chosen], sin[:, chosen]),
+            spans=Spans(lengths, stream.caches, stream.paged),
+        )[0]
+        # Weighed from what is gathered anyway: training keeps no second copy of all tokens for it.
+        router = self.routers[str(index)]
+        assert isinstance(router, LayerRouter)
+        weight = torch.where(is_vision[chosen], router.weigh(picked).to(x.dtype), 1.0)
+        return x.index_copy(0, chosen, picked + weight[:, None] * (out - picked))

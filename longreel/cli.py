@@ -286,6 +286,14 @@ def assemble(
             show_default="',' where --lora brings a connector, else a new token",
         ),
     ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAYOUT",
+            help="How text stands around frames: marks (ours), or online (VideoLLM-online's).",
+            show_default="online where --lora brings a connector, else marks",
+        ),
+    ] = None,
     max_shard_size: Annotated[
         str, typer.Option(metavar="SIZE", help="Largest weight file, in MB or GB.")
     ] = "5GB",
@@ -315,6 +323,7 @@ def assemble(
         pool_grid=pool_grid,
         fps=fps,
         silence_token=silence_token,
+        layout=layout,
         max_shard_size=max_shard_size,
         force=force,
     )

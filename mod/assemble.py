@@ -30,9 +30,9 @@ from transformers import logging as transformers_logging
 
 from longreel.errors import LongreelError, UsageError
 from mod.choice import PLACEMENTS, ROUTERS, layers_of
-from mod.config import VideoLLMMoDConfig
+from mod.config import LAYOUTS, VideoLLMMoDConfig
 from mod.cost import kv_bytes
-from mod.layout import StreamLayout
+from mod.layout import ONLINE_INSTRUCTION, StreamLayout
 from mod.modeling import Connector, VideoLLMMoD
 from mod.parts import (
     Adapter,
@@ -66,6 +66,8 @@ class Assembly:
             numbers with commas between them.
         silence_token: token that stands for silence; None takes VideoLLM-online's where a
             connector comes with ``lora``, and a new token elsewhere.
+        layout: of the stream, ``marks`` or ``online``; None takes VideoLLM-online's where a
+            connector comes with ``lora``: that is what it was taught.
         max_shard_size: largest weight file, such as ``5GB``.
         force: replace the checkpoint at ``output``.
     """
@@ -80,6 +82,7 @@ class Assembly:
     pool_grid: int = 3
     fps: float = 2.0
     silence_token: str | None = None
+    layout: str | None = None
     max_shard_size: str = "5GB"
     force: bool = False
 
@@ -104,16 +107,16 @@ def assemble(assembly: Assembly) -> list[str]:
     vision_config, text_config = vision_config_of(assembly.vision), text_config_of(assembly.lm)
     adapter = read_adapter(assembly.lora) if assembly.lora else None
     connector = fitting_connector(adapter, vision_config, text_config)
-    tokenizer, marks, n_added = _tokenizer(assembly, online=bool(connector))
-    _config(assembly, vision_config, text_config, marks)  # refused before any weight is read
+    tokenizer, fields, n_added = _tokenizer(assembly, online=bool(connector))
+    _config(assembly, vision_config, text_config, fields)  # refused before any weight is read
     refuse_other_arithmetic(text_config)
     with _written_whole(assembly.output.resolve()) as folder:
         lm = loaded("language model", assembly.lm, AutoModelForCausalLM, dtype="auto")
         if adapter:
             lm = _merged(lm, adapter)
-        _make_room(lm, 1 + max(tokenizer.convert_tokens_to_ids(list(marks.values()))))
+        _make_room(lm, len(tokenizer))
         tower = loaded("vision tower", assembly.vision, SiglipVisionModel, dtype=lm.dtype)
-        config = _config(assembly, vision_config, lm.config, marks)
+        config = _config(assembly, vision_config, lm.config, fields)
         model = _put_together(config, tower, lm, connector)
         model.save_pretrained(folder, max_shard_size=assembly.max_shard_size)
         tokenizer.save_pretrained(folder)
@@ -147,7 +150,9 @@ def _refuse_output(assembly: Assembly) -> None:
 def _tokenizer(
     assembly: Assembly, online: bool
 ) -> tuple[PreTrainedTokenizerBase, dict[str, str], int]:
-    """The language model's tokenizer with the stream's marks, the marks, and how many are new."""
+    """The language model's tokenizer with the stream's marks, fields of the config that tell of
+    them and of the layout, and how many marks are new.
+    """
     if not any(assembly.lm.glob("tokenizer*")):
         raise UsageError(f"the language model at {str(assembly.lm)!r} comes without its tokenizer")
     tokenizer = readable("tokenizer", assembly.lm, lambda: auto(AutoTokenizer, assembly.lm))
@@ -160,19 +165,26 @@ def _tokenizer(
     own = {"begin": tokenizer.bos_token, "end": tokenizer.eos_token, "silence": silence}
     # One that also stands for unknown text, as in Qwen2's base models, marks nothing.
     own = {name: token for name, token in own.items() if token != tokenizer.unk_token}
+    layout = assembly.layout or ("online" if online and silence == ONLINE_SILENCE else "marks")
+    if layout not in LAYOUTS:
+        raise UsageError(f"layout must be one of {', '.join(LAYOUTS)}, not {layout!r}")
+    roles = ("user", "assistant") if layout == "marks" else ()
     marks = {
         f"{name}_token": str(own.get(name) or getattr(VideoLLMMoDConfig, f"{name}_token"))
-        for name in ("begin", "silence", "user", "assistant", "end")
+        for name in ("begin", "silence", *roles, "end")
     }
     if list(marks.values()).count(marks["silence_token"]) > 1:
         raise UsageError(f"the silence token {silence!r} already marks something else")
     new = [token for token in dict.fromkeys(marks.values()) if token not in known]
     tokenizer.add_special_tokens({"extra_special_tokens": new}, replace_extra_special_tokens=False)
-    return tokenizer, marks, len(new)
+    fields = {**marks, "layout": layout}
+    if layout == "online":
+        fields["instruction"] = ONLINE_INSTRUCTION
+    return tokenizer, fields, len(new)
 
 
 def _config(
-    assembly: Assembly, vision_config: Any, text_config: Any, marks: dict[str, str]
+    assembly: Assembly, vision_config: Any, text_config: Any, fields: dict[str, str]
 ) -> VideoLLMMoDConfig:
     layers = layers_of(assembly.mod_layers)
     if layers is None:
@@ -191,7 +203,7 @@ def _config(
             keep_ratio=assembly.keep_ratio,
             mod_layers=layers,
             fps=assembly.fps,
-            **marks,
+            **fields,
         )
     except (ValueError, StrictDataclassError) as failure:
         raise UsageError(one_line(failure)) from None

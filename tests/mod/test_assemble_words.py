@@ -12,10 +12,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
+from longreel.errors import UsageError
 from mod.assemble import Assembly, assemble
 from mod.checkpoint import find_checkpoint
+from mod.layout import ONLINE_INSTRUCTION, MarkedLayout, OnlineLayout
 from mod.loading import load
-from tests.mod.assembly import TEMPLATE, VOCABULARY, loaded, make_lm, make_tokenizer
+from tests.mod.assembly import TEMPLATE, VOCABULARY, loaded, make_lm, make_lora, make_tokenizer
 from tests.mod.small import TEXT
 
 
@@ -25,6 +27,7 @@ def test_the_tokenizer_gains_marks_and_the_matrix_only_the_rows_it_lacks(
 ) -> None:
     assemble(assembly)
     model, layout = load(find_checkpoint(str(assembly.output)))
+    assert isinstance(layout, MarkedLayout)
     assert (layout.begin, layout.end) == (0, 1), "its own"
     assert {layout.silence, layout.user, layout.assistant} == {400, 401, 402}
     plain = AutoTokenizer.from_pretrained(parts / "llama")
@@ -86,3 +89,21 @@ def test_marks_are_the_language_models_own_where_it_has_them(
     assert set(plain.all_special_tokens) <= set(layout.tokenizer.all_special_tokens)
     used = {begin, end, "<|silence|>", "<|user|>", "<|assistant|>"}
     assert len(layout.tokenizer) == len({*plain.get_vocab(), *used})
+
+
+def test_videollm_onlines_adapter_brings_its_layout(
+    assembly: Assembly, parts: Path, tmp_path: Path
+) -> None:
+    """Guards against a stream that its adapter was not taught."""
+    lora = make_lora(tmp_path / "online", parts / "llama")
+    assemble(replace(assembly, lora=lora))
+    model, layout = load(find_checkpoint(str(assembly.output)))
+    assert isinstance(layout, OnlineLayout)
+    assert model.config.instruction == ONLINE_INSTRUCTION
+    assert layout.decode([layout.silence]) == ","
+    marked = replace(assembly, lora=lora, layout="marks", output=tmp_path / "marks")
+    assemble(marked)
+    _, layout = load(find_checkpoint(str(marked.output)))
+    assert isinstance(layout, MarkedLayout)
+    with pytest.raises(UsageError, match="layout must be one of marks, online, not 'mine'"):
+        assemble(replace(marked, layout="mine", force=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,8 +127,19 @@ def deploy(
     try:
         serve.run(target, name=APP, route_prefix=prefix, logging_config=quiet)
     except RuntimeError as failure:
-        reason = str(failure).strip().splitlines()[-1]
+        reason = _why_not() or str(failure).strip().splitlines()[-1]
         raise LongreelError(f"the model service did not start: {reason}") from None
+
+
+def _why_not() -> str | None:
+    """What the last replica that could not start said, where Ray Serve has kept it."""
+    application = serve.status().applications.get(APP)
+    for deployment in application.deployments.values() if application else ():
+        for line in reversed(deployment.message.splitlines()):
+            # Ray Serve puts a traceback in between and remarks of its own after it.
+            if found := re.search(r"(?:Error|Exception): (.+)", line):
+                return found[1]
+    return None
 
 
 def _as_version(deployment: Deployment, version: str) -> Deployment:

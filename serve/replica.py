@@ -68,7 +68,7 @@ class Replica(SessionCalls):
             OwnerSettings(
                 replica=replica_name(),
                 fps=float(network.config.fps),
-                side=int(network.config.vision_config.image_size),
+                side=int(network.config.image_size),
                 decode=layout.decode,
                 memory=self._free_bytes,
                 idle_s=idle_s,
@@ -90,7 +90,7 @@ class Replica(SessionCalls):
         return {
             "name": self._checkpoint.name,
             "revision": self._checkpoint.revision,
-            "side": int(config.vision_config.image_size),
+            "side": int(config.image_size),
             "fps": float(config.fps),
             "keep_ratio": float(config.keep_ratio),
             "tokens_per_frame": config.tokens_per_frame,

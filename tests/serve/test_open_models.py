@@ -54,20 +54,21 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
+def port() -> Iterator[int]:
+    """Of the gateway, on a cluster that serves one model after the other."""
+    (free,) = free_ports(1)
     with connected("local"):
-        yield
+        yield free
 
 
 @pytest.fixture(scope="module", params=OPEN)
 def service(
-    request: pytest.FixtureRequest, cluster: None, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, port: int, tmp_path_factory: pytest.TempPathFactory
 ) -> Service:
     folder = tmp_path_factory.mktemp(request.param)
     reference.make(request.param, folder)
     checkpoint = find_checkpoint(str(folder))
     film = make_clip(Clip("film.mp4", "libx264", 5, 6, 128, 96), tmp_path_factory.mktemp("film"))
-    (port,) = free_ports(1)
     state = str(tmp_path_factory.mktemp("state"))
     deploy(ReplicaPlan(str(folder), state=state), http=("127.0.0.1", port))
     return Service(checkpoint, f"http://127.0.0.1:{port}", film, _frames(film, checkpoint))
@@ -132,5 +133,5 @@ def test_a_live_session_is_narrated_and_answers(service: Service) -> None:
         ).json()
         if service.checkpoint.kind != "smolvlm":
             # Which is told how many frames there are, where anybody knows; live nobody does.
-            assert answer["text"] == service.expected(QUESTION)
+            assert answer["output_text"] == service.expected(QUESTION)
         client.delete(f"/v1/sessions/{session}")

@@ -205,15 +205,15 @@ def serve(
     import threading
 
     from mod.checkpoint import find_checkpoint
-    from mod.choice import choose_router
+    from mod.choice import choose_router, require_router
     from pipelines.cluster import connected
     from pipelines.jobs_service import jobs_deployment
     from serve.app import ReplicaPlan, deploy
     from serve.routes.context import ApiSettings
 
     checkpoint = find_checkpoint(model)
-    if router is not None:
-        choose_router(router, checkpoint)
+    chosen = None if router is None else choose_router(router, checkpoint)
+    require_router(keep_ratio, chosen.kind if chosen else None, checkpoint)
     low, high = replica_bounds(replicas)
     store = state or os.path.join(
         os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"), "longreel"

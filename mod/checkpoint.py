@@ -119,7 +119,7 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=_PARTS, etag_timeout=5))
     except Exception as failure:
         # Of any kind that its HTTP client, the hub or the disk has.
-        reason = " ".join(str(failure).split())[:200]
+        reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
         raise UsageError(f"the model {name!r} cannot be had from the hub: {reason}") from None
 
 

@@ -71,3 +71,19 @@ def choose_router(spelled: str, checkpoint: Checkpoint) -> RouterChoice:
             f"--router {kind} needs"
         )
     return RouterChoice(cast(Router, kind), layers)
+
+
+def require_router(keep_ratio: float | None, router: str | None, checkpoint: Checkpoint) -> None:
+    """Refuse a keep ratio that nothing would act on.
+
+    Args:
+        router: that takes the place of the checkpoint's own; None where none was chosen.
+
+    Raises:
+        UsageError: tokens are to be skipped and there is no router.
+    """
+    if keep_ratio is not None and keep_ratio < 1.0 and (router or checkpoint.router) == "none":
+        raise UsageError(
+            f"a keep ratio of {keep_ratio:g} needs a router, which the model at "
+            f"{str(checkpoint.folder)!r} has not: choose one by --router, such as redundancy"
+        )

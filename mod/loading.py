@@ -16,7 +16,7 @@ from transformers import logging as transformers_logging
 from longreel.errors import UsageError
 from mod.adopted import AdoptedModel, adopted_config, adopted_layout
 from mod.checkpoint import OURS, Checkpoint, weight_bytes
-from mod.choice import RouterChoice, choose_router
+from mod.choice import RouterChoice, choose_router, require_router
 from mod.config import RoutedConfig, VideoLLMMoDConfig, placed
 from mod.decoder import RoutedDecoder
 from mod.layout import Layout, StreamLayout
@@ -47,7 +47,7 @@ def load(
         raise UsageError(
             f"the model at {str(checkpoint.folder)!r} is a {checkpoint.kind!r}, not a {OURS!r}"
         )
-    chosen = None if router is None else choose_router(router, checkpoint)
+    chosen = _chosen(checkpoint, keep_ratio, router)
     with _refused(checkpoint.folder) as dtype:
         config = VideoLLMMoDConfig.from_pretrained(checkpoint.folder)
         _route(config, keep_ratio, chosen)
@@ -62,7 +62,7 @@ def load_any(
     """Any model that can be served; see ``load``."""
     if checkpoint.kind == OURS:
         return load(checkpoint, keep_ratio, router)
-    chosen = None if router is None else choose_router(router, checkpoint)
+    chosen = _chosen(checkpoint, keep_ratio, router)
     with _refused(checkpoint.folder) as dtype:
         config = adopted_config(checkpoint.folder)
         _route(config, keep_ratio, chosen)
@@ -70,6 +70,14 @@ def load_any(
         base = _with_all_weights(checkpoint.folder, AutoModelForImageTextToText, dtype=dtype)
         model = AdoptedModel(config, base)
     return _placed(model), layout
+
+
+def _chosen(
+    checkpoint: Checkpoint, keep_ratio: float | None, router: str | None
+) -> RouterChoice | None:
+    chosen = None if router is None else choose_router(router, checkpoint)
+    require_router(keep_ratio, chosen.kind if chosen else None, checkpoint)
+    return chosen
 
 
 @contextmanager
@@ -112,11 +120,6 @@ def _route(config: RoutedConfig, keep_ratio: float | None, chosen: RouterChoice 
             # They belong to the layers that were.
             config.keep_ratios = None
     if keep_ratio is not None:
-        if keep_ratio < 1.0 and config.router == "none":
-            raise UsageError(
-                f"a keep ratio of {keep_ratio:g} needs a router, which the model has not: choose "
-                "one by --router, such as redundancy"
-            )
         config.keep_ratio = keep_ratio
     config.check()
 

@@ -12,7 +12,7 @@ from actors.progress import Progress
 from longreel import __version__
 from longreel.errors import StorageError, UsageError
 from mod.checkpoint import TINY, Checkpoint
-from mod.choice import choose_router
+from mod.choice import choose_router, require_router
 from pipelines.endpoint import check_address
 from pipelines.ids import Recipe, prompt_hash
 from pipelines.record import check_job_id, new_job_id, read_record, versions, write_record
@@ -70,8 +70,8 @@ def job_recipe(request: SummarizeRequest, checkpoint: Checkpoint) -> Recipe:
         raise UsageError(f"--fps must lie in (0, 120] frames a second, not {fps}")
     if not 0 < keep_ratio <= 1:
         raise UsageError(f"--keep-ratio must lie in (0, 1], not {keep_ratio}")
-    if request.router is not None:
-        choose_router(request.router, checkpoint)
+    chosen = None if request.router is None else choose_router(request.router, checkpoint)
+    require_router(request.keep_ratio, chosen.kind if chosen else None, checkpoint)
     if not 0 <= request.silence_threshold <= 1:
         raise UsageError(f"--silence-threshold must lie in [0, 1], not {request.silence_threshold}")
     if not 1 <= request.segment_s <= 3600:

@@ -7,7 +7,7 @@ import torch
 
 from longreel.errors import UsageError
 from mod.checkpoint import TINY, Checkpoint, find_checkpoint
-from mod.choice import choose_router
+from mod.choice import choose_router, require_router
 from mod.engine.viewer import Viewer
 from mod.loading import load
 from tests.mod.engine.models import talking_model
@@ -80,3 +80,16 @@ def test_a_choice_is_taken_apart_without_the_model(dense: Checkpoint) -> None:
     assert choose_router("norm", dense).layers is None
     assert choose_router("norm:7,2", dense).layers == [7, 2]
     assert dense.router == "none"
+
+
+def test_a_keep_ratio_that_nothing_would_act_on_is_refused(dense: Checkpoint) -> None:
+    """Guards against a job that is told to skip tokens and skips none."""
+    tiny = find_checkpoint(TINY)
+    with pytest.raises(UsageError, match=r"a keep ratio of 0\.5 needs a router"):
+        require_router(0.5, None, dense)
+    with pytest.raises(UsageError, match="needs a router"):
+        require_router(0.5, "none", tiny)
+    require_router(0.5, "redundancy", dense)
+    require_router(1.0, None, dense)
+    require_router(None, None, dense)
+    require_router(0.5, None, tiny)

@@ -93,6 +93,7 @@ class Replica(SessionCalls):
             "side": int(config.image_size),
             "fps": float(config.fps),
             "keep_ratio": float(config.keep_ratio),
+            "router": config.router,
             "tokens_per_frame": config.tokens_per_frame,
             "digest": config.summarizer == "digest",
             "summary_request": config.summary_request,

@@ -17,6 +17,7 @@ class ModelInfo:
     Attributes:
         side: height and width of the pictures it takes, in pixels.
         fps: frames a second that it was trained on.
+        router: what chooses the share ``keep_ratio`` of them that run in MoD layers.
         tokens_per_frame: vision tokens of a frame.
         digest: it makes summaries by rule; ``summary_request`` is how one is asked for.
     """
@@ -26,6 +27,7 @@ class ModelInfo:
     side: int
     fps: float
     keep_ratio: float
+    router: str
     tokens_per_frame: int
     digest: bool
     summary_request: str

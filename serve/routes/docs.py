@@ -91,6 +91,7 @@ _MODEL = {
     "revision": "1f0c9a3be2d4",
     "fps": 2.0,
     "keep_ratio": 0.2,
+    "router": "bounded",
 }
 MODEL = _shows(_MODEL)
 MODELS = _shows({"object": "list", "data": [_MODEL]})

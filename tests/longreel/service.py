@@ -79,6 +79,7 @@ class Service:
                 side=96,
                 fps=2.0,
                 keep_ratio=0.2,
+                router="bounded",
                 tokens_per_frame=10,
                 digest=True,
                 summary_request="Summarize.",

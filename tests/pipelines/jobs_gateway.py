@@ -19,7 +19,7 @@ class Gateway:
     """What the service's gateway is, with jobs alone."""
 
     def __init__(self, jobs: DeploymentHandle) -> None:
-        model = ModelInfo("tiny", "1", 64, 2.0, 1.0, 9, True, "Summarize.")
+        model = ModelInfo("tiny", "1", 64, 2.0, 1.0, "none", 9, True, "Summarize.")
         self._context = Context(None, None, model, "/nowhere", jobs=RemoteJobs(jobs))  # type: ignore[arg-type]
 
     def __serve_build_asgi_app__(self) -> Any:

@@ -24,6 +24,7 @@ MODEL = ModelInfo(
     side=96,
     fps=MODEL_FPS,
     keep_ratio=0.2,
+    router="bounded",
     tokens_per_frame=10,
     digest=True,
     summary_request="Summarize.",

@@ -21,6 +21,7 @@ MODEL = ModelInfo(
     side=96,
     fps=2.0,
     keep_ratio=0.2,
+    router="bounded",
     tokens_per_frame=10,
     digest=False,
     summary_request="Summarize the video so far.",

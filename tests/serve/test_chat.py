@@ -192,7 +192,9 @@ def test_a_video_is_seen_then_asked_about(services: Services, clip: bytes) -> No
     told = service.client.chat.completions.create(model=MODEL.name, messages=messages)
     assert told.choices[0].message.content == f"You asked: {QUESTION} Frames seen: 8."
     assert service.sessions.options == [
-        SessionOptions(instruction="Watch closely.", memory="full", durable=False)
+        SessionOptions(
+            instruction="Watch closely.", memory="full", durable=False, asked=False, frames=8
+        )
     ]
     wanted = decode_piece(clip, MODEL.side, MODEL.fps, ApiSettings())
     found = service.sessions.frames

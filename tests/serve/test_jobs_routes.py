@@ -16,7 +16,7 @@ from serve.routes.app import build
 from serve.routes.context import Context, Jobs, ModelInfo
 from tests.serve.memory_sessions import MemorySessions
 
-MODEL = ModelInfo("tiny", "1", 64, 2.0, 1.0, 9, True, "Summarize.")
+MODEL = ModelInfo("tiny", "1", 64, 2.0, 1.0, "none", 9, True, "Summarize.")
 WANTED = {"sources": ["s3://footage/may/"], "output": "s3://results/may", "job_id": "may"}
 
 

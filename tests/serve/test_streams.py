@@ -29,7 +29,7 @@ from tests.videos import draw
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-MODEL = ModelInfo("tiny", "1", 64, 5.0, 1.0, 9, True, "Summarize.")
+MODEL = ModelInfo("tiny", "1", 64, 5.0, 1.0, "none", 9, True, "Summarize.")
 PATIENT = SourceSettings(allow_private=True, open_s=60, read_s=60, first_pause_s=0.2)
 
 

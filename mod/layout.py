@@ -7,7 +7,7 @@ either the silence token or a narration closed by ``end``. A question is ``user`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -96,8 +96,39 @@ class Layout(Protocol):
         """A question, up to where its answer starts."""
 
 
+class Words:
+    """Text to ids and back, by a tokenizer."""
+
+    tokenizer: PreTrainedTokenizerBase
+
+    def encode(self, text: str) -> list[int]:
+        """See ``Layout``, as for all below."""
+        ids: list[int] = self.tokenizer.encode(
+            text, add_special_tokens=False, split_special_tokens=True
+        )
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """See ``Layout``."""
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text.strip()
+
+    def ids(self, parts: Parts) -> list[int]:
+        """See ``Layout``."""
+        ids: list[int] = []
+        text = ""
+        for part in parts:
+            if isinstance(part, str):
+                text += part
+                continue
+            ids += self.encode(text) if text else []
+            ids.append(part)
+            text = ""
+        return ids + (self.encode(text) if text else [])
+
+
 @dataclass(frozen=True)
-class StreamLayout:
+class StreamLayout(Words):
     """What the layouts of VideoLLM-MoD share: the silence token between frames, and text."""
 
     beside_tokens: ClassVar[int] = 1
@@ -124,22 +155,6 @@ class StreamLayout:
     def load(cls, folder: str | Path, config: VideoLLMMoDConfig) -> StreamLayout:
         """The layout of the checkpoint in ``folder``."""
         return cls.of(AutoTokenizer.from_pretrained(folder), config)
-
-    def encode(self, text: str) -> list[int]:
-        """See ``Layout``, as for all below."""
-        ids: list[int] = self.tokenizer.encode(
-            text, add_special_tokens=False, split_special_tokens=True
-        )
-        return ids
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """See ``Layout``."""
-        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
-        return text.strip()
-
-    def ids(self, parts: Parts) -> list[int]:
-        """See ``Layout``."""
-        return ids_of(parts, self.encode)
 
     @property
     def ends(self) -> frozenset[int]:
@@ -228,20 +243,6 @@ class OnlineLayout(StreamLayout):
     def words(self, text: str) -> list[int]:
         """A space comes after the assistant's name."""
         return super().words(f" {text}")
-
-
-def ids_of(parts: Parts, encode: Callable[[str], list[int]]) -> list[int]:
-    """Parts to ids; neighbouring text is encoded together."""
-    ids: list[int] = []
-    text = ""
-    for part in parts:
-        if isinstance(part, str):
-            text += part
-            continue
-        ids += encode(text) if text else []
-        ids.append(part)
-        text = ""
-    return ids + (encode(text) if text else [])
 
 
 def _marks(

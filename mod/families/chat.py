@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from mod.asking import Asking
-from mod.layout import Parts, ids_of
+from mod.layout import Parts, Words
 
 #: Stand for what is said in a rendered template; no template has these characters.
 _SYSTEM, _FIRST, _ANSWER, _SECOND = "\ue000", "\ue001", "\ue002", "\ue003"
@@ -111,7 +110,7 @@ class Template:
         )
 
 
-class ChatLayout:
+class ChatLayout(Words):
     """See ``mod.layout.Layout``: a conversation in whose user's turns frames come one by one.
 
     Args:
@@ -140,22 +139,6 @@ class ChatLayout:
         self._marks = re.compile("(" + "|".join(map(re.escape, names)) + ")") if names else None
         self.closing = self._parts(template.closing)
         self.end = next((part for part in self.closing if isinstance(part, int)), min(ends))
-
-    def encode(self, text: str) -> list[int]:
-        """Plain text to ids; marks written in the text stay text."""
-        ids: list[int] = self.tokenizer.encode(
-            text, add_special_tokens=False, split_special_tokens=True
-        )
-        return ids
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """Ids to text, marks left out."""
-        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
-        return text.strip()
-
-    def ids(self, parts: Parts) -> list[int]:
-        """Parts to ids; text is tokenized as far as no mark divides it."""
-        return ids_of(parts, self.encode)
 
     def opening(self, instruction: str) -> Parts:
         """The head of the conversation; an empty instruction leaves the template's own."""

@@ -77,6 +77,11 @@ class RoutedConfig(PreTrainedConfig):
         """Vision tokens of one frame."""
         raise NotImplementedError
 
+    @property
+    def context(self) -> int | None:
+        """Tokens that the model was made for; None where it has learned to go on beyond."""
+        return None
+
     def check(self) -> None:
         """Refuse fields that cannot work, alone or together.
 
@@ -253,6 +258,11 @@ class AdoptedConfig(RoutedConfig):
     def tokens_per_frame(self) -> int:
         """See ``RoutedConfig``."""
         return self.frame_tokens
+
+    @property
+    def context(self) -> int | None:
+        """See ``RoutedConfig``."""
+        return getattr(self.text_config, "max_position_embeddings", None)
 
     def check(self) -> None:
         """See ``RoutedConfig``."""

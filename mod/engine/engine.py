@@ -15,7 +15,7 @@ from mod.engine.events import Event
 from mod.engine.graphs import DecodeGraphs, Recorder, cuda_recorder
 from mod.engine.outcomes import Outcomes
 from mod.engine.paged import Kernel, kernel_for, triton_kernel
-from mod.engine.policy import Full, Past, Policy
+from mod.engine.policy import Full, Past, Policy, fitted
 from mod.engine.residence import Residence
 from mod.engine.rotation import Rotation
 from mod.engine.runner import Runner
@@ -109,7 +109,8 @@ class Engine:
             threshold: silence is accepted only where its probability is the highest and at
                 least this (0-1).
             max_new_tokens: bound on one narration or answer, in tokens.
-            policy: what the stream remembers; everything when None.
+            policy: what the stream remembers; everything when None. A window longer than the
+                model's context is made shorter.
             frames: that will come, where the caller knows; some models are told.
             asked: whether a model that has to be asked in order to narrate is asked.
             fps: frames a second that will come; the checkpoint's own when None.
@@ -122,6 +123,8 @@ class Engine:
             raise ValueError(f"there is a session {name!r} already")
         if policy is not None and not isinstance(policy, Full):
             self._rotation.check()
+            n = self._model.config.tokens_per_frame + self._layout.beside_tokens
+            policy = fitted(policy, self._model.config.context, n)
         text = instruction if instruction is not None else self._model.config.instruction
         opening = self._layout.opening(text)
         self._sessions[name] = SessionState(

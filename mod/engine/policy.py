@@ -240,6 +240,28 @@ class Retrieve(Window):
             raise ValueError(f"blocks must be at least 1, not {self.blocks}")
 
 
+#: Tokens of a context that are left for what opens a stream, a question and its answer.
+_ROOM = 1024
+
+
+def fitted(policy: Policy, context: int | None, frame_tokens: int) -> Policy:
+    """The policy, its window no longer than a model's context.
+
+    Args:
+        context: tokens that the model was made for; None where it has learned to go on beyond.
+        frame_tokens: of one frame, the text beside it included.
+    """
+    if context is None or not isinstance(policy, Window):
+        return policy
+    most = max(2, (context - _ROOM - policy.text) // frame_tokens)
+    block = policy.block
+    if policy.frames + block <= most:
+        return policy
+    while block > 1 and 4 * block > most:
+        block //= 2
+    return replace(policy, frames=max(block, (most - block) // block * block), block=block)
+
+
 #: Names of the policies, as snapshots and settings spell them.
 POLICIES: dict[str, type[Full] | type[Window] | type[Retrieve]] = {
     "full": Full,

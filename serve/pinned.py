@@ -95,7 +95,7 @@ class PinnedSessions:
         try:
             counts = await self._call(name, "session_counts")
         except SessionError as error:
-            if error.code == "invalid_value":
+            if error.code in ("invalid_value", "context_length_exceeded"):
                 await self._forget(name)
             raise
         return _view(manifest, "live", counts)

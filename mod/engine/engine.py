@@ -38,6 +38,10 @@ class UnknownSessionError(KeyError):
     """There is no session of this name."""
 
 
+class ContextError(ValueError):
+    """More frames are to come than the model's context holds."""
+
+
 class Engine:
     """Advances sessions by steps; not thread-safe, one caller drives it.
 
@@ -118,13 +122,20 @@ class Engine:
         Raises:
             ValueError: there is a session of this name, or the model's keys cannot be moved as
                 the policy needs.
+            ContextError: everything is to be remembered, and ``frames`` are too many for that.
         """
         if name in self._sessions:
             raise ValueError(f"there is a session {name!r} already")
+        context = self._model.config.context
+        n = self._model.config.tokens_per_frame
         if policy is not None and not isinstance(policy, Full):
             self._rotation.check()
-            n = self._model.config.tokens_per_frame + self._layout.beside_tokens
-            policy = fitted(policy, self._model.config.context, n)
+            policy = fitted(policy, context, n + self._layout.beside_tokens)
+        elif context is not None and frames is not None and frames * n > context:
+            raise ContextError(
+                f"{frames} frames of {n} tokens are more than the model's context of {context} "
+                "tokens: show it fewer a second, or a shorter part"
+            )
         text = instruction if instruction is not None else self._model.config.instruction
         opening = self._layout.opening(text)
         self._sessions[name] = SessionState(

@@ -139,7 +139,8 @@ class SessionError(Exception):
     """An input or call that a session cannot take; nothing was done.
 
     ``code`` is for programs: ``session_not_found``, ``session_closed``, ``sequence_gap``,
-    ``invalid_frame``, ``invalid_value``, ``overloaded``, ``unavailable``.
+    ``invalid_frame``, ``invalid_value``, ``context_length_exceeded``, ``overloaded``,
+    ``unavailable``.
     """
 
     def __init__(self, code: str, message: str) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from actors.sessionlog import SessionLog
 from actors.statestore import Manifest, Record
-from mod.engine.engine import Engine
+from mod.engine.engine import ContextError, Engine
 from mod.engine.events import Event, Word
 from mod.engine.policy import Full, Policy, Retrieve, Window
 from serve.engine_loop import EngineLoop, ModelError
@@ -206,7 +206,10 @@ class LiveSession:
             def opening(engine: Engine) -> None:
                 engine.restore(self._name, snapshot[4 + size :])
 
-        await self._loop.attach(self._name, self._ear, opening)
+        try:
+            await self._loop.attach(self._name, self._ear, opening)
+        except ContextError as failure:
+            raise SessionError("context_length_exceeded", str(failure)) from None
         self._replay(past(self.counters.seq))
 
     async def end(self, *, told: bool) -> None:

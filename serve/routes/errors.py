@@ -26,6 +26,7 @@ STATUS = {
     "sequence_gap": 409,
     "invalid_frame": 400,
     "invalid_value": 400,
+    "context_length_exceeded": 400,
     "media_error": 400,
     "url_not_allowed": 400,
     "url_unreachable": 400,

@@ -14,7 +14,7 @@ import torch
 from mod.checkpoint import OPEN, Checkpoint, find_checkpoint
 from mod.decoder import RoutedDecoder
 from mod.engine.cache import Memory
-from mod.engine.engine import Engine
+from mod.engine.engine import ContextError, Engine
 from mod.engine.events import Event, Failed, FrameSeen, TurnEnded, Word
 from mod.engine.policy import Retrieve, Window
 from mod.families.known import FAMILIES
@@ -258,3 +258,11 @@ def test_a_window_bounds_the_stream(engine: Making, frames: torch.Tensor, policy
     model = stream._model
     most = (4 + 2) * (model.config.tokens_per_frame + stream._layout.beside_tokens) + 64 + 150
     assert max(lengths) <= most
+
+
+def test_a_video_that_the_context_cannot_hold_is_refused(engine: Making) -> None:
+    """Guards against words that are made of positions which the model has never learned."""
+    too_long = engine()
+    with pytest.raises(ContextError, match=r"more than the model's context of \d+ tokens"):
+        too_long.open("s", frames=10**6)
+    too_long.open("s", frames=10**6, policy=Window())

@@ -23,6 +23,6 @@ def make_owner(name: str, store: StateStore, directory: Directory, **fields: Any
     """An owner on replica ``name``."""
     model, layout = talking_model()
     loop = EngineLoop(make_engine())
-    side = model.config.vision_config.image_size
+    side = model.config.image_size
     settings = OwnerSettings(name, 2.0, side, layout.decode, lambda: (1, 1), **fields)
     return Owner(loop, settings, store, directory)

@@ -1,0 +1,79 @@
+"""Live sessions of an open model: narrations that it is asked for survive the loss of owners."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mod.checkpoint import find_checkpoint
+from mod.loading import load_any
+from serve.live.items import Frame, Input, Question, Refusal, SessionOptions
+from tests.mod.families import reference
+from tests.serve.live import owners
+from tests.serve.live.test_owner import Service
+
+N = 12
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Iterator[reference.Frames]:
+    """Pictures for a small model of this family, which all owners serve meanwhile."""
+    folder = tmp_path_factory.mktemp("model")
+    reference.make("llava_onevision", folder)
+    checkpoint = find_checkpoint(str(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owners, "talking_model", lambda: load_any(checkpoint))
+        yield reference.frames_of(N, checkpoint.image_size, 5)
+
+
+def _inputs(frames: reference.Frames) -> list[Input]:
+    given: list[Input] = [Frame(pixels) for pixels in frames]
+    given[7:7] = [Question("What happens in the video?")]
+    return given
+
+
+def _told(folder: Path, inputs: list[Input], memory: Any, lost_after: set[int]) -> list[Any]:
+    async def work() -> list[Any]:
+        options = SessionOptions(memory=memory, memory_frames=32, max_tokens=6)
+        service = await Service(folder, options).start()
+        for number, one in enumerate(inputs):
+            await service.give([one], number + 1)
+            if number in lost_after:
+                await service.listen()
+                await service.lose()
+        await service.listen(until_quiet=True)
+        return service.events
+
+    return asyncio.run(work())
+
+
+@pytest.mark.parametrize("memory", ["full", "window"])
+def test_narrations_are_the_same_whoever_is_lost(
+    tmp_path: Path, frames: reference.Frames, memory: str
+) -> None:
+    """Guards against an asking that is lost, or made twice, with the owner that made it."""
+    inputs = _inputs(frames)
+    undisturbed = _told(tmp_path / "plain", inputs, memory, set())
+    narrated = [event for event in undisturbed if event[1] == "narration"]
+    assert len(narrated) > 1
+    assert any(event[1] == "response.done" for event in undisturbed)
+    assert _told(tmp_path / "lost", inputs, memory, {0, 3, 7, 10}) == undisturbed
+
+
+def test_more_frames_than_the_context_holds_are_refused(
+    tmp_path: Path, frames: reference.Frames
+) -> None:
+    async def work() -> Any:
+        service = await Service(tmp_path, SessionOptions(memory="full", frames=10**6)).start()
+        manifest = await service.directory.locate("s")
+        return await service.owners[0].counts(manifest)
+
+    refused = asyncio.run(work())
+    assert isinstance(refused, Refusal)
+    assert refused.code == "context_length_exceeded"
+    assert refused.message is not None
+    assert "tokens" in refused.message

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from mod.asking import Asking
 from mod.config import AdoptedConfig
@@ -22,13 +22,15 @@ _PROCESSING = (
     "processor_config.json",
     "preprocessor_config.json",
 )
+#: What a checkpoint's config may say of how it is used.
+_CHOICES = ("fps", "instruction", "summary_request", "ask", "ask_every_s", "ask_change")
 
 
 class AdoptedModel(RoutedDecoder):
     """A model of one of ``mod.families.known.FAMILIES``.
 
     Args:
-        base: the model itself; made with random weights when None.
+        base: the model itself, as transformers loads it.
     """
 
     config_class = AdoptedConfig
@@ -38,16 +40,11 @@ class AdoptedModel(RoutedDecoder):
     _supports_sdpa = True
     _supports_attention_backend = True
 
-    def __init__(self, config: AdoptedConfig, base: Any = None) -> None:
+    def __init__(self, config: AdoptedConfig, base: Any) -> None:
         super().__init__(config)
         self.family = FAMILIES[config.base_config.model_type]
-        self.base = base or AutoModelForImageTextToText.from_config(config.base_config)
+        self.base = base
         self.add_routers()
-        if base is None:
-            self.post_init()
-        else:
-            for router in self.routers.values():
-                self._init_weights(router)
 
     @property
     def decoder(self) -> Any:
@@ -85,17 +82,19 @@ class AdoptedModel(RoutedDecoder):
         return self.family.see(self.base, pixels.to(weight.dtype))
 
 
-def adopted_config(folder: Path, **fields: Any) -> AdoptedConfig:
+def adopted_config(folder: Path) -> AdoptedConfig:
     """The config under which the checkpoint in ``folder`` is served.
 
-    Args:
-        fields: take the place of the defaults.
+    What its ``config.json`` says under ``longreel`` takes the place of the defaults.
 
     Raises:
         ValueError, OSError: its files are missing or do not fit together.
     """
     base = AutoConfig.from_pretrained(folder, local_files_only=True)
     family = FAMILIES[base.model_type]
+    chosen = getattr(base, "longreel", {})
+    if unknown := sorted(set(chosen) - set(_CHOICES)):
+        raise ValueError(f"longreel.{unknown[0]} in its config is none of {', '.join(_CHOICES)}")
     processing = _processing(folder)
     return AdoptedConfig(
         base_config=base,
@@ -109,7 +108,7 @@ def adopted_config(folder: Path, **fields: Any) -> AdoptedConfig:
             "keep_ratio": 1.0,
             "instruction": "",
             "summary_request": "Summarize what happens in the video.",
-            **fields,
+            **chosen,
         },
     )
 

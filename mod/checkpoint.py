@@ -110,8 +110,9 @@ def _folder(model: str) -> Path:
     return _from_hub(model)
 
 
+@lru_cache(maxsize=8)
 def _from_hub(name: str) -> Path:
-    """A hub repository's files, from the local cache where they lie there already."""
+    """A hub repository's files; the local cache's where the hub cannot be reached."""
     # Here, because it takes a second to import that most commands need not spend.
     from huggingface_hub import snapshot_download
 

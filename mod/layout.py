@@ -22,7 +22,7 @@ from mod.config import VideoLLMMoDConfig
 Parts = Sequence[int | str]
 
 
-#: The system message of its checkpoints.
+#: The system message that VideoLLM-online's checkpoints were taught with.
 ONLINE_INSTRUCTION = (
     "A multimodal AI assistant is helping users with some activities. Below is their conversation, "
     "interleaved with the list of video frames received by the assistant."

@@ -21,7 +21,8 @@ import pytest
 from actors.decode import decode_segment
 from actors.grid import grid_size
 from actors.probe import probe
-from mod.checkpoint import OPEN, Checkpoint, find_checkpoint
+from longreel.errors import LongreelError
+from mod.checkpoint import OPEN, TINY, Checkpoint, find_checkpoint
 from mod.loading import load_any
 from pipelines.cluster import connected
 from pipelines.job import SummarizeRequest
@@ -87,6 +88,13 @@ def _frames(film: Path, checkpoint: Checkpoint) -> np.ndarray[Any, Any]:
         is_last=True,
         duration_s=info.duration_s,
     ).frames
+
+
+def test_a_service_that_cannot_start_says_why(port: int, tmp_path: Path) -> None:
+    """Guards against a user who is told no more than that a replica failed."""
+    plan = ReplicaPlan(TINY, keep_ratio=7.0, state=str(tmp_path))
+    with pytest.raises(LongreelError, match=r"keep_ratio must lie in \(0, 1\], not 7"):
+        deploy(plan, http=("127.0.0.1", port))
 
 
 def test_a_jobs_summary_is_what_generate_says(service: Service, tmp_path: Path) -> None:

@@ -20,9 +20,15 @@ from numpy.typing import NDArray
 Frames = NDArray[np.uint8]
 
 
-def make(family: str, folder: Path) -> None:
+def make(family: str, folder: Path, **options: Any) -> None:
     """Write the tiny checkpoint of a family, by transformers' name of its model type."""
-    _asked("make", family, folder)
+    _asked("make", family, folder, options)
+
+
+def side_of(folder: Path) -> int:
+    """Side of the pictures that the processor leaves as they are, in pixels."""
+    side: int = _asked("side_of", folder)
+    return side
 
 
 def frames_of(n: int, side: int, seed: int) -> Frames:
@@ -60,6 +66,6 @@ def _answer(name: str, *args: Any) -> Any:
     # Here, in the other process: this one has imported transformers without torchvision.
     tiny = import_module("tests.mod.families.tiny")
     if name == "make":
-        family, folder = args
-        return tiny.FAMILIES[family](folder)
+        family, folder, options = args
+        return tiny.FAMILIES[family](folder, **options)
     return getattr(tiny, name)(*args)

@@ -142,3 +142,16 @@ def test_a_keep_ratio_without_a_router(good: Path) -> None:
 def test_a_trained_router_is_not_there(good: Path) -> None:
     with pytest.raises(UsageError, match="no weights of a router"):
         load_any(find_checkpoint(str(good)), router="learned")
+
+
+def test_a_config_says_how_it_is_used(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    chosen = {"ask": "What is new?", "ask_every_s": 2, "fps": 2.0}
+    (folder / "config.json").write_text(json.dumps({**config, "longreel": chosen}))
+    checkpoint = find_checkpoint(str(folder))
+    assert checkpoint.fps == 2.0
+    asking = load_any(checkpoint)[1].asking
+    assert asking is not None
+    assert (asking.question, asking.every_s) == ("What is new?", 2)
+    (folder / "config.json").write_text(json.dumps({**config, "longreel": {"ask_evry_s": 2}}))
+    assert "longreel.ask_evry_s" in refused(folder)

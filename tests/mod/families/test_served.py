@@ -256,8 +256,18 @@ def test_a_window_bounds_the_stream(engine: Making, frames: torch.Tensor, policy
         lengths.append(max(stream.lengths("s")))
     assert said[0] == said[1]
     model = stream._model
-    most = (4 + 2) * (model.config.tokens_per_frame + stream._layout.beside_tokens) + 64 + 150
+    layout = stream._layout
+    window = (4 + 2) * (model.config.tokens_per_frame + layout.beside_tokens) + 64
+    opening = [*layout.opening(""), *layout.before(0, 1.0, watching=False, expected=N)]
+    question = layout.ids(layout.question(QUESTION, watching=True))
+    most = window + len(layout.ids(opening)) + len(question) + MOST
     assert max(lengths) <= most
+    # Of a stream that forgets nothing this would not hold.
+    whole = opened(engine())
+    whole.push("s", long)
+    whole.ask("s", "q", QUESTION)
+    run(whole)
+    assert max(whole.lengths("s")) > most
 
 
 def test_a_video_that_the_context_cannot_hold_is_refused(engine: Making) -> None:

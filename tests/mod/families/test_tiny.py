@@ -108,12 +108,12 @@ def test_a_prompt_has_a_place_for_each_feature(
     family: str, folder: Path, frames: reference.Frames
 ) -> None:
     assert placeholders(folder, frames) == SIZES[family][1]
-    assert reference._asked("side_of", folder) == SIZES[family][0]
+    assert reference.side_of(folder) == SIZES[family][0]
 
 
 def test_an_odd_grid_is_pooled_to_its_half_rounded_up(tmp_path: Path) -> None:
-    reference._asked("llava_onevision", tmp_path, 76)
-    assert reference._asked("side_of", tmp_path) == 76
+    reference.make("llava_onevision", tmp_path, image_size=76)
+    assert reference.side_of(tmp_path) == 76
     frames = reference.frames_of(N, 76, 0)
     assert placeholders(tmp_path, frames) == N * 9 + 1
     assert len(set(reference.says(tmp_path, frames, QUESTION, FPS))) > 8

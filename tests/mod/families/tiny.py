@@ -386,7 +386,7 @@ def qwen3_vl(folder: Path) -> None:
 
 
 #: What writes a checkpoint into a folder, by transformers' names of the model types.
-FAMILIES: dict[str, Callable[[Path], None]] = {
+FAMILIES: dict[str, Callable[..., None]] = {
     "llava_onevision": llava_onevision,
     "smolvlm": smolvlm,
     "idefics3": idefics3,

@@ -74,7 +74,7 @@ class Residence:
         session.forget_recall()
         head = session.inbox[0]
         if isinstance(head, Question) and session.blocks:
-            asked = question_ids(session, head.text, self._layout)
+            asked = question_ids(session, head, self._layout)
             question = session.position, len(asked)
             session.recall = self._recall(session, question=question)
 

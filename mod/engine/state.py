@@ -78,11 +78,18 @@ class FrameRun:
 
 @dataclass
 class Question:
-    """A question that waits: its name, its text, when it arrived."""
+    """A question that waits.
+
+    Attributes:
+        since: when it arrived.
+        ids: what it feeds; known once it is the next, and not before: it depends on what comes
+            before it.
+    """
 
     name: str
     text: str
     since: float
+    ids: list[int] | None = None
 
 
 @dataclass

@@ -20,7 +20,7 @@ def work_of(session: SessionState, layout: Layout, tokens_per_frame: int) -> Wor
     head = session.inbox[0]
     if isinstance(head, Question):
         kind = Kind.BULK if bulk else Kind.QUESTION
-        fixed = len(question_ids(session, head.text, layout))
+        fixed = len(question_ids(session, head, layout))
         return Work(session.name, kind, head.since, fixed, alone=bulk)
     kind = Kind.BULK if bulk else Kind.LIVE
     fixed = len(_lead_ids(session, layout))
@@ -33,9 +33,12 @@ def work_of(session: SessionState, layout: Layout, tokens_per_frame: int) -> Wor
     return Work(session.name, kind, head.since, fixed, units, unit, alone=bulk)
 
 
-def question_ids(session: SessionState, text: str, layout: Layout) -> list[int]:
-    """What a question feeds."""
-    return layout.ids([*session.lead, *layout.question(text, watching=session.watching)])
+def question_ids(session: SessionState, asked: Question, layout: Layout) -> list[int]:
+    """What the question that is the next feeds; made once, however many steps it waits."""
+    if asked.ids is None:
+        question = layout.question(asked.text, watching=session.watching)
+        asked.ids = layout.ids([*session.lead, *question])
+    return asked.ids
 
 
 def _lead_ids(session: SessionState, layout: Layout) -> list[int]:
@@ -59,7 +62,7 @@ def item_of(session: SessionState, taken: Taken, layout: Layout, tokens_per_fram
         return Item(session, ids, None, [len(ids) - 1])
     head = session.inbox[0]
     if isinstance(head, Question):
-        ids = question_ids(session, head.text, layout)
+        ids = question_ids(session, head, layout)
         return Item(session, ids, None, [len(ids) - 1], question=head, lead=len(session.lead))
     assert head.features is not None
     ids = _lead_ids(session, layout)

@@ -219,7 +219,7 @@ def draw_serve(result: dict[str, Any]) -> plt.Figure:
         where="post",
     )
     healed.set_ylim(0, 1.05)
-    healed.set_xlabel("from a replica's death to a session's next acknowledgement (s)")
+    healed.set_xlabel("a replica's death to the next acknowledgement (s)")
     healed.set_ylabel("share of its sessions")
     picture.suptitle(f"Serving; {_machine(result)}", size=10)
     return picture

@@ -7,18 +7,19 @@ under its own sequence number, and events are asked for after the last one that 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from grpc.aio import AioRpcError
 from ray.actor import ActorHandle
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 from ray.serve.exceptions import BackPressureError, RayServeException
-from ray.serve.handle import DeploymentHandle
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from actors.directory import DirectoryError
 from actors.statestore import Manifest
@@ -115,7 +116,8 @@ class PinnedSessions:
         # What was not answered is given again; by its token it is known if it was taken in.
         token = secrets.token_hex(8) if seq is None else None
         given: list[Receipt] = await self._call(session, "session_give", inputs, seq, token)
-        return given
+        # The attempt before was this call's own: to the client nothing is repeated.
+        return given if token is None else [replace(r, repeated=False) for r in given]
 
     async def cancel(self, session: str, response: str | None = None) -> bool:
         """See ``serve.calls.Sessions``."""
@@ -138,7 +140,7 @@ class PinnedSessions:
         reply: Any = None
         with suppress(RayError, RayServeException):
             handle = self._handle(manifest.replica or "", "session_events")
-            reply = await handle.remote(manifest, after, 0.0)
+            reply = await _sent(handle, manifest, after, 0.0)
         if isinstance(reply, list) and reply:
             return reply
         raise SessionError("session_closed", f"session {manifest.session!r} is closed")
@@ -186,7 +188,7 @@ class PinnedSessions:
             asyncio.get_running_loop().call_later(CLOSED_S, self._closed.pop, session, None)
             # If it is gone, the session in its memory went with it.
             with suppress(RayError, RayServeException):
-                await self._handle(manifest.replica, "session_drop").remote(session)
+                await _sent(self._handle(manifest.replica, "session_drop"), session)
         await self._forget(session)
 
     # Finding the owner
@@ -209,7 +211,7 @@ class PinnedSessions:
             reply: Any = Refusal("stale")
             try:
                 handle = self._handle(manifest.replica, method, direct=direct)
-                reply = await handle.remote(manifest, *args)
+                reply = await _sent(handle, manifest, *args)
             except BackPressureError:
                 raise SessionError("overloaded", "the service has too much to do") from None
             except ActorUnavailableError as failure:
@@ -255,7 +257,7 @@ class PinnedSessions:
                 )
                 if brief.inputs:
                     handle = self._handle(brief.manifest.replica or "", "session_give")
-                    await handle.remote(brief.manifest, brief.inputs, 1, None)
+                    await _sent(handle, brief.manifest, brief.inputs, 1, None)
             return
         self._known.pop(manifest.session, None)
         if manifest.owner is not None:
@@ -263,7 +265,7 @@ class PinnedSessions:
 
     async def _place(self, session: str, options: SessionOptions, epoch: int) -> Manifest:
         if self._directory is None:
-            owner, replica = await self._replica.session_owner.remote()
+            owner, replica = await _sent(self._replica.session_owner)
         else:
             owner, replica = await self._ask("place")
         return Manifest(session, time.time(), asdict(options), epoch, owner, replica)
@@ -309,6 +311,17 @@ class PinnedSessions:
         task = asyncio.ensure_future(quietly())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _sent(handle: DeploymentHandle, *args: Any) -> DeploymentResponse[Any]:
+    """A call with an id of its own.
+
+    Ray Serve gives all calls made for one HTTP request the id of that request, and its router
+    keeps calls that wait for a replica by their id: of two of one request, such as a connection's
+    for events and with frames, one would wait for ever (2.60).
+    """
+    response: DeploymentResponse[Any] = contextvars.Context().run(handle.remote, *args)
+    return response
 
 
 def _view(manifest: Manifest, state: Any, counts: dict[str, Any]) -> SessionView:

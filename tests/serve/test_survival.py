@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -290,82 +290,97 @@ def test_two_clients_without_numbers(service: Service) -> None:
     wait_for_replicas(2)
 
 
-def test_a_socket_gets_one_reply_for_each_frame(service: Service, calm: list[list[Event]]) -> None:
-    """Guards a camera's connection: its replica ends, and each frame is answered, once.
+def test_a_socket_gets_one_reply_for_each_frame(service: Service) -> None:
+    """Guards a camera's connection: its replica ends, and each frame is answered, once."""
+    asyncio.run(_filmed(service, "camera", kill_owner))
+    wait_for_replicas(2)
+
+
+def test_a_socket_outlives_all_replicas(service: Service) -> None:
+    """Guards what waits while there is no replica at all against waiting for ever.
+
+    A connection has several calls waiting then: frames that it hands in, events that it wants.
+    """
+
+    async def kill_all(_: Client) -> None:
+        for pid in (await asyncio.to_thread(replicas)).values():
+            await asyncio.to_thread(kill, pid)
+
+    asyncio.run(_filmed(service, "camera-alone", kill_all))
+    wait_for_replicas(2)
+
+
+async def _filmed(service: Service, name: str, disturb: Callable[[Client], Awaitable[Any]]) -> None:
+    """A camera streams while ``disturb`` happens; what it is told is what it would be told else.
 
     Where the connection ends too, the camera connects again and repeats what went unanswered.
     """
+    async with live(service.address, [name]) as sessions:
+        (client,) = sessions.clients
+        url = service.address.replace("http", "ws") + f"{client.path}/stream"
+        steps = [step for step in script(3, FRAMES, asks=0) if isinstance(step, Push)]
+        pictures = [picture for step in steps for picture in step.pictures]
+        replies: dict[int, dict[str, Any]] = {}
 
-    async def run() -> None:
-        async with live(service.address, ["camera"]) as sessions:
-            (client,) = sessions.clients
-            url = service.address.replace("http", "ws") + f"{client.path}/stream"
-            steps = [step for step in script(3, FRAMES, asks=0) if isinstance(step, Push)]
-            pictures = [picture for step in steps for picture in step.pictures]
-            replies: dict[int, dict[str, Any]] = {}
+        async def unanswered() -> None:
+            async with websockets.connect(url, max_size=None, open_timeout=None) as socket:
+                sent: list[int] = []
 
-            async def unanswered() -> None:
-                async with websockets.connect(url, max_size=None, open_timeout=None) as socket:
-                    sent: list[int] = []
+                async def listen() -> None:
+                    async for message in socket:
+                        said = json.loads(message)
+                        if said["type"] in ("frame.accepted", "frame.dropped"):
+                            assert sent, "a reply to nothing"
+                            assert said["seq"] == sent.pop(0)
+                            replies[said["seq"]] = said
+                        elif said["type"] == "session.goaway":
+                            return
+                        elif said["type"] == "error":
+                            assert said["code"] in ("unavailable", "overloaded"), said
+                            return
+                        if len(replies) == len(pictures):
+                            return
 
-                    async def listen() -> None:
-                        async for message in socket:
-                            said = json.loads(message)
-                            if said["type"] in ("frame.accepted", "frame.dropped"):
-                                assert sent, "a reply to nothing"
-                                assert said["seq"] == sent.pop(0)
-                                replies[said["seq"]] = said
-                            elif said["type"] == "session.goaway":
-                                return
-                            elif said["type"] == "error":
-                                assert said["code"] in ("unavailable", "overloaded"), said
-                                return
-                            if len(replies) == len(pictures):
-                                return
+                listening = asyncio.create_task(listen())
+                for number, picture in enumerate(pictures, 1):
+                    if number in replies:
+                        continue
+                    sent.append(number)
+                    time_s = (number - 1) * SPACING_S
+                    await socket.send(
+                        json.dumps({"type": "frame", "seq": number, "time_s": time_s})
+                    )
+                    await socket.send(picture)
+                    await asyncio.sleep(0.15)
+                await listening
 
-                    listening = asyncio.create_task(listen())
-                    for number, picture in enumerate(pictures, 1):
-                        if number in replies:
-                            continue
-                        sent.append(number)
-                        time_s = (number - 1) * SPACING_S
-                        await socket.send(
-                            json.dumps({"type": "frame", "seq": number, "time_s": time_s})
-                        )
-                        await socket.send(picture)
-                        await asyncio.sleep(0.15)
-                    await listening
+        async def camera() -> None:
+            while len(replies) < len(pictures):
+                try:
+                    async with asyncio.timeout(REPLY_S):
+                        await unanswered()
+                except websockets.ConnectionClosed:
+                    await asyncio.sleep(0.2)
 
-            async def camera() -> None:
-                while len(replies) < len(pictures):
-                    try:
-                        async with asyncio.timeout(REPLY_S):
-                            await unanswered()
-                    except websockets.ConnectionClosed:
-                        await asyncio.sleep(0.2)
-
-            running = asyncio.create_task(camera())
-            async with asyncio.timeout(REPLY_S):
-                while len(replies) < 3:
-                    if running.done():
-                        await running
-                    await asyncio.sleep(0.02)
-            await kill_owner(client)
-            await running
-            assert {reply["type"] for reply in replies.values()} == {"frame.accepted"}
-            last = await told_all(client)
-            told = await sessions.followers[0].until(last)
-            seen = [event.data["frame"] for event in told if event.type == "frame.seen"]
-            assert seen == list(range(FRAMES))
-            alone = Client(sessions.http, "camera-calm")
-            await alone.open()
-            await drive(alone, list(steps))
-            assert_same(told, await told_anew(sessions.http, alone.session, await told_all(alone)))
-            await sessions.http.delete(alone.path)
-            await sessions.end()
-
-    asyncio.run(run())
-    wait_for_replicas(2)
+        running = asyncio.create_task(camera())
+        async with asyncio.timeout(REPLY_S):
+            while len(replies) < 3:
+                if running.done():
+                    await running
+                await asyncio.sleep(0.02)
+        await disturb(client)
+        await running
+        assert {reply["type"] for reply in replies.values()} == {"frame.accepted"}
+        last = await told_all(client)
+        told = await sessions.followers[0].until(last)
+        seen = [event.data["frame"] for event in told if event.type == "frame.seen"]
+        assert seen == list(range(FRAMES))
+        alone = Client(sessions.http, f"{name}-calm")
+        await alone.open()
+        await drive(alone, list(steps))
+        assert_same(told, await told_anew(sessions.http, alone.session, await told_all(alone)))
+        await sessions.http.delete(alone.path)
+        await sessions.end()
 
 
 def test_a_third_replica_moves_nobody(service: Service, calm: list[list[Event]]) -> None:

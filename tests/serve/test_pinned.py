@@ -1,0 +1,63 @@
+"""Calls on sessions whose first attempt is lost on the way: what the client is told of the next."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ray.exceptions import ActorUnavailableError
+
+from actors.statestore import Manifest
+from serve.live.items import Question, Receipt
+from serve.pinned import PinnedSessions
+
+
+class _Directory:
+    """Has one session."""
+
+    @property
+    def locate(self) -> _Directory:
+        return self
+
+    async def remote(self, session: str) -> Manifest:
+        return Manifest(session, 0.0, {}, 1, "owner", "replica")
+
+
+class _Replica:
+    """Takes an input in and loses the reply; it knows what comes again."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int | None, str | None]] = []
+
+    def options(self, **_: Any) -> _Replica:
+        return self
+
+    async def remote(
+        self, _: Manifest, inputs: list[Any], seq: int | None, token: str | None
+    ) -> list[Receipt]:
+        self.calls.append((seq, token))
+        if len(self.calls) == 1:
+            raise ActorUnavailableError("lost on the way", b"\0" * 16)
+        assert self.calls[0] == (seq, token)
+        return [Receipt(1, "accepted", response="resp-door-1", repeated=True)]
+
+
+def _told(seq: int | None) -> Receipt:
+    async def run() -> Receipt:
+        replica: Any = _Replica()
+        directory: Any = _Directory()
+        (receipt,) = await PinnedSessions(replica, directory).give("door", [Question("?")], seq)
+        assert len(replica.calls) == 2
+        return receipt
+
+    return asyncio.run(run())
+
+
+def test_an_input_without_a_number_is_not_called_repeated() -> None:
+    """Guards clients that gave an input once against being told that they gave it before."""
+    assert not _told(None).repeated
+
+
+def test_an_input_with_a_number_is_called_repeated() -> None:
+    """Guards clients that number inputs: whether the number was known is theirs to hear."""
+    assert _told(1).repeated

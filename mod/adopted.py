@@ -15,6 +15,7 @@ from mod.config import AdoptedConfig
 from mod.decoder import RoutedDecoder
 from mod.families.chat import ChatLayout, Template
 from mod.families.known import FAMILIES
+from mod.places import Places
 
 #: Where checkpoints tell how their pictures are made, the first that is there.
 _PROCESSING = (
@@ -23,7 +24,15 @@ _PROCESSING = (
     "preprocessor_config.json",
 )
 #: What a checkpoint's config may say of how it is used.
-_CHOICES = ("fps", "instruction", "summary_request", "ask", "ask_every_s", "ask_change")
+_CHOICES = (
+    "fps",
+    "picture_size",
+    "instruction",
+    "summary_request",
+    "ask",
+    "ask_every_s",
+    "ask_change",
+)
 
 
 class AdoptedModel(RoutedDecoder):
@@ -71,8 +80,12 @@ class AdoptedModel(RoutedDecoder):
         theirs = further.to(out)[(token_ids - n).clamp(min=0, max=len(further) - 1)]
         return torch.where(token_ids[:, None] >= n, theirs, out)
 
+    def places(self, fps: float) -> Places:
+        """See ``RoutedDecoder``."""
+        return self.family.places(self.config.base_config, self.config.image_size, fps)
+
     def encode_frames(self, frames: Tensor, before: Tensor) -> Tensor:
-        """See ``RoutedDecoder``; each frame is seen alone."""
+        """See ``RoutedDecoder``; each step is seen alone."""
         weight = self.get_input_embeddings().weight
         mean, std = (
             torch.tensor(values, device=frames.device).view(3, 1, 1)
@@ -92,14 +105,16 @@ def adopted_config(folder: Path) -> AdoptedConfig:
     """
     base = AutoConfig.from_pretrained(folder, local_files_only=True)
     family = FAMILIES[base.model_type]
-    chosen = getattr(base, "longreel", {})
+    chosen = dict(getattr(base, "longreel", {}))
     if unknown := sorted(set(chosen) - set(_CHOICES)):
         raise ValueError(f"longreel.{unknown[0]} in its config is none of {', '.join(_CHOICES)}")
     processing = _processing(folder)
+    side = family.image_size(base, chosen.pop("picture_size", None))
     return AdoptedConfig(
         base_config=base,
-        picture_size=family.image_size(base),
-        frame_tokens=family.tokens_per_frame(base),
+        picture_size=side,
+        frame_tokens=family.tokens_per_frame(base, side),
+        step_frames=family.frames_per_step,
         image_mean=processing["image_mean"],
         image_std=processing["image_std"],
         **{

@@ -132,7 +132,7 @@ def _lay_out(
         if index == len(dialogue.texts):
             break
         text = dialogue.texts[index]
-        before(layout.before(index, config.fps, watching=watching, expected=None))
+        before(layout.before(index, index, config.fps, watching=watching, expected=None))
         places.append(len(ids))
         read([layout.end] * config.tokens_per_frame)
         watching = text is None

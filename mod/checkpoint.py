@@ -15,7 +15,7 @@ from longreel.errors import UsageError
 TINY = "longreel-tiny"
 OURS = "videollm_mod"
 #: Model types of open models that are served as they are; ``mod.families.known`` has how.
-OPEN = ("idefics3", "llava_onevision", "smolvlm")
+OPEN = ("idefics3", "llava_onevision", "qwen2_5_vl", "qwen3_vl", "smolvlm")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 #: What of a hub repository is needed.
 _PARTS = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]

@@ -78,9 +78,22 @@ class RoutedConfig(PreTrainedConfig):
         raise NotImplementedError
 
     @property
+    def frames_per_step(self) -> int:
+        """Frames that the model sees as one; their tokens are those of one frame."""
+        return 1
+
+    @property
     def context(self) -> int | None:
         """Tokens that the model was made for; None where it has learned to go on beyond."""
         return None
+
+    def steps(self, frames: int) -> int:
+        """How many steps some frames that follow each other make; the last may be short of some."""
+        return -(-frames // self.frames_per_step)
+
+    def vision_tokens(self, frames: int) -> int:
+        """Vision tokens of some frames that follow each other."""
+        return self.steps(frames) * self.tokens_per_frame
 
     def check(self) -> None:
         """Refuse fields that cannot work, alone or together.
@@ -223,7 +236,8 @@ class AdoptedConfig(RoutedConfig):
     Args:
         base_config: the checkpoint's own config (or its dict).
         picture_size: side of its pictures, in pixels.
-        frame_tokens: vision tokens of a frame.
+        frame_tokens: vision tokens of a frame, or of the several that make a step.
+        step_frames: frames that it sees as one.
         image_mean, image_std: of its pictures' channels, which lie in 0-1 before.
         ask: what it is asked in order to narrate, since it never learned to stay silent.
         ask_every_s: seconds after which it is asked at the latest.
@@ -238,6 +252,7 @@ class AdoptedConfig(RoutedConfig):
     base_config: Any = None
     picture_size: int = 384
     frame_tokens: int = 1
+    step_frames: int = 1
     image_mean: list[float] = field(default_factory=lambda: [0.5] * 3)
     image_std: list[float] = field(default_factory=lambda: [0.5] * 3)
     ask: str = "Describe in one short sentence what is happening now."
@@ -258,6 +273,11 @@ class AdoptedConfig(RoutedConfig):
     def tokens_per_frame(self) -> int:
         """See ``RoutedConfig``."""
         return self.frame_tokens
+
+    @property
+    def frames_per_step(self) -> int:
+        """See ``RoutedConfig``."""
+        return self.step_frames
 
     @property
     def context(self) -> int | None:

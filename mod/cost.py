@@ -12,7 +12,7 @@ from mod.config import RoutedConfig
 def vision_token_layers(config: RoutedConfig, n_frames: int) -> int:
     """Token-layers of the vision tokens of ``n_frames`` frames."""
     n_layers = config.get_text_config().num_hidden_layers
-    return n_frames * sum(config.tokens_in_layer(layer) for layer in range(n_layers))
+    return config.steps(n_frames) * sum(config.tokens_in_layer(layer) for layer in range(n_layers))
 
 
 def token_layers(config: RoutedConfig, n_frames: int, n_text: int) -> int:
@@ -63,7 +63,7 @@ def macs(
         keep: mean share of vision tokens that run, where it is not the config's own.
     """
     share = mean_keep(config) if keep is None else keep
-    tokens = n_text + n_frames * config.tokens_per_frame * share
+    tokens = n_text + config.vision_tokens(n_frames) * share
     n_layers: int = config.get_text_config().num_hidden_layers
     return tokens * n_layers * layer_weights(config, lora_rank)
 
@@ -94,10 +94,10 @@ def activation_bytes(
     # queries and attention output, keys, values; four tensors of the MLP; scalars.
     per_token = 6 * hidden + 2 * heads * head_dim + 2 * text.num_key_value_heads * head_dim
     per_token += 4 * inner + heads + 2
-    vision = n_frames * config.tokens_per_frame
+    vision, steps = config.vision_tokens(n_frames), config.steps(n_frames)
     layers = []
     for layer in range(text.num_hidden_layers):
-        ran = n_text + n_frames * config.tokens_in_layer(layer)
+        ran = n_text + steps * config.tokens_in_layer(layer)
         kept = ran * per_token
         if config.router != "none" and layer in config.mod_layers:
             # Both factors of the weighted branch.

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from mod.attending import attended
 from mod.attention import NAME, KVCache, Paged, Spans
 from mod.config import RoutedConfig
+from mod.places import Places
 from mod.routing import LayerRouter, Routing
 
 
@@ -22,7 +23,8 @@ class Stream:
 
     Attributes:
         embeddings: (tokens, D) text and vision tokens as the language model takes them.
-        positions: (tokens,) position of each token in its own stream.
+        positions: (tokens,) position of each token in its own stream, or (axes, tokens) where
+            the model has several axes and not all tokens are text.
         frame_starts: (frames,) index into ``tokens`` of each frame's first vision token; a
             frame's vision tokens are contiguous.
         lengths: tokens of each sequence; they sum to ``tokens``.
@@ -31,6 +33,8 @@ class Stream:
         paged: takes the place of ``caches`` where they lie in pages; needs ``frames``.
         change: (frames, tokens_per_frame) from the frame before, as ``mod.change`` finds it;
             read by the ``redundancy`` router alone, which needs it.
+        deep: (layers, frames, tokens_per_frame, D) what each of the first layers adds to vision
+            tokens, for models whose tower speaks to several.
     """
 
     embeddings: Tensor
@@ -41,6 +45,7 @@ class Stream:
     frames: list[int] | None = None
     paged: Paged | None = None
     change: Tensor | None = None
+    deep: Tensor | None = None
 
 
 def frames_before(frames: Tensor, last: Tensor | None) -> Tensor:
@@ -80,14 +85,20 @@ class RoutedDecoder(PreTrainedModel):
         """Pictures to the tokens that the language model reads.
 
         Args:
-            frames: (frames, height, width, 3) uint8 RGB at the model's picture size.
+            frames: (frames, height, width, 3) uint8 RGB at the model's picture size; of models
+                that see several as one, whole steps.
             before: the frame before each of them, same shape; a stream's first frame stands for
                 its own. ``frames_before`` makes it.
 
         Returns:
-            (frames, tokens_per_frame, D).
+            (steps, tokens_per_frame, D), followed along D by what further layers add
+            (``Stream.deep``).
         """
         raise NotImplementedError
+
+    def places(self, fps: float) -> Places:
+        """How frames lie along its positions' axes in a stream of ``fps`` frames a second."""
+        return Places.line(self.config.tokens_per_frame)
 
     def add_routers(self) -> None:
         """Make the routers that the config names, and have the layers attend over streams."""
@@ -125,7 +136,10 @@ class RoutedDecoder(PreTrainedModel):
         """
         x = stream.embeddings
         decoder = self.decoder
-        cos, sin = decoder.rotary_emb(x[None], stream.positions[None])
+        positions = stream.positions
+        # Text alone lies at one place along all axes, however many the model has.
+        positions = positions[None] if positions.dim() == 1 else positions[:, None]
+        cos, sin = decoder.rotary_emb(x[None], positions)
         every = Spans(stream.lengths, stream.caches, stream.paged)
         for index, layer in enumerate(decoder.layers):
             key = str(index)
@@ -136,6 +150,8 @@ class RoutedDecoder(PreTrainedModel):
                 x = self._mod_layer(index, layer, x, cos, sin, stream, vision, routing)
             else:
                 x = layer(x[None], position_embeddings=(cos, sin), spans=every)[0]
+            if stream.deep is not None and index < len(stream.deep):
+                x = x.index_add(0, self._vision(stream), stream.deep[index].flatten(0, 1).to(x))
         out: Tensor = decoder.norm(x)
         return out
 
@@ -147,17 +163,23 @@ class RoutedDecoder(PreTrainedModel):
     def _route(self, index: int, layer: Any, x: Tensor, stream: Stream) -> tuple[Tensor, Routing]:
         """Places of all vision tokens, and which of them run in layer ``index``."""
         n = self.config.tokens_per_frame
-        vision = (stream.frame_starts[:, None] + torch.arange(n, device=x.device)).flatten()
+        vision = self._vision(stream)
         tokens = x[vision].view(-1, n, x.shape[1])
         attends = self.config.router == "attention"
         routing: Routing = self.routers[str(index)](
             tokens,
-            stream.positions[stream.frame_starts],
+            stream.positions[..., stream.frame_starts].reshape(-1, len(stream.frame_starts))[0],
             self.config.tokens_in_layer(index),
             self.config.always_keep_decision,
             attended(layer, tokens) if attends else stream.change,
         )
         return vision, routing
+
+    def _vision(self, stream: Stream) -> Tensor:
+        """Where vision tokens lie among all."""
+        n = self.config.tokens_per_frame
+        offsets = torch.arange(n, device=stream.frame_starts.device)
+        return (stream.frame_starts[:, None] + offsets).flatten()
 
     def _mod_layer(
         self,

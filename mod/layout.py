@@ -79,11 +79,13 @@ class Layout(Protocol):
     def opening(self, instruction: str) -> Parts:
         """What opens a session."""
 
-    def before(self, frame: int, fps: float, *, watching: bool, expected: int | None) -> Parts:
-        """Text right before a frame.
+    def before(
+        self, first: int, last: int, fps: float, *, watching: bool, expected: int | None
+    ) -> Parts:
+        """Text right before a frame, or several that the model sees as one.
 
         Args:
-            frame: its number in the session, from 0.
+            first, last: their numbers in the session, from 0.
             fps: frames a second.
             watching: whether frames have come since the opening or the last question.
             expected: how many are to come, where that is known.
@@ -175,7 +177,9 @@ class StreamLayout(Words):
         """See ``Layout``."""
         raise NotImplementedError
 
-    def before(self, frame: int, fps: float, *, watching: bool, expected: int | None) -> Parts:
+    def before(
+        self, first: int, last: int, fps: float, *, watching: bool, expected: int | None
+    ) -> Parts:
         """Nothing."""
         return ()
 
@@ -223,7 +227,9 @@ class OnlineLayout(StreamLayout):
         """The system message."""
         return [self.begin, f"{instruction}\n"]
 
-    def before(self, frame: int, fps: float, *, watching: bool, expected: int | None) -> Parts:
+    def before(
+        self, first: int, last: int, fps: float, *, watching: bool, expected: int | None
+    ) -> Parts:
         """The comma, or the bracket that opens a stretch of frames."""
         return [self.silence] if watching else ["\n["]
 

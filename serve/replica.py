@@ -95,6 +95,7 @@ class Replica(SessionCalls):
             "keep_ratio": float(config.keep_ratio),
             "router": config.router,
             "tokens_per_frame": config.tokens_per_frame,
+            "frames_per_step": config.frames_per_step,
             "digest": config.summarizer == "digest",
             "summary_request": config.summary_request,
         }
@@ -226,7 +227,7 @@ class Replica(SessionCalls):
             texts=texts,
             salience=[1.0 - outcome.p_silence for outcome in outcomes],
             summary=summary,
-            vision_tokens=len(outcomes) * self._config.tokens_per_frame,
+            vision_tokens=self._config.vision_tokens(len(outcomes)),
             processed_token_layers=vision_token_layers(self._config, len(outcomes)),
             kv_bytes=kv_bytes,
             model_s=model_s,

@@ -11,6 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mod.places import Cursor
+
 
 class Block:
     """Keys and values of one block, in host memory or in a file; never changed.
@@ -19,7 +21,7 @@ class Block:
 
     Args:
         ids: token ids, ``FRAME`` where a frame lies.
-        position: at which the first of them lay when the block left.
+        cursor: where its first entry lay when the block left.
         rows: per layer class (2, layers, rows, heads, head_dim), keys as they lay in the cache.
         means: per layer class (layers, heads, head_dim) float32: the mean key of each layer with
             positions taken out, by which questions find the block.
@@ -29,12 +31,12 @@ class Block:
     def __init__(
         self,
         ids: Sequence[int],
-        position: int,
+        cursor: Cursor,
         rows: Sequence[Tensor],
         means: Sequence[Tensor],
         folder: str | None = None,
     ) -> None:
-        self.ids, self.position, self.means = list(ids), position, list(means)
+        self.ids, self.cursor, self.means = list(ids), cursor, list(means)
         #: Rows in each layer of a class.
         self.lengths = [part.shape[2] for part in rows]
         self.n_bytes = sum(part.numel() * part.element_size() for part in rows)

@@ -15,6 +15,7 @@ from mod.engine.policy import Departure, Retrieve
 from mod.engine.rotation import Rotation
 from mod.engine.state import SessionState
 from mod.layout import Layout
+from mod.places import Cursor, Places
 
 
 def rows_of(ids: Sequence[int], kind: LayerClass) -> Tensor:
@@ -22,15 +23,17 @@ def rows_of(ids: Sequence[int], kind: LayerClass) -> Tensor:
     return torch.tensor([kind.tokens_per_frame if i == FRAME else 1 for i in ids], dtype=torch.long)
 
 
-def n_positions(ids: Sequence[int], tokens_per_frame: int) -> int:
-    """Positions that a log takes."""
-    return sum(tokens_per_frame if i == FRAME else 1 for i in ids)
-
-
-def shifts(ids: Sequence[int], keep: Sequence[bool], tokens_per_frame: int) -> Tensor:
-    """(entries,) by how many positions each entry moves when those that are not kept go."""
-    size = torch.tensor([tokens_per_frame if i == FRAME else 1 for i in ids], dtype=torch.long)
-    return -torch.cumsum(size * ~torch.tensor(keep, dtype=torch.bool), 0)
+def shifts(ids: Sequence[int], keep: Sequence[bool], places: Places) -> Tensor:
+    """(axes, entries) by how much each entry moves when those that are not kept go."""
+    stay = [entry for entry, stays in zip(ids, keep, strict=True) if stays]
+    after = iter(places.bases(stay, Cursor()))
+    before = places.bases(ids, Cursor())
+    nothing = (0,) * places.axes
+    moved = [
+        tuple(b - a for a, b in zip(lies, next(after), strict=True)) if stays else nothing
+        for lies, stays in zip(before, keep, strict=True)
+    ]
+    return torch.tensor(moved, dtype=torch.long).T
 
 
 class Compactor:
@@ -67,16 +70,16 @@ class Compactor:
         departure = session.policy.depart(session.past, ids, self._layout, self._tokens_per_frame)
         if isinstance(session.policy, Retrieve):
             blocks = [
-                self._offloaded(cache, ids, entries, session.policy.folder)
+                self._offloaded(cache, ids, entries, session.places, session.policy.folder)
                 for entries in departure.blocks
                 if len(entries)
             ]
             session.blocks = [*session.blocks, *blocks]
-        lengths, moved = self._moved(cache, ids, departure)
+        lengths, moved = self._moved(cache, ids, departure, session.places)
         cache.truncate(lengths)
         session.log = _pruned(session.log, departure.keep)
         session.past = departure.past
-        session.position = n_positions(session.log.ids, self._tokens_per_frame)
+        session.cursor = session.places.after(Cursor(), session.log.ids)
         for kind in self._memory.classes:
             for layer in kind.layers:
                 session.lengths[layer] = int(rows_of(session.log.ids, kind).sum())
@@ -92,11 +95,11 @@ class Compactor:
             raise
 
     def _moved(
-        self, cache: PagedCache, ids: Sequence[int], departure: Departure
+        self, cache: PagedCache, ids: Sequence[int], departure: Departure, places: Places
     ) -> tuple[list[int], list[Tensor]]:
         """Lengths per layer of what stays where it is, and the rows behind it as they will lie."""
         first = departure.keep.index(False)
-        by = shifts(ids, departure.keep, self._tokens_per_frame)
+        by = shifts(ids, departure.keep, places)
         stays = torch.tensor(departure.keep)
         stays[:first] = False
         lengths = [0] * len(self._memory.place)
@@ -105,7 +108,8 @@ class Compactor:
             counts = rows_of(ids, kind)
             rows = torch.repeat_interleave(stays, counts).nonzero()[:, 0]
             part = cache.rows(c, rows)
-            turned = self._rotation.turn(part[0], torch.repeat_interleave(by, counts)[rows])
+            moves = torch.repeat_interleave(by, counts, dim=1)[:, rows]
+            turned = self._rotation.turn(part[0], moves)
             part[0] = turned.to(part.dtype)
             moved.append(part)
             for layer in kind.layers:
@@ -113,26 +117,27 @@ class Compactor:
         return lengths, moved
 
     def _offloaded(
-        self, cache: PagedCache, ids: Sequence[int], entries: range, folder: str | None
+        self,
+        cache: PagedCache,
+        ids: Sequence[int],
+        entries: range,
+        places: Places,
+        folder: str | None,
     ) -> Block:
         """A copy of a block's rows, and what questions find it by."""
         inside = ids[entries.start : entries.stop]
-        position = n_positions(ids[: entries.start], self._tokens_per_frame)
+        cursor = places.after(Cursor(), ids[: entries.start])
+        bases = torch.tensor(places.bases(inside, cursor), dtype=torch.long).T
         rows, means = [], []
         for c, kind in enumerate(self._memory.classes):
             start = int(rows_of(ids[: entries.start], kind).sum())
             length = int(rows_of(inside, kind).sum())
             part = cache.rows(c, torch.arange(start, start + length))
             # Where in its frame a routed token lies is known to no log; its frame's place will do.
-            near = self._places(inside, kind) + position
+            near = torch.repeat_interleave(bases, rows_of(inside, kind), dim=1)
             means.append(self._rotation.turn(part[0], -near).mean(1).cpu())
             rows.append(part.cpu())
-        return Block(inside, position, rows, means, folder)
-
-    def _places(self, ids: Sequence[int], kind: LayerClass) -> Tensor:
-        """(rows,) position of each row's entry, from the beginning of ``ids``."""
-        size = torch.tensor([self._tokens_per_frame if i == FRAME else 1 for i in ids])
-        return torch.repeat_interleave(torch.cumsum(size, 0) - size, rows_of(ids, kind))
+        return Block(inside, cursor, rows, means, folder)
 
 
 def _pruned(log: StreamLog, keep: Sequence[bool]) -> StreamLog:

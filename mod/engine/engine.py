@@ -13,9 +13,10 @@ from mod.decoder import RoutedDecoder
 from mod.engine.cache import Memory, PagedCache
 from mod.engine.events import Event
 from mod.engine.graphs import DecodeGraphs, Recorder, cuda_recorder
+from mod.engine.log import FRAME
 from mod.engine.outcomes import Outcomes
 from mod.engine.paged import Kernel, kernel_for, triton_kernel
-from mod.engine.policy import Full, Past, Policy, fitted
+from mod.engine.policy import Full, Past, Policy, fitted, in_steps
 from mod.engine.residence import Residence
 from mod.engine.rotation import Rotation
 from mod.engine.runner import Runner
@@ -30,7 +31,7 @@ from mod.engine.state import (
     SessionState,
     Turn,
 )
-from mod.engine.work import item_of, work_of
+from mod.engine.work import item_of, question_ids, work_of
 from mod.layout import Layout
 
 
@@ -82,12 +83,12 @@ class Engine:
             recorder = cuda_recorder()
         graphs = DecodeGraphs(model, memory, kernel, recorder) if kernel and recorder else None
         self._runner = Runner(model, memory, layout.silence, kernel, graphs)
-        n = model.config.tokens_per_frame
+        n, self._per_step = model.config.tokens_per_frame, model.config.frames_per_step
         self._rotation = Rotation(model)
         self._residence = Residence(memory, self._runner, self._rotation, layout, n, spill)
         on_gpu = memory.pools[0].keys.device.type == "cuda"
         max_chunk = MAX_CHUNK_ON_GPU if on_gpu else MAX_CHUNK
-        self._outcomes = Outcomes(layout, memory.classes, n, max_chunk)
+        self._outcomes = Outcomes(layout, memory.classes, self._per_step, max_chunk)
         self._sessions: dict[str, SessionState] = {}
         self.steps = 0
 
@@ -130,18 +131,21 @@ class Engine:
         n = self._model.config.tokens_per_frame
         if policy is not None and not isinstance(policy, Full):
             self._rotation.check()
+            policy = in_steps(policy, self._per_step)
             policy = fitted(policy, context, n + self._layout.beside_tokens)
-        elif context is not None and frames is not None and frames * n > context:
+        elif context is not None and frames is not None and frames * n > self._per_step * context:
             raise ContextError(
-                f"{frames} frames of {n} tokens are more than the model's context of {context} "
-                "tokens: show it fewer a second, or a shorter part"
+                f"{frames} frames of {n / self._per_step:g} tokens are more than the model's "
+                f"context of {context} tokens: show it fewer a second, or a shorter part"
             )
         text = instruction if instruction is not None else self._model.config.instruction
         opening = self._layout.opening(text)
+        fps = float(fps or self._model.config.fps)
         self._sessions[name] = SessionState(
             name=name,
             kind=kind,
-            fps=float(fps or self._model.config.fps),
+            fps=fps,
+            places=self._model.places(fps),
             threshold=threshold,
             max_new_tokens=max_new_tokens,
             cache=PagedCache(self.memory),
@@ -236,7 +240,9 @@ class Engine:
             asked=session.asked,
             unasked=session.unasked,
             log=session.log.copy(),
-            position=session.position,
+            places=session.places,
+            cursor=session.cursor,
+            half=session.half,
             n_frames=session.n_frames,
             n_pushed=session.n_frames,
             last_seen=session.last_seen,
@@ -281,7 +287,7 @@ class Engine:
         """
         if name in self._sessions:
             raise ValueError(f"there is a session {name!r} already")
-        self._sessions[name] = unpack(name, snapshot, self._identity)
+        self._sessions[name] = unpack(name, snapshot, self._model, self._identity)
 
     def bring_in(self, name: str) -> None:
         """Put a cold session's cache in place before it is needed.
@@ -319,12 +325,14 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> list[Event]:
         """Run one step; returns what happened, in order of time within each session."""
-        n = self._model.config.tokens_per_frame
-        waiting = [work for s in self._sessions.values() if (work := work_of(s, self._layout, n))]
+        config, sessions = self._model.config, self._sessions.values()
+        waiting = [work for s in sessions if (work := work_of(s, self._layout, config))]
         taken = self._encoded(self._with_room(plan(waiting, self._step_tokens)))
         if taken:
             self.steps += 1
-            items = [item_of(self._sessions[t.work.session], t, self._layout, n) for t in taken]
+            items = [
+                item_of(self._sessions[t.work.session], t, self._layout, config) for t in taken
+            ]
             for item, outcome in zip(items, self._runner.run(items), strict=True):
                 item.session.used = self.steps
                 if isinstance(outcome, str):
@@ -341,22 +349,32 @@ class Engine:
 
     def _encoded(self, taken: list[Taken]) -> list[Taken]:
         """The part of a step whose frames could be encoded."""
-        runs = [run if isinstance(run := self._head(t), FrameRun) else None for t in taken]
-        wanted = [(run, _to_see(run, t)) for run, t in zip(runs, taken, strict=True) if run]
-        errors = iter(self._runner.encode(wanted))
+        unseen = [self._unseen(t) for t in taken]
+        errors = iter(self._runner.encode([wanted for wanted in unseen if wanted]))
         ready = []
-        for run, t in zip(runs, taken, strict=True):
-            error = next(errors) if run else None
+        for wanted, t in zip(unseen, taken, strict=True):
+            error = next(errors) if wanted else None
             if error is None:
                 ready.append(t)
             else:
                 self._outcomes.fail(self._sessions[t.work.session], error)
         return ready
 
-    def _head(self, taken: Taken) -> FrameRun | Question | None:
-        """The input that a work is about; None while the session speaks."""
+    def _unseen(self, taken: Taken) -> tuple[FrameRun, int, bool] | None:
+        """What the tower has to see for a work: of which run how many steps, and whether the first
+        was begun before.
+        """
         session = self._sessions[taken.work.session]
-        return None if session.turn else session.inbox[0]
+        head = None if session.turn else session.inbox[0]
+        if isinstance(head, FrameRun):
+            ahead = max(1, ENCODED_AHEAD // self._per_step)
+            return head, _to_see(head, taken, ahead), session.half is not None
+        if session.turn:
+            ids = session.turn.unfed
+        else:
+            assert head is not None
+            ids = question_ids(session, head, self._layout)
+        return (session.half, 1, False) if session.half and FRAME in ids else None
 
     def _with_room(self, taken: list[Taken]) -> list[Taken]:
         """The part of a step that memory has room for, its caches in place."""
@@ -388,12 +406,12 @@ class Engine:
         return taken
 
 
-def _to_see(run: FrameRun, taken: Taken) -> int:
-    """How many of a run's frames the tower has to have seen.
+def _to_see(run: FrameRun, taken: Taken, ahead: int) -> int:
+    """How many of a run's steps the tower has to have seen.
 
     Words of a job make its chunks small, and not what the tower sees at once: nobody shares the
     step, so that it may go ahead.
     """
     if not taken.work.alone or run.n_encoded >= taken.units:
         return taken.units
-    return max(taken.units, ENCODED_AHEAD)
+    return max(taken.units, ahead)

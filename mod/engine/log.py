@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-#: Stands for a frame among token ids.
-FRAME = -1
+from mod.places import FRAME as FRAME
 
 
 def beside(token: int, *, ahead: bool) -> int:

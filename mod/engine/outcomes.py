@@ -11,7 +11,8 @@ from mod.engine.cache import LayerClass
 from mod.engine.events import Event, Failed, FrameSeen, TurnEnded, Word
 from mod.engine.log import FRAME
 from mod.engine.runner import Item, Reading
-from mod.engine.state import MIN_CHUNK, FrameRun, Question, SessionState, Turn
+from mod.engine.state import MIN_CHUNK, FrameRun, Question, SessionState, Turn, half_of
+from mod.engine.work import half_ids
 from mod.layout import Layout
 
 
@@ -20,19 +21,19 @@ class Outcomes:
 
     Args:
         classes: of the model's layers.
-        tokens_per_frame: positions that a frame takes.
-        max_chunk: frames of the largest speculative chunk.
+        frames_per_step: frames that the model sees as one.
+        max_chunk: steps of the largest speculative chunk.
     """
 
     def __init__(
         self,
         layout: Layout,
         classes: Sequence[LayerClass],
-        tokens_per_frame: int,
+        frames_per_step: int,
         max_chunk: int,
     ) -> None:
         self._layout, self._classes = layout, classes
-        self._tokens_per_frame, self._max_chunk = tokens_per_frame, max_chunk
+        self._per_step, self._max_chunk = frames_per_step, max_chunk
         self._events: list[Event] = []
 
     @property
@@ -54,8 +55,10 @@ class Outcomes:
         if session.turn and session.turn.aside:
             session.turn.fed += len(item.ids)
         else:
-            self._commit(session, item.ids, None, item.lead, asked=item.question is not None)
+            asked = item.question is not None
+            self._commit(session, item.ids, item.features, item.lead, asked=asked)
         if item.question:
+            session.half = None
             session.lead, session.watching, session.expected = [], False, None
             session.inbox.popleft()
             session.turn = Turn(None, item.question.name, [])
@@ -78,15 +81,20 @@ class Outcomes:
             return
         head = session.inbox.popleft()
         if isinstance(head, Question):
+            # It may be the frame before it that cannot be seen.
+            session.half = None
             self._events.append(Failed(session.name, None, head.name, error))
             return
-        if len(head.pixels) > 1:
+        first = self._per_step - (session.half is not None)
+        if len(head.pixels) > first:
             # A bad frame fails again alone; those around it do not suffer for it.
-            session.inbox.extendleft(reversed(head.split()))
+            session.inbox.extendleft(reversed(head.split(first)))
             return
-        self._events.append(Failed(session.name, session.n_frames, None, error))
-        # Frame numbers stay those that were pushed.
-        session.n_frames += 1
+        session.half = None
+        for _ in head.pixels:
+            self._events.append(Failed(session.name, session.n_frames, None, error))
+            # Frame numbers stay those that were pushed.
+            session.n_frames += 1
 
     def cancel_turn(self, session: SessionState) -> None:
         """End what a session says where it stands."""
@@ -105,15 +113,21 @@ class Outcomes:
             if speaks:
                 break
         seen = i + 1
-        # At a frame that speaks, its silence and all that follows is no part of the stream.
-        spoken, silent = item.cuts[i]
-        end = spoken if speaks and asking is None else silent
-        self._commit(session, item.ids[:end], item.features, item.lead)
-        # A narration of its own ends the stretch of frames; an aside does not.
-        session.lead, session.watching = [], not speaks or asking is not None
+        steps, left = divmod(seen + (session.half is not None), self._per_step)
+        if steps:
+            # At a frame that speaks, its silence and all that follows is no part of the stream.
+            spoken, silent = item.cuts[steps - 1]
+            end = spoken if speaks and asking is None else silent
+            self._commit(session, item.ids[:end], item.features, item.lead)
+            # A narration of its own ends the stretch of frames; an aside does not.
+            session.lead, session.watching = [], not speaks or asking is not None
+        else:
+            assert session.cache is not None
+            session.cache.truncate(session.lengths)
         session.last_seen = run.pixels[seen - 1]
+        session.half = half_of(session.last_seen, self._per_step) if left else None
         session.n_frames += seen
-        run.drop(seen)
+        run.drop(seen, steps)
         if not len(run.pixels):
             session.inbox.popleft()
         if not speaks:
@@ -121,8 +135,9 @@ class Outcomes:
             return
         turn = session.turn = Turn(session.n_frames - 1, None, [])
         if asking is not None:
-            question = self._layout.question(asking.question, watching=True)
-            turn.prompt, turn.aside = self._layout.ids(question), True
+            question = self._layout.ids(self._layout.question(asking.question, watching=True))
+            ahead = half_ids(session, self._layout)[0] if session.half else []
+            turn.prompt, turn.aside = [*ahead, *question], True
             return
         session.chunk = max(MIN_CHUNK, session.chunk // 2)
         turn.prompt = self._layout.ids(self._layout.speaking)
@@ -167,7 +182,7 @@ class Outcomes:
             for layer in kind.layers:
                 session.lengths[layer] += n_text + n_frames * kind.tokens_per_frame
         session.cache.truncate(session.lengths)
-        session.position += n_text + n_frames * self._tokens_per_frame
+        session.cursor = session.places.after(session.cursor, ids)
         session.saved = None
         session.policy.note(session.past, ids, self._layout, lead, asked=asked)
         frame = 0

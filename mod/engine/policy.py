@@ -262,6 +262,15 @@ def fitted(policy: Policy, context: int | None, frame_tokens: int) -> Policy:
     return replace(policy, frames=max(block, (most - block) // block * block), block=block)
 
 
+def in_steps(policy: Policy, frames_per_step: int) -> Policy:
+    """The policy in what a model sees as one, where it is given in frames."""
+    if not isinstance(policy, Window):
+        return policy
+    block = max(1, policy.block // frames_per_step)
+    frames = max(block, policy.frames // frames_per_step // block * block)
+    return replace(policy, frames=frames, block=block)
+
+
 #: Names of the policies, as snapshots and settings spell them.
 POLICIES: dict[str, type[Full] | type[Window] | type[Retrieve]] = {
     "full": Full,

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from mod.engine.blocks import Block
 from mod.engine.cache import Memory, PagedCache
-from mod.engine.compaction import n_positions, rows_of
+from mod.engine.compaction import rows_of
 from mod.engine.log import is_said
 from mod.engine.rotation import Rotation
+from mod.places import Cursor, Places
 
 
 def best_blocks(queries: Tensor, means: Tensor, count: int) -> list[int]:
@@ -33,16 +34,17 @@ def best_blocks(queries: Tensor, means: Tensor, count: int) -> list[int]:
 class Recall:
     """The cache that one turn reads: retrieved rows before the session's own.
 
-    Rows are rotated to lie right before the session's first position, at negative ones: only
-    differences of positions count, and nothing in the session's cache needs to move. They lie in
-    pages of their own, so the session's cache holds nothing but its stream.
+    Rows are rotated to lie right before the session's first position, at negative ones, each block
+    as a stream of its own: only differences of positions count, and nothing in the session's cache
+    needs to move. They lie in pages of their own, so the session's cache holds nothing but its
+    stream.
 
     Args:
         main: the session's cache; what is fed is appended there.
         blocks: all that left the window, the oldest first.
         count: how many blocks each layer looks back at.
         words: tokens of text that left and are still kept by the session: they are not shown twice.
-        question: position of the first query, and how many of the last queries are the question.
+        question: (axes, tokens) positions of the question, whose queries are the last.
         picked: per layer, numbers of blocks that were picked before; None to pick by queries.
     """
 
@@ -55,13 +57,13 @@ class Recall:
         *,
         count: int,
         words: int,
-        tokens_per_frame: int,
-        question: tuple[int, int] = (0, 0),
+        places: Places,
+        question: Tensor | None = None,
         picked: list[list[int]] | None = None,
     ) -> None:
         self._memory, self._rotation, self.main = memory, rotation, main
         self._blocks, self._count, self._question = blocks, count, question
-        self._tokens_per_frame = tokens_per_frame
+        self._places = places
         self.aside = PagedCache(memory)
         self._shown = _shown(blocks, words)
         self._means = [
@@ -81,9 +83,9 @@ class Recall:
         """Pick blocks by a question's ``queries`` (heads, tokens, head_dim), and fetch them."""
         if not self._picking:
             return
-        position, count = self._question
-        places = torch.arange(queries.shape[1]) + position
-        plain = self._rotation.turn(queries.transpose(0, 1), -places)[-count:].transpose(0, 1)
+        assert self._question is not None
+        asked = queries.transpose(0, 1)[-self._question.shape[1] :]
+        plain = self._rotation.turn(asked, -self._question).transpose(0, 1)
         c, index = self._memory.place[layer]
         self.picked[layer] = best_blocks(plain.cpu(), self._means[c][:, index], self._count)
         self._fetch(layer)
@@ -119,19 +121,27 @@ class Recall:
         c, index = self._memory.place[layer]
         kind = self._memory.classes[c]
         chosen = [self._blocks[number] for number in self.picked[layer]]
-        place = -sum(n_positions(block.ids, self._tokens_per_frame) for block in chosen)
+        extents = [self._places.after(Cursor(), block.ids).at for block in chosen]
+        place = -sum(extents)
         keys, values = [], []
-        for number, block in zip(self.picked[layer], chosen, strict=True):
+        for number, block, extent in zip(self.picked[layer], chosen, extents, strict=True):
             part = block.layer(c, index)
-            show = torch.repeat_interleave(self._shown[number], rows_of(block.ids, kind))
+            counts = rows_of(block.ids, kind)
+            show = torch.repeat_interleave(self._shown[number], counts)
             part = part[:, show].to(self._memory.pools[c].keys.device)
-            by = torch.full((part.shape[1],), place - block.position)
+            by = torch.repeat_interleave(self._moves(block, place), counts, dim=1)[:, show]
             keys.append(self._rotation.turn(part[0], by))
             values.append(part[1])
-            place += n_positions(block.ids, self._tokens_per_frame)
+            place += extent
         if keys:
             both = torch.cat(keys).transpose(0, 1), torch.cat(values).transpose(0, 1)
             self.aside.append(layer, *both)
+
+    def _moves(self, block: Block, place: int) -> Tensor:
+        """(axes, entries) by how much each entry moves when a block comes to lie at ``place``."""
+        were = torch.tensor(self._places.bases(block.ids, block.cursor), dtype=torch.long)
+        will = torch.tensor(self._places.bases(block.ids, Cursor(place)), dtype=torch.long)
+        return (will - were).T
 
 
 def pages_for(memory: Memory, lengths: Sequence[Sequence[int]], count: int) -> list[int]:

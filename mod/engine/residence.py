@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from mod.engine.cache import Memory, PagedCache
 from mod.engine.compaction import Compactor
+from mod.engine.log import FRAME
 from mod.engine.policy import Retrieve
 from mod.engine.recall import Recall, pages_for
 from mod.engine.rotation import Rotation
@@ -36,7 +40,6 @@ class Residence:
     ) -> None:
         self._memory, self._runner, self._spill = memory, runner, spill
         self._rotation, self._layout = rotation, layout
-        self._tokens_per_frame = tokens_per_frame
         self._compactor = Compactor(memory, rotation, layout, tokens_per_frame)
 
     def evict(self, session: SessionState) -> None:
@@ -58,7 +61,7 @@ class Residence:
                 if session.saved is not None:
                     cache.load(session.saved)
                 else:
-                    self._runner.rebuild(session.log, cache)
+                    self._runner.rebuild(session.log, session.places, cache)
             except BaseException:
                 cache.release()
                 raise
@@ -75,14 +78,15 @@ class Residence:
         head = session.inbox[0]
         if isinstance(head, Question) and session.blocks:
             asked = question_ids(session, head, self._layout)
-            question = session.position, len(asked)
-            session.recall = self._recall(session, question=question)
+            words = len(asked) - (asked.index(FRAME) + 1 if FRAME in asked else 0)
+            places = torch.tensor(session.places.tokens(asked, session.cursor))
+            session.recall = self._recall(session, question=places[:, -words:])
 
     def _recall(
         self,
         session: SessionState,
         *,
-        question: tuple[int, int] = (0, 0),
+        question: Tensor | None = None,
         picked: list[list[int]] | None = None,
     ) -> Recall:
         assert session.cache is not None
@@ -94,7 +98,7 @@ class Residence:
             session.blocks,
             count=session.policy.blocks,
             words=session.past.words,
-            tokens_per_frame=self._tokens_per_frame,
+            places=session.places,
             question=question,
             picked=picked,
         )

@@ -44,14 +44,15 @@ class Rotation:
 
         Args:
             keys: (..., tokens, heads, head_dim).
-            by: (tokens,) positions, negative towards the beginning.
+            by: (tokens,) or (axes, tokens) positions, negative towards the beginning.
 
         Returns:
             The same shape in float32.
         """
         keys = keys.float()
         by = by.to(keys.device)
-        cos, sin = self._embed(keys, by[None])
+        alike = by.dim() == 1 or len(by) == 1
+        cos, sin = self._embed(keys, by.reshape(1, -1) if alike else by[:, None])
         # Lengths were scaled when the keys were made.
         cos, sin = cos / self._scaling, sin / self._scaling
         flat = keys.reshape(-1, *keys.shape[-3:])

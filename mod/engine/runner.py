@@ -17,6 +17,7 @@ from mod.engine.log import FRAME, StreamLog, token_of
 from mod.engine.paged import Kernel, PagedStep, on_device
 from mod.engine.recall import Recall
 from mod.engine.state import FrameRun, Question, SessionState
+from mod.places import Cursor, Places
 
 #: Tokens of one piece when a cache is computed again from its log.
 REBUILD_TOKENS = 512
@@ -30,8 +31,9 @@ class Item:
         ids: entries in stream order, as in a log.
         features: of its frames, (frames, tokens, D).
         wanted: places among the tokens whose next-token logits are needed.
+        frames: of the session's run that it takes.
         lead: how many of the entries close what was before.
-        cuts: of each frame, how many entries become part of the stream when it is the last: where
+        cuts: of each step, how many entries become part of the stream when it is the last: where
             something is said at it, and where nothing is.
     """
 
@@ -52,14 +54,16 @@ class Fed:
     Attributes:
         ids: entries, as in a log.
         features: of its frames, (frames, tokens, D).
-        position: of the first token in its stream.
+        places: how frames lie along the axes of positions.
+        cursor: where the stream goes on.
         last: features of the frame before the first of them, (tokens, D); None where the stream
             begins.
     """
 
     ids: Sequence[int]
     features: Tensor | None
-    position: int
+    places: Places
+    cursor: Cursor
     last: Tensor | None = None
 
 
@@ -119,10 +123,12 @@ def _decodes(item: Item) -> bool:
     return len(item.ids) == 1 and not item.frames and item.session.recall is None
 
 
-def _position(item: Item) -> int:
+def _cursor(item: Item) -> Cursor:
     """Where an item's first token stands in its stream."""
-    turn = item.session.turn
-    return item.session.position + (turn.fed if turn else 0)
+    session, turn = item.session, item.session.turn
+    if turn is None or not turn.fed:
+        return session.cursor
+    return session.places.after(session.cursor, [*turn.prompt, *turn.said][: turn.fed])
 
 
 def _cache_of(session: SessionState) -> PagedCache | Recall:
@@ -176,14 +182,18 @@ class Runner:
         self._kernel, self._graphs = kernel, graphs
         self._device: torch.device = model.get_input_embeddings().weight.device
 
-    def encode(self, wanted: Sequence[tuple[FrameRun, int]]) -> list[str | None]:
-        """Run the tower once, over the first frames of each run as far as they lack features.
+    def encode(self, wanted: Sequence[tuple[FrameRun, int, bool]]) -> list[str | None]:
+        """Run the tower once, over the first steps of each run as far as they lack features.
+
+        Args:
+            wanted: runs, how many of their steps, and whether the first was begun before them.
 
         Returns:
             For each run None, or one line about why its frames cannot be encoded.
         """
-        new = [run.to_encode(count) for run, count in wanted]
-        todo = [(run, *frames) for (run, _), frames in zip(wanted, new, strict=True) if frames]
+        per_step = self._model.config.frames_per_step
+        new = [run.to_encode(steps, per_step, begun=begun) for run, steps, begun in wanted]
+        todo = [(run, *frames) for (run, *_), frames in zip(wanted, new, strict=True) if frames]
         if not todo:
             return [None] * len(wanted)
         try:
@@ -196,13 +206,18 @@ class Runner:
             if len(wanted) > 1:
                 return [self.encode([one])[0] for one in wanted]
             return [one_line(failure)]
-        counts = [len(pixels) for _, pixels, _ in todo]
+        counts = [len(pixels) // per_step for _, pixels, _ in todo]
         for (run, _, _), part in zip(todo, torch.split(features, counts), strict=True):
             run.features = part if run.features is None else torch.cat([run.features, part])
         return [None] * len(wanted)
 
     def run(self, items: Sequence[Item]) -> list[Reading | str]:
         """What each item's places say, or one line about why it failed; then it left no trace."""
+        fed = [item for item in items if item.ids]
+        if len(fed) < len(items):
+            # The others took frames that make no step yet.
+            told = iter(self.run(fed) if fed else [])
+            return [next(told) if item.ids else Reading([], [], [], []) for item in items]
         try:
             readings = read(self._logits(items), self._silence)
         except Exception as failure:
@@ -232,10 +247,13 @@ class Runner:
             counts = [[1] * len(items)] * len(self._memory.classes)
             step = PagedStep(self._memory, self._kernel, caches, counts)
             ids = [item.ids[0] for item in items]
-            places = [_position(item) for item in items]
+            # Text lies at one place along all axes.
+            places = [_cursor(item).at for item in items]
             return self._graphs.run(ids, places, step.host)
         fed = [
-            Fed(item.ids, item.features, _position(item), item.session.log.last) for item in items
+            Fed(item.ids, item.features, session.places, _cursor(item), session.log.last)
+            for item in items
+            for session in (item.session,)
         ]
         hidden, bases = self._forward(fed, caches)
         wanted = [b + w for b, item in zip(bases, items, strict=True) for w in item.wanted]
@@ -253,7 +271,7 @@ class Runner:
         n = self._model.config.tokens_per_frame
         # All of a step goes to the device at once: a hundred sessions are no hundred copies.
         words: list[int] = []
-        positions: list[int] = []
+        positions: list[list[int]] = [[] for _ in range(fed[0].places.axes)]
         starts: list[int] = []
         bases: list[int] = []
         frames: list[int] = []
@@ -267,18 +285,24 @@ class Runner:
                 else:
                     words.append(token_of(token))
             frames.append(len(starts) - first)
-            positions += range(part.position, part.position + len(words) - base)
+            placed = part.places.tokens(part.ids, part.cursor)
+            for axis, more in zip(positions, placed, strict=True):
+                axis += more
         lengths = [b - a for a, b in pairwise([*bases, len(words)])]
         embeddings = self._model.embed_text(on_device(words, torch.long, self._device))
         frame_starts = on_device(starts, torch.long, self._device)
         pictures = [part.features for part in fed if part.features is not None]
-        changes = None
+        changes = deep = None
         if pictures:
             places = frame_starts[:, None] + torch.arange(n, device=self._device)
-            seen = torch.cat(pictures).to(embeddings)
+            width = embeddings.shape[1]
+            told = torch.cat(pictures).to(embeddings)
+            seen = told[..., :width]
             embeddings = embeddings.index_copy(0, places.flatten(), seen.flatten(0, 1))
+            if told.shape[2] > width:
+                deep = told[..., width:].reshape(*told.shape[:2], -1, width).permute(2, 0, 1, 3)
             if self._model.config.router == "redundancy":
-                changes = change(seen, _before(fed, seen))
+                changes = change(seen, _before(fed, told)[..., :width])
         paged = None
         if self._kernel is not None:
             new = [
@@ -291,13 +315,14 @@ class Runner:
             paged = PagedStep(self._memory, self._kernel, caches, new)
         stream = Stream(
             embeddings,
-            on_device(positions, torch.long, self._device),
+            on_device(positions if len(positions) > 1 else positions[0], torch.long, self._device),
             frame_starts,
             lengths,
             None if paged else caches,
             frames,
             paged,
             changes,
+            deep,
         )
         out: Tensor = self._model(stream)
         return out, bases
@@ -311,11 +336,11 @@ class Runner:
         torch.cat(list(parts), out=together)
         return together.to(self._device, non_blocking=True)
 
-    def rebuild(self, log: StreamLog, cache: PagedCache) -> None:
+    def rebuild(self, log: StreamLog, places: Places, cache: PagedCache) -> None:
         """Feed a log into an empty cache, in large pieces."""
-        position = 0
+        cursor = Cursor()
         last = None
         for ids, features in log.pieces(REBUILD_TOKENS):
-            hidden, _ = self._forward([Fed(ids, features, position, last)], [cache])
-            position += len(hidden)
+            self._forward([Fed(ids, features, places, cursor, last)], [cache])
+            cursor = places.after(cursor, ids)
             last = last if features is None else features[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Any
 
 import torch
@@ -12,31 +12,33 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from mod.decoder import RoutedDecoder
 from mod.engine.blocks import Block
 from mod.engine.log import StreamLog
 from mod.engine.policy import POLICIES, Past, Retrieve
-from mod.engine.state import SessionState, Turn
+from mod.engine.state import SessionState, Turn, half_of
+from mod.places import Cursor
 
 #: Version of the layout of the bytes.
-VERSION = 3
+VERSION = 4
 
 
 class SnapshotError(ValueError):
     """The bytes are no snapshot that this model can go on from."""
 
 
-def pack(session: SessionState, caches: list[Tensor] | None, model: str) -> bytes:
+def pack(session: SessionState, caches: list[Tensor] | None, identity: str) -> bytes:
     """``session`` as bytes; what waits in its inbox is not part of it.
 
     Args:
         caches: keys and values as ``PagedCache.save`` gives them; None leaves them out, and the
             cache is computed again from the log. A session that let go of something is not what
             its log alone would give, and must be given with its caches.
-        model: what must be the same where it goes on, such as a revision.
+        identity: of the model; it must be the same where the session goes on.
     """
     meta: dict[str, Any] = {
         "version": VERSION,
-        "model": model,
+        "model": identity,
         "kind": session.kind,
         "fps": session.fps,
         "threshold": session.threshold,
@@ -47,14 +49,15 @@ def pack(session: SessionState, caches: list[Tensor] | None, model: str) -> byte
         "expected": session.expected,
         "asked": session.asked,
         "unasked": session.unasked,
-        "position": session.position,
+        "cursor": astuple(session.cursor),
+        "half": session.half is not None,
         "n_frames": session.n_frames,
         "turn": asdict(session.turn) if session.turn else None,
         "n_caches": None if caches is None else len(caches),
         "policy": {name for name, kind in POLICIES.items() if kind is type(session.policy)}.pop(),
         "policy_fields": asdict(session.policy),  # type: ignore[call-overload]
         "past": asdict(session.past),
-        "blocks": [{"ids": b.ids, "position": b.position} for b in session.blocks],
+        "blocks": [{"ids": b.ids, "cursor": astuple(b.cursor)} for b in session.blocks],
     }
     tensors = {"log.ids": torch.tensor(session.log.ids, dtype=torch.int64)}
     if session.log.features:
@@ -73,8 +76,11 @@ def pack(session: SessionState, caches: list[Tensor] | None, model: str) -> byte
     return save(tensors, {"longreel": json.dumps(meta)})
 
 
-def unpack(name: str, data: bytes, model: str) -> SessionState:
+def unpack(name: str, data: bytes, model: RoutedDecoder, identity: str) -> SessionState:
     """A cold session called ``name`` from what ``pack`` made.
+
+    Args:
+        identity: of the model, as ``pack`` was given it.
 
     Raises:
         SnapshotError: it is damaged, of another version, or of another model.
@@ -87,8 +93,8 @@ def unpack(name: str, data: bytes, model: str) -> SessionState:
         raise SnapshotError(f"no snapshot: {failure}") from None
     if meta["version"] != VERSION:
         raise SnapshotError(f"a snapshot of version {meta['version']}, not {VERSION}")
-    if meta["model"] != model:
-        raise SnapshotError(f"a snapshot of model {meta['model']!r}, not {model!r}")
+    if meta["model"] != identity:
+        raise SnapshotError(f"a snapshot of model {meta['model']!r}, not {identity!r}")
     features = list(tensors["log.features"].unbind()) if "log.features" in tensors else []
     last_seen = tensors.get("last_seen")
     n_caches = meta["n_caches"]
@@ -111,11 +117,13 @@ def unpack(name: str, data: bytes, model: str) -> SessionState:
         expected=meta["expected"],
         asked=meta["asked"],
         unasked=meta["unasked"],
-        position=meta["position"],
+        places=model.places(meta["fps"]),
+        cursor=Cursor(*meta["cursor"]),
         n_frames=meta["n_frames"],
         n_pushed=meta["n_frames"],
         last_seen=last_seen,
         last_pushed=last_seen,
+        half=half_of(last_seen, model.config.frames_per_step) if meta["half"] else None,
         inbox=deque(),
         turn=Turn(**meta["turn"]) if meta["turn"] else None,
         saved=None if n_caches is None else [tensors[f"cache.{i}"] for i in range(n_caches)],
@@ -137,4 +145,4 @@ def _block(
     while (name := f"block.{number}.{len(rows)}") in tensors:
         rows.append(tensors[name])
         means.append(tensors[f"{name}.mean"])
-    return Block(entry["ids"], entry["position"], rows, means, folder)
+    return Block(entry["ids"], Cursor(*entry["cursor"]), rows, means, folder)

@@ -15,6 +15,7 @@ from mod.engine.cache import PagedCache
 from mod.engine.log import StreamLog
 from mod.engine.policy import Full, Past, Policy
 from mod.layout import Parts
+from mod.places import Cursor, Places
 
 if TYPE_CHECKING:
     from mod.engine.recall import Recall
@@ -34,7 +35,8 @@ class FrameRun:
         pixels: (frames, height, width, 3) uint8.
         last: the frame before the first of them, if there was one.
         since: when they arrived.
-        features: of the first frames, as far as they were encoded, (n, tokens, D).
+        features: of the first steps, as far as they were encoded, (n, tokens, D). A step is a
+            frame, or the several that the model sees as one.
     """
 
     pixels: Tensor
@@ -44,36 +46,53 @@ class FrameRun:
 
     @property
     def n_encoded(self) -> int:
-        """Frames that the tower has seen, the first of all."""
+        """Steps that the tower has seen, the first of all."""
         return 0 if self.features is None else len(self.features)
 
-    def to_encode(self, count: int) -> tuple[Tensor, Tensor] | None:
-        """Those of the first ``count`` frames without features, and the frame before each."""
-        done = self.n_encoded
-        if done >= min(count, len(self.pixels)):
+    def to_encode(
+        self, steps: int, frames_per_step: int, *, begun: bool
+    ) -> tuple[Tensor, Tensor] | None:
+        """Frames of the first ``steps`` steps without features, and the frame before each.
+
+        Args:
+            begun: whether the first step begins with the frame before the first.
+        """
+        seen = self.pixels[: steps * frames_per_step]
+        if begun:
+            assert self.last is not None
+            seen = torch.cat([self.last[None], seen])
+        first = self.n_encoded * frames_per_step
+        whole = min(steps, len(seen) // frames_per_step) * frames_per_step
+        if first >= whole:
             return None
-        new = self.pixels[done:count]
-        return new, frames_before(new, self.pixels[done - 1] if done else self.last)
+        new = seen[first:whole]
+        return new, frames_before(new, seen[first - 1] if first else self.last)
 
     def extend(self, frames: Tensor) -> None:
         """More frames come after the last."""
         self.pixels = torch.cat([self.pixels, frames])
 
-    def split(self) -> tuple[FrameRun, FrameRun]:
-        """The first frame alone, and the rest."""
+    def split(self, count: int) -> tuple[FrameRun, FrameRun]:
+        """The ``count`` frames that end the first step alone, and the rest."""
         done = self.features
-        one = FrameRun(self.pixels[:1], self.last, self.since, None if done is None else done[:1])
-        rest = FrameRun(self.pixels[1:], self.pixels[0], self.since)
+        alone = None if done is None else done[:1]
+        first = FrameRun(self.pixels[:count], self.last, self.since, alone)
+        rest = FrameRun(self.pixels[count:], self.pixels[count - 1], self.since)
         if done is not None and len(done) > 1:
             rest.features = done[1:]
-        return one, rest
+        return first, rest
 
-    def drop(self, count: int) -> None:
-        """The first ``count`` frames are taken."""
+    def drop(self, count: int, steps: int) -> None:
+        """The first ``count`` frames are taken, which end as many ``steps``."""
         self.last = self.pixels[count - 1]
         self.pixels = self.pixels[count:]
         if self.features is not None:
-            self.features = self.features[count:]
+            self.features = self.features[steps:]
+
+
+def half_of(frame: Tensor, frames_per_step: int) -> FrameRun:
+    """A frame (height, width, 3) as a step of its own: repeated, as the last of a video is."""
+    return FrameRun(torch.stack([frame] * frames_per_step), None, 0.0)
 
 
 @dataclass
@@ -99,9 +118,9 @@ class Turn:
     Attributes:
         said: token ids so far, the last of which is not yet fed.
         picked: per layer, the blocks that an answer looks back at; None where it does not.
-        prompt: token ids that are fed before its first word.
+        prompt: entries, as in a log, that are fed before its first word.
         aside: whether neither they nor its words become part of the stream.
-        fed: tokens of an aside that the cache holds beyond what is committed.
+        fed: entries of an aside that the cache holds beyond what is committed.
     """
 
     frame: int | None
@@ -129,13 +148,16 @@ class SessionState:
         cache: None while the session is cold: its cache is in ``saved``, or only in its log.
         saved: the cache's content elsewhere, as ``PagedCache.save`` gives it.
         lengths: tokens per layer that are committed.
-        position: tokens of the stream that are committed.
+        places: how its frames lie along the axes of the model's positions.
+        cursor: where the stream goes on after what is committed.
         lead: text that is part of the stream and not fed yet: it goes with the next input.
         watching: whether frames have come since the stream opened or a question was asked.
         expected: how many frames were announced, as long as no question came.
         asked: whether a model that has to be asked in order to narrate is asked.
         unasked: frames since it last was.
-        last_seen: the last committed frame; the next one is seen against it.
+        last_seen: the last frame that was seen; the next one is seen against it.
+        half: a frame that was seen and waits for others to make a step, repeated as if there were
+            none to come; None where none waits. A question that comes first takes it as it is.
         used: number of the step that last ran this session.
         policy: what it remembers; ``past`` is how its log divides by it.
         blocks: what left its window and can be looked back at, the oldest first.
@@ -149,17 +171,19 @@ class SessionState:
     max_new_tokens: int
     cache: PagedCache | None
     lengths: list[int]
+    places: Places
     lead: Parts
     log: StreamLog = field(default_factory=StreamLog)
     watching: bool = False
     expected: int | None = None
     asked: bool = True
     unasked: int = 0
-    position: int = 0
+    cursor: Cursor = field(default_factory=Cursor)
     n_frames: int = 0
     n_pushed: int = 0
     last_seen: Tensor | None = None
     last_pushed: Tensor | None = None
+    half: FrameRun | None = None
     inbox: deque[FrameRun | Question] = field(default_factory=deque)
     turn: Turn | None = None
     chunk: int = MIN_CHUNK

@@ -2,79 +2,125 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from mod.config import RoutedConfig
 from mod.engine.log import FRAME, beside
 from mod.engine.runner import Item
 from mod.engine.scheduler import Kind, Taken, Work
-from mod.engine.state import Question, SessionState
+from mod.engine.state import FrameRun, Question, SessionState
 from mod.layout import Layout, Parts
 
 
-def work_of(session: SessionState, layout: Layout, tokens_per_frame: int) -> Work | None:
+def work_of(session: SessionState, layout: Layout, config: RoutedConfig) -> Work | None:
     """What waits in a session, the first of it."""
+    n = config.tokens_per_frame
     bulk = session.kind == "bulk"
     if session.turn:
         kind = Kind.BULK if bulk else Kind.DECODE
-        return Work(session.name, kind, 0.0, len(session.turn.unfed), alone=bulk)
+        return Work(session.name, kind, 0.0, _tokens(session.turn.unfed, n), alone=bulk)
     if not session.inbox:
         return None
     head = session.inbox[0]
     if isinstance(head, Question):
         kind = Kind.BULK if bulk else Kind.QUESTION
-        fixed = len(question_ids(session, head, layout))
+        fixed = _tokens(question_ids(session, head, layout), n)
         return Work(session.name, kind, head.since, fixed, alone=bulk)
     kind = Kind.BULK if bulk else Kind.LIVE
-    fixed = len(_lead_ids(session, layout))
+    fixed = len(_lead_ids(session, layout, config.frames_per_step))
     # A chunk ends where something leaves the session's window, whatever its size.
-    units = min(len(head.pixels), session.chunk, session.policy.frames_left(session.past))
-    if layout.asking is not None and session.asked:
-        # Nor does it go beyond the frame at which the model is asked next at the latest.
-        units = min(units, layout.asking.frames_left(session.unasked, session.fps))
-    unit = tokens_per_frame + layout.beside_tokens
-    return Work(session.name, kind, head.since, fixed, units, unit, alone=bulk)
+    steps = -(-(_begun(session) + _frames_left(session, head, layout)) // config.frames_per_step)
+    units = min(steps, session.chunk, session.policy.frames_left(session.past))
+    return Work(session.name, kind, head.since, fixed, units, n + layout.beside_tokens, alone=bulk)
 
 
 def question_ids(session: SessionState, asked: Question, layout: Layout) -> list[int]:
     """What the question that is the next feeds; made once, however many steps it waits."""
     if asked.ids is None:
-        question = layout.question(asked.text, watching=session.watching)
-        asked.ids = layout.ids([*session.lead, *question])
+        if session.half is not None:
+            ahead, _ = half_ids(session, layout)
+            asked.ids = [*ahead, *layout.ids(layout.question(asked.text, watching=True))]
+        else:
+            question = layout.question(asked.text, watching=session.watching)
+            asked.ids = layout.ids([*session.lead, *question])
     return asked.ids
 
 
-def _lead_ids(session: SessionState, layout: Layout) -> list[int]:
-    """What goes before the next frame and is none of its own text."""
+def half_ids(session: SessionState, layout: Layout) -> tuple[list[int], int]:
+    """Entries of the frame that waits for others, as a step of its own.
+
+    Returns:
+        They, and how many of them close what was before.
+    """
+    number = session.n_frames - 1
+    before = _before(session, layout, number, number)
+    ids = layout.ids([*session.lead, *before]) if session.lead else []
+    lead = len(ids)
+    if not lead:
+        ids = [beside(token, ahead=True) for token in layout.ids(before)]
+    return [*ids, FRAME, *(beside(token, ahead=False) for token in layout.after())], lead
+
+
+def _begun(session: SessionState) -> int:
+    """How many frames of the next step were seen already."""
+    return session.half is not None
+
+
+def _frames_left(session: SessionState, run: FrameRun, layout: Layout) -> int:
+    """How many frames a chunk may take: not beyond the one at which the model is asked next."""
+    if layout.asking is None or not session.asked:
+        return len(run.pixels)
+    return min(len(run.pixels), layout.asking.frames_left(session.unasked, session.fps))
+
+
+def _tokens(ids: Sequence[int], tokens_per_frame: int) -> int:
+    """Of entries, a frame's tokens counted as many as they are."""
+    return len(ids) + ids.count(FRAME) * (tokens_per_frame - 1)
+
+
+def _lead_ids(session: SessionState, layout: Layout, frames_per_step: int) -> list[int]:
+    """What goes before the next step and is none of its own text."""
     if not session.lead:
         return []
-    return layout.ids([*session.lead, *_before(session, layout, 0)])
+    first = session.n_frames - _begun(session)
+    before = _before(session, layout, first, first + frames_per_step - 1)
+    return layout.ids([*session.lead, *before])
 
 
-def _before(session: SessionState, layout: Layout, ahead: int) -> Parts:
-    """Text right before the frame that is ``ahead`` of the next one."""
-    watching = session.watching or ahead > 0
-    number, expected = session.n_frames + ahead, session.expected
-    return layout.before(number, session.fps, watching=watching, expected=expected)
+def _before(session: SessionState, layout: Layout, first: int, last: int, step: int = 0) -> Parts:
+    """Text right before the frames from ``first`` to ``last``, which are ``step`` ahead."""
+    watching, expected = session.watching or step > 0, session.expected
+    return layout.before(first, last, session.fps, watching=watching, expected=expected)
 
 
-def item_of(session: SessionState, taken: Taken, layout: Layout, tokens_per_frame: int) -> Item:
+def item_of(session: SessionState, taken: Taken, layout: Layout, config: RoutedConfig) -> Item:
     """The tokens and frames that a work feeds, and where their outcome is read."""
+    n = config.tokens_per_frame
     if session.turn:
         ids = session.turn.unfed
-        return Item(session, ids, None, [len(ids) - 1])
+        return Item(session, ids, _half_features(session, ids), [_tokens(ids, n) - 1])
     head = session.inbox[0]
     if isinstance(head, Question):
         ids = question_ids(session, head, layout)
-        return Item(session, ids, None, [len(ids) - 1], question=head, lead=len(session.lead))
-    assert head.features is not None
-    ids = _lead_ids(session, layout)
+        features = _half_features(session, ids)
+        lead = len(session.lead) if session.half is None else half_ids(session, layout)[1]
+        return Item(session, ids, features, [_tokens(ids, n) - 1], question=head, lead=lead)
+    per_step, begun = config.frames_per_step, _begun(session)
+    frames = min(_frames_left(session, head, layout), taken.units * per_step - begun)
+    steps = (begun + frames) // per_step
+    ids = _lead_ids(session, layout, per_step) if steps else []
     lead, place = len(ids), len(ids)
     wanted, cuts = [], []
-    for i in range(taken.units):
+    for i in range(steps):
         if i or not lead:
-            before = layout.ids(_before(session, layout, i))
+            first = session.n_frames - begun + i * per_step
+            before = layout.ids(_before(session, layout, first, first + per_step - 1, i))
             ids += [beside(token, ahead=True) for token in before]
             place += len(before)
         ids.append(FRAME)
-        place += tokens_per_frame
+        place += n
         wanted.append(place - 1)
         spoken = len(ids)
         after = layout.after()
@@ -82,5 +128,10 @@ def item_of(session: SessionState, taken: Taken, layout: Layout, tokens_per_fram
         place += len(after)
         cuts.append((spoken, len(ids)))
     wanted = wanted if layout.asking is None else []
-    features = head.features[: taken.units]
-    return Item(session, ids, features, wanted, frames=taken.units, lead=lead, cuts=cuts)
+    features = head.features[:steps] if head.features is not None and steps else None
+    return Item(session, ids, features, wanted, frames=frames, lead=lead, cuts=cuts)
+
+
+def _half_features(session: SessionState, ids: Sequence[int]) -> Tensor | None:
+    """Of the frame that waits for others, where ``ids`` feed it."""
+    return session.half.features if session.half is not None and FRAME in ids else None

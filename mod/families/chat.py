@@ -31,7 +31,7 @@ class FrameText:
         return ()
 
     def before(self, time_s: float) -> Parts:
-        """Before the frame at ``time_s``."""
+        """Before the frame at ``time_s``, or several of which it is the mean time."""
         return ()
 
 
@@ -147,9 +147,11 @@ class ChatLayout(Words):
         before, _, after = self._template.system.partition(_SYSTEM)
         return [*self._parts(before), instruction, *self._parts(after)]
 
-    def before(self, frame: int, fps: float, *, watching: bool, expected: int | None) -> Parts:
+    def before(
+        self, first: int, last: int, fps: float, *, watching: bool, expected: int | None
+    ) -> Parts:
         """What the family writes before a frame, and before the first of a turn."""
-        before = self._frames.before(frame / fps)
+        before = self._frames.before((first / fps + last / fps) / 2)
         if watching:
             return before
         seen = self._parts(self._template.seen)

@@ -10,28 +10,24 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mod.families.chat import FrameText
+from mod.families.family import Family
 from mod.layout import Parts
 
 #: Stands before the tokens of a whole picture, as opposed to a part of one.
 _WHOLE = "<global-img>"
 
 
-class Idefics3:
-    """See ``mod.families.family.Family``; frames are pictures that are not split.
+class Idefics3(Family):
+    """See ``Family``; frames are pictures that are not split.
 
     Source: transformers' ``Idefics3Model.get_image_features``; arXiv 2408.12637.
     """
 
     content, mark = "image", "<image>"
 
-    def image_size(self, base: Any) -> int:
-        """364 in the published ones."""
-        return int(base.vision_config.image_size)
-
-    def tokens_per_frame(self, base: Any) -> int:
+    def tokens_per_frame(self, base: Any, side: int) -> int:
         """Patches, a square of ``scale_factor`` shuffled into one."""
-        side = base.vision_config.image_size // base.vision_config.patch_size
-        return int(side**2 / base.scale_factor**2)
+        return int((side // base.vision_config.patch_size) ** 2 / base.scale_factor**2)
 
     def decoder(self, model: Any) -> Any:
         """See ``Family``."""
@@ -49,14 +45,6 @@ class Idefics3:
         seen = network.vision_model(pixel_values=pixels, patch_attention_mask=all_of_it)
         out: Tensor = network.connector(seen.last_hidden_state)
         return out
-
-    def further_embeddings(self, model: Any) -> Tensor | None:
-        """None."""
-        return None
-
-    def template(self, own: str | None) -> str | None:
-        """The checkpoint's."""
-        return own
 
     def frame_text(self, tokenizer: PreTrainedTokenizerBase, base: Any) -> FrameText:
         """See ``Family``."""

@@ -79,7 +79,7 @@ async def _answers(asked: ChatRequest, context: Context) -> AsyncIterator[Told]:
                 yield said
                 continue
             text = await context.answers.tokens([asked.system, *said.asked])
-            vision = said.frames * context.model.tokens_per_frame
+            vision = context.model.vision_tokens(said.frames)
             yield said, Usage(text, vision, said.tokens)
 
 

@@ -18,7 +18,8 @@ class ModelInfo:
         side: height and width of the pictures it takes, in pixels.
         fps: frames a second that it was trained on.
         router: what chooses the share ``keep_ratio`` of them that run in MoD layers.
-        tokens_per_frame: vision tokens of a frame.
+        tokens_per_frame: vision tokens of a frame, or of the several that make a step.
+        frames_per_step: frames that the model sees as one.
         digest: it makes summaries by rule; ``summary_request`` is how one is asked for.
     """
 
@@ -31,6 +32,11 @@ class ModelInfo:
     tokens_per_frame: int
     digest: bool
     summary_request: str
+    frames_per_step: int = 1
+
+    def vision_tokens(self, frames: int) -> int:
+        """Vision tokens of some frames that follow each other."""
+        return -(-frames // self.frames_per_step) * self.tokens_per_frame
 
 
 @dataclass(frozen=True)

@@ -260,7 +260,7 @@ def _long_stream(policy: Policy, n_frames: int) -> list[tuple[int, int, int, int
             seen.append(
                 (
                     engine.memory.used_bytes,
-                    state.position,
+                    state.cursor.at,
                     len(state.log.ids),
                     resident * resource.getpagesize(),
                 )

@@ -184,7 +184,7 @@ def test_retrieved_rows_lie_side_by_side_right_before_the_stream() -> None:
                 size = engine.memory.classes[c].tokens_per_frame if token == FRAME else 1
                 rows += [not hidden] * size
             part = block.layer(c, index)[:, torch.tensor(rows[::-1])]
-            by = torch.full((part.shape[1],), place - block.position)
+            by = torch.full((part.shape[1],), place - block.cursor.at)
             keys.insert(0, turned(part[0].transpose(0, 1), by))
             values.insert(0, part[1].transpose(0, 1))
         found = recall.aside.read(layer)

@@ -111,12 +111,17 @@ def test_the_stream_is_what_the_processor_writes(
     parts = [*layout.opening("")]
     ours: list[int] = []
     n_text = model.get_input_embeddings().num_embeddings
-    for frame in range(N):
-        parts += layout.before(frame, checkpoint.fps, watching=frame > 0, expected=N)
+    per_step = model.config.frames_per_step
+    for first in range(0, N, per_step):
+        last = min(first + per_step, N) - 1
+        parts += layout.before(first, last, checkpoint.fps, watching=first > 0, expected=N)
         ours += [*layout.ids(parts), *[-1] * model.config.tokens_per_frame]
         parts = [*layout.after()]
     ours += layout.ids([*parts, *layout.question(QUESTION, watching=True)])
-    marks = {layout.tokenizer.convert_tokens_to_ids(mark) for mark in ("<image>", "<video>")}
+    marks = {
+        layout.tokenizer.convert_tokens_to_ids(mark)
+        for mark in ("<image>", "<video>", "<|video_pad|>")
+    }
     theirs = [-1 if token in marks else token for token in written]
     # A learned token without a place in the vocabulary is written as one of the video's.
     assert [-1 if token >= n_text else token for token in ours] == theirs
@@ -257,8 +262,9 @@ def test_a_window_bounds_the_stream(engine: Making, frames: torch.Tensor, policy
     assert said[0] == said[1]
     model = stream._model
     layout = stream._layout
-    window = (4 + 2) * (model.config.tokens_per_frame + layout.beside_tokens) + 64
-    opening = [*layout.opening(""), *layout.before(0, 1.0, watching=False, expected=N)]
+    steps = (4 + 2) // model.config.frames_per_step
+    window = steps * (model.config.tokens_per_frame + layout.beside_tokens) + 64
+    opening = [*layout.opening(""), *layout.before(0, 0, 1.0, watching=False, expected=N)]
     question = layout.ids(layout.question(QUESTION, watching=True))
     most = window + len(layout.ids(opening)) + len(question) + MOST
     assert max(lengths) <= most

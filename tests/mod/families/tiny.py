@@ -340,7 +340,7 @@ def qwen2_5_vl(folder: Path) -> None:
         **_vision_ids(tokenizer),
     )
     model = transformers.Qwen2_5_VLForConditionalGeneration(config)
-    _save(folder, processor, model, ["<|im_end|>", "<|endoftext|>"])
+    _save(folder, processor, model, ["<|im_end|>", "<|endoftext|>"], picture_size=84)
 
 
 def qwen3_vl(folder: Path) -> None:
@@ -382,7 +382,7 @@ def qwen3_vl(folder: Path) -> None:
         **_vision_ids(tokenizer),
     )
     model = transformers.Qwen3VLForConditionalGeneration(config)
-    _save(folder, processor, model, ["<|im_end|>", "<|endoftext|>"])
+    _save(folder, processor, model, ["<|im_end|>", "<|endoftext|>"], picture_size=96)
 
 
 #: What writes a checkpoint into a folder, by transformers' names of the model types.
@@ -535,8 +535,8 @@ def _text(tokenizer: Any, **rope: Any) -> dict[str, Any]:
     }
 
 
-def _save(folder: Path, processor: Any, model: Any, ends: Sequence[str]) -> None:
-    """Give ``model`` its weights and write everything.
+def _save(folder: Path, processor: Any, model: Any, ends: Sequence[str], **longreel: Any) -> None:
+    """Give ``model`` its weights and write everything; its config says how it is used.
 
     No weight keeps the zero or one that it starts with: whatever left it out would not be seen.
     An output layer of its own makes it say plain text, and what ends answers.
@@ -565,5 +565,7 @@ def _save(folder: Path, processor: Any, model: Any, ends: Sequence[str]) -> None
         eos_token_id=stop if len(stop) > 1 else stop[0],
         pad_token_id=tokenizer.pad_token_id,
     )
+    if longreel:
+        model.config.longreel = longreel
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -19,11 +19,13 @@ from tests.serve.live.test_owner import Service
 N = 12
 
 
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory: pytest.TempPathFactory) -> Iterator[reference.Frames]:
+@pytest.fixture(scope="module", params=["llava_onevision", "qwen3_vl"])
+def frames(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[reference.Frames]:
     """Pictures for a small model of this family, which all owners serve meanwhile."""
     folder = tmp_path_factory.mktemp("model")
-    reference.make("llava_onevision", folder)
+    reference.make(request.param, folder)
     checkpoint = find_checkpoint(str(folder))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owners, "talking_model", lambda: load_any(checkpoint))

@@ -33,7 +33,8 @@ class TrainingView:
         """Show the metrics of a finished run."""
         for group, values in metrics.items():
             if isinstance(values, dict):
-                figures = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
+                known = {name: value for name, value in values.items() if value is not None}
+                figures = ", ".join(f"{name} {value:.3g}" for name, value in known.items())
                 self._echo(f"{group.replace('_', '-')}: {figures}")
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
@@ -23,6 +25,10 @@ _PROCESSING = (
     "processor_config.json",
     "preprocessor_config.json",
 )
+#: Kinds of files beside the weights that make a checkpoint: tokenizer, processor, template.
+_BESIDE = (".json", ".txt", ".jinja", ".model")
+#: What a trained router's checkpoint says of it.
+_ROUTING = ("router", "keep_ratio", "keep_schedule", "keep_ratios", "mod_layers")
 #: What a checkpoint's config may say of how it is used.
 _CHOICES = (
     "fps",
@@ -32,7 +38,10 @@ _CHOICES = (
     "ask",
     "ask_every_s",
     "ask_change",
+    *_ROUTING,
 )
+#: Weights of routers that were trained for an open model, beside its own.
+ROUTERS = "routers.safetensors"
 
 
 class AdoptedModel(RoutedDecoder):
@@ -126,6 +135,53 @@ def adopted_config(folder: Path) -> AdoptedConfig:
             **chosen,
         },
     )
+
+
+def load_routers(model: AdoptedModel, folder: Path, *, new: bool) -> None:
+    """Give ``model`` the router weights in ``folder``.
+
+    Args:
+        new: where there are none, they begin as a router that changes nothing but what it skips.
+
+    Raises:
+        ValueError: there are none, or they are of other layers.
+    """
+    file = folder / ROUTERS
+    if file.is_file():
+        wanted, found = model.routers.state_dict(), load_file(file)
+        if {n: w.shape for n, w in wanted.items()} != {n: w.shape for n, w in found.items()}:
+            raise ValueError(f"{ROUTERS} has weights of other layers than its config names")
+        model.routers.load_state_dict(found)
+        return
+    if not new:
+        raise ValueError(f"it has no {ROUTERS} with weights of its {model.config.router!r} router")
+    for router in model.routers.modules():
+        model._init_weights(router)
+
+
+def save_adopted(model: AdoptedModel, weights: dict[str, Tensor], output: Path) -> None:
+    """Write a checkpoint that transformers loads as before, with its routers beside it.
+
+    Args:
+        weights: of the whole model, updates merged.
+        output: an existing folder.
+    """
+    source = Path(model.config.base_config.name_or_path)
+    for file in source.iterdir():
+        if file.is_file() and file.suffix in _BESIDE and "safetensors" not in file.name:
+            shutil.copyfile(file, output / file.name)
+    base = {n.removeprefix("base."): w for n, w in weights.items() if n.startswith("base.")}
+    model.base.save_pretrained(output, state_dict=base)
+    routers = {
+        n.removeprefix("routers."): w for n, w in weights.items() if n.startswith("routers.")
+    }
+    save_file({n: w.contiguous() for n, w in routers.items()}, output / ROUTERS)
+    file = output / "config.json"
+    written = json.loads(file.read_text())
+    routing = {name: getattr(model.config, name) for name in _ROUTING}
+    written["longreel"] = {**written.get("longreel", {}), **routing}
+    written["dtype"] = str(next(iter(base.values())).dtype).removeprefix("torch.")
+    file.write_text(json.dumps(written, indent=2))
 
 
 def adopted_layout(folder: Path, config: AdoptedConfig) -> ChatLayout:

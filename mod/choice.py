@@ -50,8 +50,11 @@ def layers_of(spelled: str) -> str | list[int] | None:
     return spelled if _PLACEMENT.fullmatch(spelled) else None
 
 
-def choose_router(spelled: str, checkpoint: Checkpoint) -> RouterChoice:
+def choose_router(spelled: str, checkpoint: Checkpoint, *, new: bool = False) -> RouterChoice:
     """Take ``spelled`` apart.
+
+    Args:
+        new: it will be trained, and needs no weights yet.
 
     Raises:
         UsageError: there is no such router, or the checkpoint has no weights for it.
@@ -65,7 +68,7 @@ def choose_router(spelled: str, checkpoint: Checkpoint) -> RouterChoice:
             f"the layers of --router must be one of {', '.join(PLACEMENTS)}, or numbers such as "
             f"1,3,5, not {rest!r}"
         )
-    if kind in TRAINED and checkpoint.router not in TRAINED:
+    if kind in TRAINED and checkpoint.router not in TRAINED and not new:
         raise UsageError(
             f"the model at {str(checkpoint.folder)!r} has no weights of a router, which "
             f"--router {kind} needs"

@@ -151,9 +151,36 @@ class RoutedDecoder(PreTrainedModel):
             else:
                 x = layer(x[None], position_embeddings=(cos, sin), spans=every)[0]
             if stream.deep is not None and index < len(stream.deep):
-                x = x.index_add(0, self._vision(stream), stream.deep[index].flatten(0, 1).to(x))
+                deep = stream.deep[index].flatten(0, 1).to(x)
+                x = x.index_add(0, self._vision(stream.frame_starts), deep)
         out: Tensor = decoder.norm(x)
         return out
+
+    def woven(
+        self, embeddings: Tensor, frame_starts: Tensor, features: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Frames laid among text.
+
+        Args:
+            embeddings: (tokens, D) of text; what stands where frames lie is replaced.
+            features: (frames, tokens_per_frame, ...) as ``encode_frames`` gives them.
+
+        Returns:
+            ``Stream.embeddings`` and ``Stream.deep``.
+        """
+        width = embeddings.shape[1]
+        features = features.to(embeddings)
+        seen, further = features[..., :width], features[..., width:]
+        places = self._vision(frame_starts)
+        embeddings = embeddings.index_copy(0, places, seen.flatten(0, 1))
+        if not further.shape[2]:
+            return embeddings, None
+        deep = further.reshape(*further.shape[:2], -1, width).permute(2, 0, 1, 3)
+        return embeddings, deep
+
+    def trained_beside(self) -> list[nn.Module]:
+        """What training by low-rank updates trains in full."""
+        return [self.routers]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(tokens, D) hidden states -> (tokens, vocabulary) next-token logits."""
@@ -163,7 +190,7 @@ class RoutedDecoder(PreTrainedModel):
     def _route(self, index: int, layer: Any, x: Tensor, stream: Stream) -> tuple[Tensor, Routing]:
         """Places of all vision tokens, and which of them run in layer ``index``."""
         n = self.config.tokens_per_frame
-        vision = self._vision(stream)
+        vision = self._vision(stream.frame_starts)
         tokens = x[vision].view(-1, n, x.shape[1])
         attends = self.config.router == "attention"
         routing: Routing = self.routers[str(index)](
@@ -175,11 +202,10 @@ class RoutedDecoder(PreTrainedModel):
         )
         return vision, routing
 
-    def _vision(self, stream: Stream) -> Tensor:
+    def _vision(self, frame_starts: Tensor) -> Tensor:
         """Where vision tokens lie among all."""
-        n = self.config.tokens_per_frame
-        offsets = torch.arange(n, device=stream.frame_starts.device)
-        return (stream.frame_starts[:, None] + offsets).flatten()
+        offsets = torch.arange(self.config.tokens_per_frame, device=frame_starts.device)
+        return (frame_starts[:, None] + offsets).flatten()
 
     def _mod_layer(
         self,

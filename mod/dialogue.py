@@ -88,3 +88,25 @@ def augment(dialogue: Dialogue, rng: np.random.Generator, share: float) -> Dialo
         first, last = min(i, to), max(i, to)
         doubtful.update(range(max(0, first - 1), min(len(texts), last + 2)))
     return replace(dialogue, texts=texts, doubtful=frozenset(doubtful))
+
+
+def asked(dialogue: Dialogue, frame: int, question: str) -> Dialogue:
+    """A dialogue in which a model that never decides to speak is asked at ``frame``.
+
+    It ends with the narration there, as an answer. Narrations before it are no part of it: what
+    such a model is asked leaves no trace in its stream.
+    """
+    earlier = tuple(turn for turn in dialogue.turns if turn.after <= frame)
+    answer = dialogue.texts[frame]
+    assert answer is not None
+    seen = frame + 1
+    return Dialogue(dialogue.frames[:seen], [None] * seen, (*earlier, Turn(seen, question, answer)))
+
+
+def narrated(dialogue: Dialogue) -> list[int]:
+    """Frames with a narration that is not doubtful."""
+    return [
+        frame
+        for frame, text in enumerate(dialogue.texts)
+        if text is not None and frame not in dialogue.doubtful
+    ]

@@ -97,6 +97,9 @@ class Layout(Protocol):
     def question(self, text: str, *, watching: bool) -> Parts:
         """A question, up to where its answer starts."""
 
+    def words(self, text: str) -> list[int]:
+        """A narration or answer as the model says it, its end included."""
+
 
 class Words:
     """Text to ids and back, by a tokenizer."""

@@ -14,11 +14,12 @@ from transformers import AutoModelForImageTextToText
 from transformers import logging as transformers_logging
 
 from longreel.errors import UsageError
-from mod.adopted import AdoptedModel, adopted_config, adopted_layout
+from mod.adopted import AdoptedModel, adopted_config, adopted_layout, load_routers
 from mod.checkpoint import OURS, Checkpoint, weight_bytes
-from mod.choice import RouterChoice, choose_router, require_router
+from mod.choice import TRAINED, RouterChoice, choose_router, require_router
 from mod.config import RoutedConfig, VideoLLMMoDConfig, placed
 from mod.decoder import RoutedDecoder
+from mod.families.chat import ChatLayout
 from mod.layout import Layout, StreamLayout
 from mod.modeling import VideoLLMMoD
 
@@ -62,20 +63,38 @@ def load_any(
     """Any model that can be served; see ``load``."""
     if checkpoint.kind == OURS:
         return load(checkpoint, keep_ratio, router)
-    chosen = _chosen(checkpoint, keep_ratio, router)
+    return load_open(checkpoint, keep_ratio, router)
+
+
+def load_open(
+    checkpoint: Checkpoint,
+    keep_ratio: float | None = None,
+    router: str | None = None,
+    *,
+    new: bool = False,
+) -> tuple[AdoptedModel, ChatLayout]:
+    """An open model; see ``load``.
+
+    Args:
+        new: the router is to be trained, and begins as if there were none where the checkpoint has
+            no weights of one.
+    """
+    chosen = _chosen(checkpoint, keep_ratio, router, new=new)
     with _refused(checkpoint.folder) as dtype:
         config = adopted_config(checkpoint.folder)
         _route(config, keep_ratio, chosen)
         layout = adopted_layout(checkpoint.folder, config)
         base = _with_all_weights(checkpoint.folder, AutoModelForImageTextToText, dtype=dtype)
         model = AdoptedModel(config, base)
+        if config.router in TRAINED:
+            load_routers(model, checkpoint.folder, new=new)
     return _placed(model), layout
 
 
 def _chosen(
-    checkpoint: Checkpoint, keep_ratio: float | None, router: str | None
+    checkpoint: Checkpoint, keep_ratio: float | None, router: str | None, *, new: bool = False
 ) -> RouterChoice | None:
-    chosen = None if router is None else choose_router(router, checkpoint)
+    chosen = None if router is None else choose_router(router, checkpoint, new=new)
     require_router(keep_ratio, chosen.kind if chosen else None, checkpoint)
     return chosen
 

@@ -6,21 +6,21 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from mod.modeling import VideoLLMMoD
+from mod.decoder import RoutedDecoder
 
 _A, _B = ".lora_A.default.weight", ".lora_B.default.weight"
 
 
-def add_lora(model: VideoLLMMoD, rank: int, alpha: int) -> None:
+def add_lora(model: RoutedDecoder, rank: int, alpha: int) -> None:
     """Put updates of ``rank`` on every linear map of the decoder layers; freeze what they update.
 
-    The tower is frozen too; connector and routers stay trainable.
+    So is all else but for what the model says is trained beside them, such as routers.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
     for parameter in model.parameters():
         parameter.requires_grad = False
-    decoder = model.language_model.model
+    decoder = model.decoder
     names = [
         f"layers.{name}"
         for name, part in decoder.layers.named_modules()
@@ -29,7 +29,7 @@ def add_lora(model: VideoLLMMoD, rank: int, alpha: int) -> None:
     inject_adapter_in_model(
         LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, bias="none"), decoder
     )
-    for part in (model.connector, model.routers):
+    for part in model.trained_beside():
         for parameter in part.parameters():
             parameter.requires_grad = True
 

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from mod.batches import IGNORE, collate
-from mod.decoder import frames_before
-from mod.dialogue import Dialogue
-from mod.layout import StreamLayout
-from mod.modeling import VideoLLMMoD
+from mod.decoder import RoutedDecoder, frames_before
+from mod.dialogue import Dialogue, asked, narrated
+from mod.layout import Layout
 from mod.objective import stream_of
 
 
@@ -28,14 +27,14 @@ class TeacherForced:
     Attributes:
         lm_ppl: perplexity of the words.
         time_diff_s: seconds between a narration and the first frame at which the model would
-            speak after the narration before.
+            speak after the narration before; None of a model that does not decide to speak.
         fluency: share of a turn's tokens, silence included, that are right in a row (0-1).
         lm_correctness: place of the first wrong word of a turn over its number of words (0-1).
         turns: how many there were.
     """
 
     lm_ppl: float
-    time_diff_s: float
+    time_diff_s: float | None
     fluency: float
     lm_correctness: float
     turns: int
@@ -53,11 +52,21 @@ class _Turn:
 
 @torch.inference_mode()
 def teacher_forced(
-    model: VideoLLMMoD, layout: StreamLayout, dialogues: Sequence[Dialogue]
+    model: RoutedDecoder, layout: Layout, dialogues: Sequence[Dialogue]
 ) -> TeacherForced:
-    """Measure on ``dialogues``, one after the other."""
+    """Measure on ``dialogues``, one after the other.
+
+    A model that does not decide to speak is asked for each narration in turn.
+    """
     turns: list[_Turn] = []
     late: list[float] = []
+    asking = layout.asking
+    if asking is not None:
+        dialogues = [
+            asked(dialogue, frame, asking.question)
+            for dialogue in dialogues
+            for frame in narrated(dialogue)
+        ]
     for dialogue in dialogues:
         tokens = _encode(model, dialogue)
         found = _turns(model, layout, dialogue, tokens)
@@ -66,7 +75,7 @@ def teacher_forced(
     words = sum(len(turn.words_right) for turn in turns)
     return TeacherForced(
         lm_ppl=math.exp(sum(turn.loss for turn in turns) / max(1, words)),
-        time_diff_s=sum(late) / max(1, len(late)) / float(model.config.fps),
+        time_diff_s=None if asking else sum(late) / max(1, len(late)) / float(model.config.fps),
         fluency=_mean([_run([*t.silence_right, *t.words_right]) for t in turns]),
         lm_correctness=_mean([_run(t.words_right) for t in turns]),
         turns=len(turns),
@@ -82,19 +91,25 @@ def _run(right: list[bool]) -> float:
     return (right.index(False) if False in right else len(right)) / max(1, len(right))
 
 
-def _encode(model: VideoLLMMoD, dialogue: Dialogue) -> Tensor | None:
-    """Vision tokens of all frames, (frames, tokens, D); None without frames."""
-    if not len(dialogue.frames):
+def _encode(model: RoutedDecoder, dialogue: Dialogue) -> Tensor | None:
+    """Vision tokens of all frames, (frames, tokens, D); None without frames, or where steps of
+    several frames depend on what is asked when.
+    """
+    if not len(dialogue.frames) or model.config.frames_per_step > 1:
         return None
     frames = torch.from_numpy(dialogue.frames).to(next(model.parameters()).device)
     return model.encode_frames(frames, frames_before(frames, None))
 
 
 def _predict(
-    model: VideoLLMMoD, layout: StreamLayout, dialogue: Dialogue, tokens: Tensor | None
+    model: RoutedDecoder, layout: Layout, dialogue: Dialogue, tokens: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Supervised positions' predicted ids, true ids, and losses."""
-    batch = collate([dialogue], layout, model.config).to(next(model.parameters()).device)
+    places = model.places(float(model.config.fps))
+    batch = collate([dialogue], layout, model.config, places)
+    batch = batch.to(next(model.parameters()).device)
+    if tokens is None and len(batch.frames):
+        tokens = model.encode_frames(batch.frames, batch.before)
     hidden = model(stream_of(model, batch, tokens))
     asked = (batch.labels != IGNORE).nonzero()[:, 0]
     logits = model.logits(hidden[asked]).float()
@@ -104,7 +119,7 @@ def _predict(
 
 
 def _turns(
-    model: VideoLLMMoD, layout: StreamLayout, dialogue: Dialogue, tokens: Tensor | None
+    model: RoutedDecoder, layout: Layout, dialogue: Dialogue, tokens: Tensor | None
 ) -> list[_Turn]:
     predicted, true, losses = _predict(model, layout, dialogue, tokens)
     spoken = [i for i, text in enumerate(dialogue.texts) if text and i not in dialogue.doubtful]
@@ -132,8 +147,8 @@ def _turns(
 
 
 def _frame_errors(
-    model: VideoLLMMoD,
-    layout: StreamLayout,
+    model: RoutedDecoder,
+    layout: Layout,
     dialogue: Dialogue,
     tokens: Tensor | None,
     turns: list[_Turn],
@@ -153,8 +168,8 @@ def _frame_errors(
 
 
 def _delay(
-    model: VideoLLMMoD,
-    layout: StreamLayout,
+    model: RoutedDecoder,
+    layout: Layout,
     dialogue: Dialogue,
     tokens: Tensor | None,
     frame: int,

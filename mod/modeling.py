@@ -73,6 +73,10 @@ class VideoLLMMoD(RoutedDecoder):
         """See ``RoutedDecoder``; ``before`` is read with ``frame_difference`` only."""
         return self.connect(*self.see(frames, before))
 
+    def trained_beside(self) -> list[nn.Module]:
+        """The connector too."""
+        return [self.connector, self.routers]
+
     def see(self, frames: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
         """Run the tower: (frames, patches, width) patch features and (frames, width) pooled."""
         dtype = self.connector.up.weight.dtype

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from mod.batches import IGNORE, Batch
 from mod.change import within
-from mod.decoder import Stream
+from mod.decoder import RoutedDecoder, Stream
 from mod.modeling import VideoLLMMoD
 from mod.world.things import NAMES, NOTHING, UNKNOWN
 from mod.world.words import MOVES
 
 
-def live_loss(logits: Tensor, labels: Tensor, silence: int, sigma: float = 1.0) -> Tensor:
+def live_loss(logits: Tensor, labels: Tensor, silence: int | None, sigma: float = 1.0) -> Tensor:
     """Mean negative log-likelihood over supervised positions, silence weighed by ``sigma``.
 
     Args:
@@ -24,21 +24,28 @@ def live_loss(logits: Tensor, labels: Tensor, silence: int, sigma: float = 1.0) 
     Source: VideoLLM-online, equation 2.
     """
     each = F.cross_entropy(logits.float(), labels, reduction="none")
-    weight = torch.where(labels == silence, sigma, 1.0)
-    return (each * weight).sum() / max(1, len(labels))
+    if silence is not None:
+        each = each * torch.where(labels == silence, sigma, 1.0)
+    return each.sum() / max(1, len(labels))
 
 
-def stream_of(model: VideoLLMMoD, batch: Batch, tokens: Tensor | None) -> Stream:
+def stream_of(model: RoutedDecoder, batch: Batch, tokens: Tensor | None) -> Stream:
     """The batch as the model takes it; ``tokens`` are its encoded frames, None without frames."""
     embeddings = model.embed_text(batch.token_ids)
+    change = deep = None
     if tokens is not None:
-        offsets = torch.arange(model.config.tokens_per_frame, device=tokens.device)
-        places = (batch.frame_starts[:, None] + offsets).flatten()
-        embeddings = embeddings.index_copy(0, places, tokens.flatten(0, 1).to(embeddings.dtype))
-    change = None
-    if tokens is not None and model.config.router == "redundancy":
-        change = within(tokens, batch.frame_starts, batch.lengths)
-    return Stream(embeddings, batch.positions, batch.frame_starts, batch.lengths, change=change)
+        embeddings, deep = model.woven(embeddings, batch.frame_starts, tokens)
+        if model.config.router == "redundancy":
+            seen = tokens[..., : embeddings.shape[1]]
+            change = within(seen, batch.frame_starts, batch.lengths)
+    return Stream(
+        embeddings,
+        batch.positions,
+        batch.frame_starts,
+        batch.lengths,
+        change=change,
+        deep=deep,
+    )
 
 
 class Perception(nn.Module):
@@ -99,22 +106,25 @@ class Objective(nn.Module):
     """Model and heads under one forward, so that one wrapper can replicate or shard both.
 
     Args:
-        silence: id of the silence token.
+        model: heads are put on the tower of a VideoLLM-MoD alone.
+        silence: id of the silence token; None where there is none.
         sigma: weight of silence in the LIVE loss.
         perception_weight: weight of the heads' losses.
     """
 
     def __init__(
         self,
-        model: VideoLLMMoD,
-        silence: int,
+        model: RoutedDecoder,
+        silence: int | None,
         *,
         sigma: float = 1.0,
         perception_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.model = model
-        self.perception = Perception(model.config.vision_config.hidden_size)
+        self.perception: Perception | None = None
+        if isinstance(model, VideoLLMMoD):
+            self.perception = Perception(model.config.vision_config.hidden_size)
         self._silence, self._sigma, self._perception_weight = silence, sigma, perception_weight
 
     def forward(self, batch: Batch, see_only: bool = False) -> dict[str, Tensor]:
@@ -128,16 +138,10 @@ class Objective(nn.Module):
             ``perception``, and ``right``, the share of supervised positions predicted right.
         """
         model = self.model
+        tokens, seen = self._seen(batch, see_only=see_only)
         if see_only:
-            seen = self.perception(*model.see(batch.frames, batch.before), batch)
+            assert seen is not None
             return {"loss": seen, "perception": seen.detach()}
-        seen = None
-        tokens = None
-        if len(batch.frames):
-            patches, pooled = model.see(batch.frames, batch.before)
-            tokens = model.connect(patches, pooled)
-            if batch.cuts is not None and self._perception_weight:
-                seen = self.perception(patches, pooled, batch)
         hidden = model(stream_of(model, batch, tokens))
         asked = (batch.labels != IGNORE).nonzero()[:, 0]
         logits = model.logits(hidden[asked])
@@ -148,3 +152,18 @@ class Objective(nn.Module):
         if seen is not None:
             results |= {"loss": live + self._perception_weight * seen, "perception": seen.detach()}
         return results
+
+    def _seen(self, batch: Batch, *, see_only: bool) -> tuple[Tensor | None, Tensor | None]:
+        """Vision tokens, and what the heads lose on them, as far as either is needed."""
+        model = self.model
+        if not len(batch.frames):
+            return None, None
+        if not isinstance(model, VideoLLMMoD) or self.perception is None:
+            return model.encode_frames(batch.frames, batch.before), None
+        patches, pooled = model.see(batch.frames, batch.before)
+        if see_only:
+            return None, self.perception(patches, pooled, batch)
+        lost = None
+        if batch.cuts is not None and self._perception_weight:
+            lost = self.perception(patches, pooled, batch)
+        return model.connect(patches, pooled), lost

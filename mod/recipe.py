@@ -20,14 +20,16 @@ class ModelPart:
     """``[model]``: what is trained.
 
     Attributes:
-        start: ``longreel-tiny``, a checkpoint folder (as ``longreel assemble`` makes), or
-            ``new:longreel-tiny`` for random weights.
+        start: ``longreel-tiny``, a checkpoint folder (as ``longreel assemble`` makes), an open
+            model by folder or hub name, or ``new:longreel-tiny`` for random weights.
         train: ``all`` weights, or ``lora``: low-rank updates of the language model's linear
             layers, beside connector and routers in full; the tower stays as it is.
         lora_rank: rank of the updates.
         lora_alpha: their scale is ``lora_alpha / lora_rank``.
         vocab_size: of the tokenizer that ``new:`` trains.
-        keep_ratio: overrides the checkpoint's own.
+        keep_ratio: overrides the checkpoint's own; 0.2 of an open model that has no router yet.
+        router: ``bounded`` (where None) or ``learned``, and the layers in which it skips, as in
+            ``bounded:after-2``: given to an open model that has none.
     """
 
     start: str = NEW_TINY
@@ -36,6 +38,7 @@ class ModelPart:
     lora_alpha: int = 256
     vocab_size: int = 512
     keep_ratio: float | None = None
+    router: str | None = None
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
 from mod.batches import Batch, collate
-from mod.config import VideoLLMMoDConfig
-from mod.dialogue import Dialogue, augment
-from mod.layout import StreamLayout
+from mod.config import RoutedConfig
+from mod.dialogue import Dialogue, asked, augment, narrated
+from mod.layout import Layout
+from mod.places import Places
 from mod.recipe import TrainRecipe
 from mod.world.dialogues import look, read, watch
+
+#: How often data is drawn again where none of it is spoken of.
+_TRIES = 20
 
 
 class Source(Protocol):
@@ -57,14 +62,15 @@ class Batches(IterableDataset[Batch]):
         self,
         recipe: TrainRecipe,
         source: Source,
-        layout: StreamLayout,
-        config: VideoLLMMoDConfig,
+        layout: Layout,
+        config: RoutedConfig,
+        places: Places | None = None,
         *,
         start: int = 0,
         rank: int = 0,
     ) -> None:
         self._recipe, self._source = recipe, source
-        self._layout, self._config = layout, config
+        self._layout, self._config, self._places = layout, config, places
         self._start, self._rank = start, rank
 
     def __iter__(self) -> Iterator[Batch]:
@@ -77,8 +83,27 @@ class Batches(IterableDataset[Batch]):
         """The batch of one step."""
         seed = self._recipe.training.seed
         rng = np.random.default_rng([seed, step, *([self._rank] if self._rank else [])])
+        dialogues = self._drawn(step, rng)
+        if self._layout.asking is not None:
+            question = self._layout.asking.question
+            dialogues = [_asked_once(d, rng, question) for d in dialogues]
+            # Nothing is learned from what nobody speaks of.
+            for _ in range(_TRIES):
+                if any(d.turns for d in dialogues):
+                    break
+                dialogues = [_asked_once(d, rng, question) for d in self._drawn(step, rng)]
+            dialogues = [d for d in dialogues if d.turns] or dialogues
+        return collate(dialogues, self._layout, self._config, self._places)
+
+    def _drawn(self, step: int, rng: np.random.Generator) -> list[Dialogue]:
         dialogues = self._source.dialogues(step, rng)
         share = self._recipe.data.augment
-        if share:
-            dialogues = [augment(d, rng, share) for d in dialogues]
-        return collate(dialogues, self._layout, self._config)
+        return [augment(d, rng, share) for d in dialogues] if share else dialogues
+
+
+def _asked_once(dialogue: Dialogue, rng: np.random.Generator, question: str) -> Dialogue:
+    """Up to one of its narrations, which is asked for; all of it where it has none."""
+    frames = narrated(dialogue)
+    if not frames:
+        return replace(dialogue, texts=[None] * len(dialogue.texts))
+    return asked(dialogue, int(rng.choice(frames)), question)

@@ -4,23 +4,66 @@ from __future__ import annotations
 
 import torch
 
-from mod.checkpoint import find_checkpoint
-from mod.layout import StreamLayout, train_tokenizer
-from mod.loading import load
+from longreel.errors import UsageError
+from mod.checkpoint import OURS, Checkpoint, find_checkpoint
+from mod.choice import TRAINED, choose_router
+from mod.decoder import RoutedDecoder
+from mod.layout import Layout, StreamLayout, train_tokenizer
+from mod.loading import load, load_open
 from mod.modeling import VideoLLMMoD
 from mod.recipe import NEW_TINY, TrainRecipe
 from mod.tiny import tiny_config
 from mod.world.dialogues import corpus
 
+#: Share of vision tokens that a new router of an open model keeps.
+KEEP_RATIO = 0.2
 
-def start(recipe: TrainRecipe) -> tuple[VideoLLMMoD, StreamLayout]:
+
+def check_start(recipe: TrainRecipe) -> None:
+    """Refuse what cannot be trained, before anything is started.
+
+    Raises:
+        UsageError: there is no such checkpoint, or the recipe does not go with it.
+    """
+    if recipe.model.start == NEW_TINY:
+        return
+    checkpoint = find_checkpoint(recipe.model.start)
+    if checkpoint.kind == OURS:
+        if recipe.model.router is not None:
+            raise UsageError("model.router is for open models; VideoLLM-MoD has its own")
+        return
+    if not recipe.data.narrations:
+        raise UsageError(
+            f"an open model such as {checkpoint.name!r} learns from own footage: name it by "
+            "data.narrations"
+        )
+    _router(recipe, checkpoint)
+
+
+def _router(recipe: TrainRecipe, checkpoint: Checkpoint) -> tuple[str | None, float | None]:
+    """Router and keep ratio that an open model is trained with; None keeps its own."""
+    spelled, keep = recipe.model.router, recipe.model.keep_ratio
+    if spelled is None and checkpoint.router in TRAINED:
+        return None, keep
+    spelled = spelled or "bounded"
+    if choose_router(spelled, checkpoint, new=True).kind not in TRAINED:
+        raise UsageError(f"model.router must be one that learns: {', '.join(TRAINED)}")
+    return spelled, KEEP_RATIO if keep is None else keep
+
+
+def start(recipe: TrainRecipe) -> tuple[RoutedDecoder, Layout]:
     """The model that ``recipe`` starts from, and its stream layout.
 
     Raises:
-        UsageError: there is no such checkpoint.
+        UsageError: see ``check_start``.
     """
+    check_start(recipe)
     if recipe.model.start != NEW_TINY:
-        return load(find_checkpoint(recipe.model.start), recipe.model.keep_ratio)
+        checkpoint = find_checkpoint(recipe.model.start)
+        if checkpoint.kind == OURS:
+            return load(checkpoint, recipe.model.keep_ratio)
+        router, keep_ratio = _router(recipe, checkpoint)
+        return load_open(checkpoint, keep_ratio, router, new=True)
     torch.manual_seed(recipe.training.seed)
     draft = tiny_config(recipe.model.vocab_size)
     tokenizer = train_tokenizer(corpus(), draft, recipe.model.vocab_size)

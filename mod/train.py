@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
+from mod.adopted import AdoptedModel, save_adopted
+from mod.decoder import RoutedDecoder
 from mod.modeling import VideoLLMMoD
 from mod.recipe import TrainRecipe, read_recipe
 from mod.sequences import Batches, GeneratedWorld
@@ -75,23 +77,32 @@ def train(recipe: TrainRecipe, output: Path, *, workers: int) -> None:
 
 
 def save(
-    model: VideoLLMMoD,
+    model: RoutedDecoder,
     weights: dict[str, Tensor],
     tokenizer: PreTrainedTokenizerBase,
     output: Path,
 ) -> None:
     """Write ``weights`` as bfloat16, config, generation config and tokenizer to ``output``."""
     halves = {name: tensor.to(torch.bfloat16) for name, tensor in weights.items()}
+    if isinstance(model, AdoptedModel):
+        save_adopted(model, halves, output)
+        _readable(output)
+        return
+    assert isinstance(model, VideoLLMMoD)
     model.save_pretrained(output, state_dict=halves)
     config = copy.deepcopy(model.config)
     config.dtype = torch.bfloat16
     config.save_pretrained(output)
     if generation := getattr(model.language_model, "generation_config", None):
         generation.save_pretrained(output)
-    for file in output.glob("*.safetensors"):
-        # Written for the owner alone; whoever may read the folder shall load the model.
-        file.chmod(0o644)
+    _readable(output)
     tokenizer.save_pretrained(output)
+
+
+def _readable(output: Path) -> None:
+    """Weights are written for the owner alone; whoever may read the folder shall load them."""
+    for file in output.glob("*.safetensors"):
+        file.chmod(0o644)
 
 
 def main() -> None:

@@ -17,11 +17,13 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from mod.batches import Batch
+from mod.decoder import RoutedDecoder
 from mod.lora import add_lora, merged
-from mod.modeling import VideoLLMMoD
 from mod.objective import Objective
 from mod.recipe import TrainRecipe
 
+#: What of a model's or its heads' weights belongs to the tower, by parts of their names.
+_EYES = ("vision_tower.", "vision_model.", "visual.", "perception.")
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)
 
 
@@ -35,8 +37,8 @@ class Trainer:
     def __init__(
         self,
         recipe: TrainRecipe,
-        model: VideoLLMMoD,
-        silence: int,
+        model: RoutedDecoder,
+        silence: int | None,
         *,
         device: torch.device | None = None,
         wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
@@ -48,7 +50,7 @@ class Trainer:
         if recipe.model.train == "lora":
             add_lora(model, recipe.model.lora_rank, recipe.model.lora_alpha)
         if recipe.training.gradient_checkpointing:
-            model.language_model.activation_checkpointing_enable()
+            model.decoder.activation_checkpointing_enable()
         objective = Objective(
             model.train(),
             silence,
@@ -118,7 +120,7 @@ class Trainer:
         rest: list[nn.Parameter] = []
         for name, parameter in self._objective.named_parameters():
             if parameter.requires_grad:
-                sees = "vision_tower." in name or "perception." in name
+                sees = any(part in name for part in _EYES)
                 (eyes if sees else rest).append(parameter)
         if self._seeing:
             groups = [{"params": eyes, "lr": training.see_rate}]

@@ -21,14 +21,15 @@ from torch.utils.data import DataLoader
 
 from actors.objects import arrow_filesystem, exists, join_uri, read_bytes, write_bytes
 from longreel.errors import LongreelError, UsageError
+from mod.decoder import RoutedDecoder
 from mod.dialogue import Dialogue
 from mod.evaluate import evaluate
-from mod.layout import StreamLayout
+from mod.layout import Layout, StreamLayout
 from mod.metrics import teacher_forced
 from mod.modeling import VideoLLMMoD
 from mod.recipe import TrainRecipe, recipe_of
 from mod.sequences import Batches, GeneratedWorld, Source
-from mod.start import start
+from mod.start import check_start, start
 from mod.train import Curve, save
 from mod.trainer import Trainer
 from mod.world.dialogues import watch
@@ -65,9 +66,10 @@ def train(
         The metrics, also in ``metrics.json``.
 
     Raises:
-        UsageError: ``output`` holds a run of another recipe.
+        UsageError: the recipe cannot work, or ``output`` holds a run of another.
         LongreelError: the run failed more often than ``scale.retries`` allows.
     """
+    check_start(recipe)
     _claim(recipe, output)
     if exists(join_uri(output, METRICS)):
         report(Told("remark", {"text": f"{output} holds this run, finished"}))
@@ -177,7 +179,15 @@ def _worker(config: dict[str, Any]) -> None:
         with checkpoint.as_directory() as folder:
             trainer.restore(torch.load(Path(folder) / STATE, map_location="cpu"))
         _tell(mailbox, "remark", text=f"going on after step {trainer.step_number}")
-    batches = Batches(recipe, source, layout, model.config, start=trainer.step_number, rank=rank)
+    batches = Batches(
+        recipe,
+        source,
+        layout,
+        model.config,
+        model.places(float(model.config.fps)),
+        start=trainer.step_number,
+        rank=rank,
+    )
     curves = _Curves(output, trainer.step_number) if rank == 0 else None
     for batch in DataLoader(batches, batch_size=None, num_workers=1):
         results = trainer.step(batch)
@@ -200,14 +210,14 @@ def _tell(mailbox: Any, kind: str, **values: Any) -> None:
 
 
 def _source(
-    recipe: TrainRecipe, model: VideoLLMMoD, mailbox: Any
+    recipe: TrainRecipe, model: RoutedDecoder, mailbox: Any
 ) -> tuple[Source, Iterable[Dialogue]]:
     """Where batches come from, and dialogues to measure on that are no part of them."""
     data = recipe.data
     if not data.narrations:
         seeds = range(_WORLD_SEED, _WORLD_SEED + recipe.training.evaluate_streams)
         return GeneratedWorld(recipe), (watch(seed, _WORLD_FRAMES) for seed in seeds)
-    fps, size = float(model.config.fps), int(model.config.vision_config.image_size)
+    fps, size = float(model.config.fps), int(model.config.image_size)
     clips = read_footage(data.narrations, fps, lambda text: _tell(mailbox, "remark", text=text))
     learned, measured = split(clips, data.held_out)
 
@@ -231,7 +241,7 @@ def _wrapper(strategy: str, workers: int) -> Callable[[nn.Module], nn.Module]:
             return objective
         if strategy == "ddp":
             return DistributedDataParallel(objective, find_unused_parameters=True)
-        for layer in objective.model.language_model.model.layers:  # type: ignore[union-attr]
+        for layer in objective.model.decoder.layers:  # type: ignore[union-attr]
             fully_shard(layer)
         fully_shard(objective)
         return objective
@@ -285,8 +295,8 @@ class _Curves:
 
 def _finish(
     recipe: TrainRecipe,
-    model: VideoLLMMoD,
-    layout: StreamLayout,
+    model: RoutedDecoder,
+    layout: Layout,
     weights: dict[str, torch.Tensor],
     held_out: Iterable[Dialogue],
     output: str,
@@ -294,19 +304,20 @@ def _finish(
 ) -> None:
     """Write the checkpoint, measure it as a user would load it, write the metrics last."""
     from mod.checkpoint import find_checkpoint
-    from mod.loading import load
+    from mod.loading import load_any
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save(model, weights, layout.tokenizer, folder)
         for file in folder.iterdir():
             write_bytes(join_uri(output, file.name), file.read_bytes())
-        trained, layout = load(find_checkpoint(name))
+        trained, layout = load_any(find_checkpoint(name))
     metrics: dict[str, Any] = {"steps": recipe.training.steps}
     if measured := list(held_out):
         metrics["teacher_forced"] = asdict(teacher_forced(trained, layout, measured))
-    if not recipe.data.narrations and recipe.training.evaluate_streams:
-        n_streams = recipe.training.evaluate_streams
+    n_streams = recipe.training.evaluate_streams
+    if isinstance(trained, VideoLLMMoD) and not recipe.data.narrations and n_streams:
+        assert isinstance(layout, StreamLayout)
         metrics["self_conditioned"] = asdict(evaluate(trained, layout, n_streams=n_streams))
     write_bytes(join_uri(output, METRICS), json.dumps(metrics, indent=2).encode())
     _tell(mailbox, "metrics", **metrics)

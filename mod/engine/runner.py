@@ -294,15 +294,11 @@ class Runner:
         pictures = [part.features for part in fed if part.features is not None]
         changes = deep = None
         if pictures:
-            places = frame_starts[:, None] + torch.arange(n, device=self._device)
-            width = embeddings.shape[1]
-            told = torch.cat(pictures).to(embeddings)
-            seen = told[..., :width]
-            embeddings = embeddings.index_copy(0, places.flatten(), seen.flatten(0, 1))
-            if told.shape[2] > width:
-                deep = told[..., width:].reshape(*told.shape[:2], -1, width).permute(2, 0, 1, 3)
+            seen = torch.cat(pictures).to(embeddings)
+            embeddings, deep = self._model.woven(embeddings, frame_starts, seen)
             if self._model.config.router == "redundancy":
-                changes = change(seen, _before(fed, told)[..., :width])
+                width = embeddings.shape[1]
+                changes = change(seen[..., :width], _before(fed, seen)[..., :width])
         paged = None
         if self._kernel is not None:
             new = [

@@ -45,6 +45,7 @@ class Template:
         blind, seen: in a user's turn, before its text, and before its frames.
         between: from frames to the text that follows them.
         tail: from a user's text to where the answer starts.
+        answering: what the answer itself begins with, such as a space.
         closing: from an answer to the next turn of the user.
     """
 
@@ -54,6 +55,7 @@ class Template:
     seen: str
     between: str
     tail: str
+    answering: str
     closing: str
 
     @classmethod
@@ -95,6 +97,7 @@ class Template:
         before = _between(seen, None, mark), _between(blind, None, _FIRST)
         turn = _between(blind, _ANSWER, mark), _between(seen, _ANSWER, _SECOND)
         head, closing = _common(*before), _common(*turn)
+        tail, answered = _between(seen, _SECOND, None), _between(seen, _FIRST, _ANSWER)
         gap = before[1].removeprefix(head)
         with_system = _between(told, None, _FIRST)
         if _SYSTEM not in with_system:
@@ -105,7 +108,8 @@ class Template:
             gap,
             before[0].removeprefix(head),
             _between(seen, mark, _FIRST),
-            _between(seen, _SECOND, None),
+            tail,
+            answered.removeprefix(tail) if answered.startswith(tail) else "",
             closing,
         )
 
@@ -166,6 +170,10 @@ class ChatLayout(Words):
         blind, between = self._parts(self._template.blind), self._parts(self._template.between)
         lead = [*self._frames.end, *between] if watching else blind
         return [*lead, text, *self._parts(self._template.tail)]
+
+    def words(self, text: str) -> list[int]:
+        """The answer as the template writes it."""
+        return [*self.encode(f"{self._template.answering}{text}"), self.end]
 
     def _parts(self, text: str) -> list[int | str]:
         """A piece of the template, its marks as ids."""

@@ -29,6 +29,8 @@ def _recipe(**training: Any) -> TrainRecipe:
 
 def _batches(recipe: TrainRecipe) -> tuple[VideoLLMMoD, int, Batches]:
     model, layout = start(recipe)
+    assert isinstance(model, VideoLLMMoD)
+    assert layout.silence is not None
     return model, layout.silence, Batches(recipe, GeneratedWorld(recipe), layout, model.config)
 
 

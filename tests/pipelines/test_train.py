@@ -11,8 +11,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.dataset as ds
 import pytest
 import torch
+from ray import serve
 from safetensors.torch import load_file
 
 from longreel.errors import UsageError
@@ -22,7 +24,10 @@ from mod.engine.viewer import Viewer
 from mod.loading import load
 from mod.recipe import read_recipe
 from pipelines.cluster import connected
+from pipelines.job import SummarizeRequest
+from pipelines.summarize import summarize
 from pipelines.train import train
+from tests.mod.families import reference
 from tests.mod.small import some_frames
 from tests.pipelines.test_footage import write_footage
 
@@ -154,6 +159,60 @@ def test_own_footage_with_lora_starts_from_the_bundled_model(tmp_path: Path) -> 
     changed = {name for name in before if not before[name].equal(after[name])}
     assert not any("vision" in name for name in changed)
     assert any("q_proj" in name for name in changed)
+
+
+@pytest.mark.parametrize(("family", "strategy"), [("qwen3_vl", "ddp"), ("smolvlm", "fsdp2")])
+def test_own_footage_adapts_an_open_model(tmp_path: Path, family: str, strategy: str) -> None:
+    """Guards what a user does with an open model: train routers on two workers, then summarize."""
+    published, output = tmp_path / "published", tmp_path / "out"
+    published.mkdir()
+    reference.make(family, published)
+    rows = write_footage(tmp_path)
+    recipe = tmp_path / "open.toml"
+    recipe.write_text(
+        f"""
+        [model]
+        start = "{published}"
+        train = "lora"
+        lora_rank = 4
+        keep_ratio = 0.5
+        router = "bounded:after-1"
+        [data]
+        narrations = ["{rows}"]
+        frames = [4]
+        batch_frames = 8
+        held_out = 0.5
+        [training]
+        steps = 6
+        see_steps = 0
+        warmup = 2
+        learning_rate = 1e-3
+        save_every = 4
+        gradient_checkpointing = true
+        [scale]
+        workers = 2
+        strategy = "{strategy}"
+        """
+    )
+    said = _run(recipe, output)
+    assert said[-1].startswith("teacher-forced: lm_ppl")
+    assert "time_diff" not in said[-1]
+    checkpoint = find_checkpoint(str(output))
+    assert (checkpoint.kind, checkpoint.router, checkpoint.keep_ratio) == (family, "bounded", 0.5)
+    before, after = _weights(published), _weights(output)
+    assert set(before) == set(after)
+    changed = {
+        name for name in before if not before[name].to(torch.bfloat16).equal(after[name].bfloat16())
+    }
+    assert changed
+    assert all("_proj" in name and "visi" not in name for name in changed)
+    job = SummarizeRequest((str(tmp_path / "a.mp4"),), str(tmp_path / "rows"), str(output))
+    try:
+        summarize(job, lambda *_: None)
+    finally:
+        serve.shutdown()
+    (row,) = ds.dataset(tmp_path / "rows" / "segments").to_table().to_pylist()
+    assert (row["status"], row["model_revision"]) == ("ok", checkpoint.revision)
 
 
 def test_a_bad_recipe_is_one_line(tmp_path: Path) -> None:

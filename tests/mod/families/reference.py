@@ -7,6 +7,7 @@ Its processors for videos need torchvision, which must be nowhere near the proce
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from importlib import import_module
@@ -40,6 +41,12 @@ def frames_of(n: int, side: int, seed: int) -> Frames:
 def says(folder: Path, frames: Frames, question: str, fps: float, most: int = 24) -> list[int]:
     """The tokens that ``generate`` gives, greedily."""
     found: list[int] = _asked("reference", folder, frames, question, fps, most)
+    return found
+
+
+def loss(folder: Path, frames: Frames, question: str, answer: Sequence[int], fps: float) -> float:
+    """Mean negative log-likelihood of the tokens of an answer."""
+    found: float = _asked("loss", folder, frames, question, list(answer), fps)
     return found
 
 

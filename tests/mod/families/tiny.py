@@ -439,6 +439,24 @@ def reference(
     return answer
 
 
+def loss(
+    folder: Path, frames: NDArray[np.uint8], question: str, answer: Sequence[int], fps: float
+) -> float:
+    """Mean negative log-likelihood that transformers gives the tokens of an answer."""
+    inputs = _inputs(folder, frames, question, fps)
+    more = torch.tensor([list(answer)])
+    n = inputs["input_ids"].shape[1]
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], more], dim=1)
+    for name in ("attention_mask", "mm_token_type_ids"):
+        if name in inputs:
+            rest = torch.full_like(more, int(name == "attention_mask"))
+            inputs[name] = torch.cat([inputs[name], rest.to(inputs[name].dtype)], dim=1)
+    model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        logits = model(**inputs).logits[0, n - 1 : -1]
+    return float(nn.functional.cross_entropy(logits.float(), more[0]))
+
+
 def prompt_ids(folder: Path, frames: NDArray[np.uint8], question: str, fps: float) -> list[int]:
     """The ids that ``reference`` starts from; see there."""
     ids: list[int] = _inputs(folder, frames, question, fps)["input_ids"][0].tolist()

@@ -1,0 +1,203 @@
+"""Routers and low-rank updates for open models, learned from timestamped narrations.
+
+Guards against a training that reads frames, text or positions otherwise than the model is served
+with, that does not begin as the model was published, or whose result cannot be loaded again.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from longreel.errors import UsageError
+from mod.batches import Batch, collate
+from mod.checkpoint import OPEN, find_checkpoint
+from mod.dialogue import Dialogue, Turn, asked
+from mod.loading import load_any
+from mod.metrics import teacher_forced
+from mod.objective import Objective
+from mod.recipe import DataPart, ModelPart, TrainingPart, TrainRecipe
+from mod.sequences import Batches
+from mod.start import check_start, start
+from mod.train import save
+from mod.trainer import Trainer
+from tests.mod.families import reference
+
+N = 5
+TEXT = "A red car stops at the lights."
+
+
+@pytest.fixture(scope="module", params=OPEN)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp(request.param)
+    reference.make(request.param, made)
+    return made
+
+
+def _recipe(folder: Path, **model: Any) -> TrainRecipe:
+    part = {"train": "lora", "lora_rank": 4, "lora_alpha": 8, **model}
+    return TrainRecipe(
+        model=ModelPart(start=str(folder), **part),
+        data=DataPart(narrations=["rows.jsonl"]),
+        training=TrainingPart(steps=30, see_steps=0, warmup=2, learning_rate=1e-2),
+    )
+
+
+def _dialogue(folder: Path, n: int = N) -> Dialogue:
+    frames = reference.frames_of(n, find_checkpoint(str(folder)).image_size, 3)
+    return Dialogue(frames, [*[None] * (n - 1), TEXT])
+
+
+class _Once:
+    """The same dialogue again and again."""
+
+    def __init__(self, dialogue: Dialogue) -> None:
+        self._dialogue = dialogue
+
+    def dialogues(self, step: int, rng: np.random.Generator) -> list[Dialogue]:
+        return [self._dialogue]
+
+
+def _batch(folder: Path, recipe: TrainRecipe, dialogue: Dialogue) -> tuple[Any, Any, Batch]:
+    model, layout = start(recipe)
+    places = model.places(float(model.config.fps))
+    batches = Batches(recipe, _Once(dialogue), layout, model.config, places)
+    return model, layout, batches.batch(0)
+
+
+def test_a_run_begins_at_the_loss_of_the_published_model(folder: Path) -> None:
+    """With everything kept, new routers and updates change nothing, and the batch is its prompt."""
+    if find_checkpoint(str(folder)).kind == "smolvlm":
+        pytest.skip("it is told how many frames there are, which training does not know")
+    model, layout, batch = _batch(folder, _recipe(folder, keep_ratio=1.0), _dialogue(folder))
+    trainer = Trainer(_recipe(folder, keep_ratio=1.0), model, layout.silence)
+    told = trainer.step(batch)
+    assert layout.asking is not None
+    frames = reference.frames_of(N, model.config.image_size, 3)
+    wanted = reference.loss(
+        folder, frames, layout.asking.question, layout.words(TEXT), model.config.fps
+    )
+    assert told["live"] == pytest.approx(wanted, abs=1e-3)
+
+
+def test_questions_of_users_stay_in_the_stream_and_narrations_do_not(folder: Path) -> None:
+    model, layout = start(_recipe(folder))
+    dialogue = _dialogue(folder)
+    earlier = replace(
+        dialogue, texts=["Nothing.", *dialogue.texts[1:]], turns=(Turn(3, "How many?", "Two."),)
+    )
+    batch = collate(
+        [asked(earlier, N - 1, "What now?")],
+        layout,
+        model.config,
+        model.places(float(model.config.fps)),
+    )
+    read = layout.tokenizer.decode(batch.token_ids)
+    assert read.index("How many?") < read.index("Two.") < read.index("What now?")
+    assert read.index("What now?") < read.index(TEXT)
+    assert "Nothing." not in read
+    learned = layout.decode(batch.labels[batch.labels >= 0])
+    assert "Two." in learned
+    assert TEXT in learned
+    assert "How many?" not in learned
+    # The frame before the question waits for none: it is a step of its own.
+    per_step = model.config.frames_per_step
+    steps = -(-3 // per_step) + -(-(N - 3) // per_step)
+    assert len(batch.frame_starts) == steps
+    assert len(batch.frames) == steps * per_step
+
+
+@pytest.mark.parametrize("train", ["lora", "all"])
+def test_what_was_learned_is_served(folder: Path, tmp_path: Path, train: str) -> None:
+    recipe = _recipe(folder, train=train, keep_ratio=0.5, router="bounded:after-1")
+    if train == "all":
+        recipe = replace(recipe, training=replace(recipe.training, learning_rate=1e-3))
+    model, layout, batch = _batch(folder, recipe, _dialogue(folder))
+    assert model.config.mod_layers[0] == 1
+    trainer = Trainer(recipe, model, layout.silence)
+    first = trainer.step(batch)["live"]
+    for _ in range(28):
+        last = trainer.step(batch)["live"]
+    assert last < 0.5 * first
+    save(model, trainer.plain_weights(), layout.tokenizer, tmp_path)
+    checkpoint = find_checkpoint(str(tmp_path))
+    assert (checkpoint.router, checkpoint.keep_ratio) == ("bounded", 0.5)
+    assert checkpoint.revision != find_checkpoint(str(folder)).revision
+    served, _ = load_any(checkpoint)
+    assert served.config.mod_layers == model.config.mod_layers
+    # Of the last layer no vision token is read any more, so that its router learns nothing.
+    *routers, _ = served.routers.parameters()
+    assert routers
+    assert all(weight.abs().max() > 0 for weight in routers)
+    with torch.inference_mode():
+        again = float(Objective(served, layout.silence)(batch)["live"])
+        now = float(Objective(model.eval(), layout.silence)(batch)["live"])
+    # Saved in half precision.
+    assert again == pytest.approx(now, abs=0.1)
+    assert again < 0.6 * first
+    assert teacher_forced(served, layout, [_dialogue(folder)]).time_diff_s is None
+    # What transformers loads is the model as it was, trained, and without routers.
+    frames = reference.frames_of(N, model.config.image_size, 3)
+    assert reference.says(tmp_path, frames, "What happens in the video?", 1.0, 4)
+
+
+def test_training_goes_on_from_trained_routers(folder: Path, tmp_path: Path) -> None:
+    recipe = _recipe(folder, keep_ratio=0.5)
+    model, layout, batch = _batch(folder, recipe, _dialogue(folder))
+    trainer = Trainer(recipe, model, layout.silence)
+    trainer.step(batch)
+    save(model, trainer.plain_weights(), layout.tokenizer, tmp_path)
+    further, _ = start(_recipe(tmp_path))
+    assert (further.config.router, further.config.keep_ratio) == ("bounded", 0.5)
+    (tmp_path / "routers.safetensors").unlink()
+    with pytest.raises(UsageError, match=r"has no routers\.safetensors"):
+        load_any(find_checkpoint(str(tmp_path)))
+
+
+def test_metrics_ask_for_each_narration(folder: Path) -> None:
+    model, layout = start(_recipe(folder, keep_ratio=1.0))
+    dialogue = replace(_dialogue(folder), texts=[None, "One.", None, None, TEXT])
+    found = teacher_forced(model, layout, [dialogue])
+    assert found.turns == 2
+    assert found.time_diff_s is None
+    assert 0.0 <= found.lm_correctness <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"data": {"narrations": []}}, "data.narrations"),
+        ({"model": {"router": "redundancy"}}, "one that learns"),
+        ({"model": {"router": "bounded:nowhere"}}, "layers of --router"),
+        ({"model": {"start": "/nowhere"}}, "no model at"),
+    ],
+)
+def test_a_recipe_that_cannot_work_is_refused_at_once(
+    tmp_path_factory: pytest.TempPathFactory, change: dict[str, Any], said: str
+) -> None:
+    made = tmp_path_factory.mktemp("llava")
+    reference.make("llava_onevision", made)
+    recipe = _recipe(made)
+    for part, fields in change.items():
+        recipe = replace(recipe, **{part: replace(getattr(recipe, part), **fields)})
+    with pytest.raises(UsageError, match=said):
+        check_start(recipe)
+
+
+def test_the_config_beside_it_keeps_what_was_chosen(tmp_path: Path) -> None:
+    made, output = tmp_path / "made", tmp_path / "out"
+    made.mkdir()
+    output.mkdir()
+    reference.make("qwen2_5_vl", made)
+    model, layout, _ = _batch(made, _recipe(made), _dialogue(made))
+    trainer = Trainer(_recipe(made), model, layout.silence)
+    save(model, trainer.plain_weights(), layout.tokenizer, output)
+    chosen = json.loads((output / "config.json").read_text())["longreel"]
+    assert chosen["picture_size"] == model.config.image_size
+    assert chosen["keep_ratio"] == 0.2

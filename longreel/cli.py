@@ -26,6 +26,7 @@ from longreel.options import (
     GpusPerReplica,
     KeepRatio,
     Model,
+    Quantize,
     Replicas,
     Router,
     replica_bounds,
@@ -168,6 +169,7 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
     keep_ratio: KeepRatio = None,
     router: Router = None,
+    quantize: Quantize = None,
     replicas: Replicas = "1",
     gpus_per_replica: GpusPerReplica = 0.0,
     state: Annotated[
@@ -204,8 +206,9 @@ def serve(
     """
     import threading
 
-    from mod.checkpoint import find_checkpoint
+    from mod.checkpoint import find_checkpoint, weight_bytes
     from mod.choice import choose_router, require_router
+    from mod.quantized import check_quantize
     from pipelines.cluster import connected
     from pipelines.jobs_service import jobs_deployment
     from serve.app import ReplicaPlan, deploy
@@ -214,13 +217,25 @@ def serve(
     checkpoint = find_checkpoint(model)
     chosen = None if router is None else choose_router(router, checkpoint)
     require_router(keep_ratio, chosen.kind if chosen else None, checkpoint)
+    check_quantize(quantize)
     low, high = replica_bounds(replicas)
     store = state or os.path.join(
         os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"), "longreel"
     )
-    plan = ReplicaPlan(model, keep_ratio, low, high, gpus_per_replica, state=store, router=router)
+    plan = ReplicaPlan(
+        model,
+        keep_ratio,
+        low,
+        high,
+        gpus_per_replica,
+        state=store,
+        router=router,
+        quantize=quantize,
+    )
+    needed = weight_bytes(checkpoint.folder, None if gpus_per_replica else 4, quantize)
     settings = ApiSettings(allow_private_urls=allow_private_urls, s3_buckets=s3_bucket or ())
     with connected(address, takes_jobs=True), suppress(KeyboardInterrupt):
+        typer.echo(f"loading {model}: {needed / 2**30:.1f} GiB of weights in each replica")
         deploy(plan, http=(host, port), settings=settings, jobs=jobs_deployment())
         typer.echo(f"serving {model} on http://{host}:{port} (API at /docs); Ctrl-C stops it")
         threading.Event().wait()

@@ -38,6 +38,14 @@ Router = Annotated[
         show_default="the model's own",
     ),
 ]
+Quantize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        help="Hold the decoder's weights in fewer bits: int8 or int4 (needs longreel[quantize]).",
+        show_default="those of the checkpoint",
+    ),
+]
 Replicas = Annotated[
     str, typer.Option(help="Model replicas: a number, or MIN:MAX between which they autoscale.")
 ]
@@ -113,6 +121,7 @@ def _request(
     ] = None,
     keep_ratio: KeepRatio = None,
     router: Router = None,
+    quantize: Quantize = None,
     silence_threshold: Annotated[
         float,
         typer.Option(
@@ -165,6 +174,7 @@ def _request(
         prompt=prompt,
         keep_ratio=keep_ratio,
         router=router,
+        quantize=quantize,
         silence_threshold=silence_threshold,
         mode=mode,
         summarizer=summarizer,

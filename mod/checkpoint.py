@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from longreel.errors import UsageError
+from mod.quantized import KINDS, is_quantized
 
 TINY = "longreel-tiny"
 OURS = "videollm_mod"
@@ -139,11 +140,12 @@ def _adopted(folder: Path) -> tuple[dict[str, Any], int]:
     return config.to_dict(), config.image_size
 
 
-def weight_bytes(folder: Path, width: int | None = None) -> int:
+def weight_bytes(folder: Path, width: int | None = None, quantize: str | None = None) -> int:
     """Bytes of all weights in a folder's safetensors, from their headers alone.
 
     Args:
         width: bytes of an element as it is loaded; None counts those of the files.
+        quantize: what the decoder's linear maps are turned into, if anything.
 
     Raises:
         ValueError: a file is no safetensors, or shorter than its header says.
@@ -166,7 +168,11 @@ def weight_bytes(folder: Path, width: int | None = None) -> int:
             if end + last > file.stat().st_size:
                 raise ValueError(f"{file.name} is cut off: it ends amid {name!r}")
             element = _WIDTHS.get(tensor["dtype"], 4)
-            total += (last - first) // element * (width or element)
+            count = (last - first) // element
+            if quantize and is_quantized(name, tensor["shape"]):
+                total += int(count * KINDS[quantize])
+            else:
+                total += count * (width or element)
     return total
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,9 @@ class RoutedDecoder(PreTrainedModel):
 
     config: RoutedConfig
     routers: nn.ModuleDict
+    #: In what the engine runs it; weights in fewer bits are made anew in ways that
+    #: ``torch.inference_mode`` does not allow.
+    without_grad: Callable[[], AbstractContextManager[Any]] = staticmethod(torch.inference_mode)
 
     @property
     def decoder(self) -> Any:

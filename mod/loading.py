@@ -22,6 +22,7 @@ from mod.decoder import RoutedDecoder
 from mod.families.chat import ChatLayout
 from mod.layout import Layout, StreamLayout
 from mod.modeling import VideoLLMMoD
+from mod.quantized import check_quantize, quantization
 
 _Model = TypeVar("_Model", bound=RoutedDecoder)
 
@@ -30,7 +31,10 @@ _SHARE = 0.9
 
 
 def load(
-    checkpoint: Checkpoint, keep_ratio: float | None = None, router: str | None = None
+    checkpoint: Checkpoint,
+    keep_ratio: float | None = None,
+    router: str | None = None,
+    quantize: str | None = None,
 ) -> tuple[VideoLLMMoD, StreamLayout]:
     """A VideoLLM-MoD model, in eval mode, and its stream layout.
 
@@ -39,6 +43,7 @@ def load(
     Args:
         keep_ratio: overrides the checkpoint's own.
         router: takes the place of the checkpoint's own, as :mod:`mod.choice` spells it.
+        quantize: what the decoder's linear maps are turned into; see :mod:`mod.quantized`.
 
     Raises:
         UsageError: the weights do not fit the config or the memory, or keep ratio or router cannot
@@ -49,27 +54,31 @@ def load(
             f"the model at {str(checkpoint.folder)!r} is a {checkpoint.kind!r}, not a {OURS!r}"
         )
     chosen = _chosen(checkpoint, keep_ratio, router)
-    with _refused(checkpoint.folder) as dtype:
+    with _refused(checkpoint.folder, quantize) as options:
         config = VideoLLMMoDConfig.from_pretrained(checkpoint.folder)
         _route(config, keep_ratio, chosen)
-        model = _with_all_weights(checkpoint.folder, VideoLLMMoD, config=config, dtype=dtype)
+        model = _with_all_weights(checkpoint.folder, VideoLLMMoD, config=config, **options)
         layout = StreamLayout.load(checkpoint.folder, model.config)
-    return _placed(model), layout
+    return _placed(model, quantize), layout
 
 
 def load_any(
-    checkpoint: Checkpoint, keep_ratio: float | None = None, router: str | None = None
+    checkpoint: Checkpoint,
+    keep_ratio: float | None = None,
+    router: str | None = None,
+    quantize: str | None = None,
 ) -> tuple[RoutedDecoder, Layout]:
     """Any model that can be served; see ``load``."""
     if checkpoint.kind == OURS:
-        return load(checkpoint, keep_ratio, router)
-    return load_open(checkpoint, keep_ratio, router)
+        return load(checkpoint, keep_ratio, router, quantize)
+    return load_open(checkpoint, keep_ratio, router, quantize)
 
 
 def load_open(
     checkpoint: Checkpoint,
     keep_ratio: float | None = None,
     router: str | None = None,
+    quantize: str | None = None,
     *,
     new: bool = False,
 ) -> tuple[AdoptedModel, ChatLayout]:
@@ -80,15 +89,15 @@ def load_open(
             no weights of one.
     """
     chosen = _chosen(checkpoint, keep_ratio, router, new=new)
-    with _refused(checkpoint.folder) as dtype:
+    with _refused(checkpoint.folder, quantize) as options:
         config = adopted_config(checkpoint.folder)
         _route(config, keep_ratio, chosen)
         layout = adopted_layout(checkpoint.folder, config)
-        base = _with_all_weights(checkpoint.folder, AutoModelForImageTextToText, dtype=dtype)
+        base = _with_all_weights(checkpoint.folder, AutoModelForImageTextToText, **options)
         model = AdoptedModel(config, base)
         if config.router in TRAINED:
             load_routers(model, checkpoint.folder, new=new)
-    return _placed(model), layout
+    return _placed(model, quantize), layout
 
 
 def _chosen(
@@ -100,20 +109,26 @@ def _chosen(
 
 
 @contextmanager
-def _refused(folder: Path) -> Iterator[Any]:
-    """The dtype to load in; what goes wrong with the files meanwhile is told in one line."""
+def _refused(folder: Path, quantize: str | None) -> Iterator[dict[str, Any]]:
+    """How to load; what goes wrong with the files meanwhile is told in one line."""
+    check_quantize(quantize)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     on_gpu = torch.cuda.is_available()
     try:
-        refuse_larger_than_memory(folder, None if on_gpu else 4)
-        yield "auto" if on_gpu else torch.float32
+        refuse_larger_than_memory(folder, None if on_gpu else 4, quantize)
+        options: dict[str, Any] = {"dtype": "auto" if on_gpu else torch.float32}
+        if quantize:
+            options["quantization_config"] = quantization(quantize)
+        yield options
     except (ValueError, OSError, RuntimeError, SafetensorError, StrictDataclassError) as failure:
         reason = " ".join(str(failure).split())
         raise UsageError(f"the model at {str(folder)!r} cannot be loaded: {reason}") from None
 
 
-def _placed(model: _Model) -> _Model:
+def _placed(model: _Model, quantize: str | None) -> _Model:
+    if quantize:
+        model.without_grad = torch.no_grad
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -143,16 +158,16 @@ def _route(config: RoutedConfig, keep_ratio: float | None, chosen: RouterChoice 
     config.check()
 
 
-def refuse_larger_than_memory(folder: Path, width: int | None) -> None:
+def refuse_larger_than_memory(folder: Path, width: int | None, quantize: str | None = None) -> None:
     """Refuse weights that memory cannot hold, before any is read.
 
     Args:
-        width: bytes of an element as it is loaded; None keeps the file's.
+        width, quantize: as for ``weight_bytes``.
 
     Raises:
         UsageError: says what is needed and what is free.
     """
-    needed = weight_bytes(folder, width)
+    needed = weight_bytes(folder, width, quantize)
     on_gpu = torch.cuda.is_available()
     free = torch.cuda.mem_get_info()[0] if on_gpu else _available_bytes()
     if free is not None and needed > _SHARE * free:

@@ -20,6 +20,7 @@ OPTIONS = {
     "prompt": "--prompt",
     "keep_ratio": "--keep-ratio",
     "router": "--router",
+    "quantize": "--quantize",
     "silence_threshold": "--silence-threshold",
     "mode": "--mode",
     "summarizer": "--summarizer",

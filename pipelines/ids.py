@@ -25,6 +25,7 @@ class Recipe:
         mode: ``segments``, each a short stream of its own, or ``stream``: one through the video.
         router: what takes the place of the checkpoint's own, if anything, as ``mod.choice`` spells
             it.
+        quantize: what the decoder's weights are turned into, if anything.
         summarizer: of video summaries: address of an endpoint, and its model if one is named;
             None for the model itself.
     """
@@ -39,6 +40,7 @@ class Recipe:
     mode: str = "segments"
     summarizer: str | None = None
     router: str | None = None
+    quantize: str | None = None
 
 
 def prompt_hash(prompt: str) -> str:
@@ -66,4 +68,5 @@ def segment_id(uri: str, etag: str | None, start_s: float, end_s: float, recipe:
         *([recipe.mode] if recipe.mode != "segments" else []),
         # Only where it is given: ids made before there was a choice stay as they are.
         *([f"router {recipe.router}"] if recipe.router else []),
+        *([f"quantize {recipe.quantize}"] if recipe.quantize else []),
     )[:20]

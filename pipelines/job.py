@@ -13,6 +13,7 @@ from longreel import __version__
 from longreel.errors import StorageError, UsageError
 from mod.checkpoint import TINY, Checkpoint
 from mod.choice import choose_router, require_router
+from mod.quantized import check_quantize
 from pipelines.endpoint import check_address
 from pipelines.ids import Recipe, prompt_hash
 from pipelines.record import check_job_id, new_job_id, read_record, versions, write_record
@@ -33,6 +34,7 @@ class SummarizeRequest:
     prompt: str | None = None
     keep_ratio: float | None = None
     router: str | None = None
+    quantize: str | None = None
     silence_threshold: float = 0.0
     mode: str = "segments"
     summarizer: str | None = None
@@ -72,6 +74,7 @@ def job_recipe(request: SummarizeRequest, checkpoint: Checkpoint) -> Recipe:
         raise UsageError(f"--keep-ratio must lie in (0, 1], not {keep_ratio}")
     chosen = None if request.router is None else choose_router(request.router, checkpoint)
     require_router(request.keep_ratio, chosen.kind if chosen else None, checkpoint)
+    check_quantize(request.quantize)
     if not 0 <= request.silence_threshold <= 1:
         raise UsageError(f"--silence-threshold must lie in [0, 1], not {request.silence_threshold}")
     if not 1 <= request.segment_s <= 3600:
@@ -101,6 +104,7 @@ def job_recipe(request: SummarizeRequest, checkpoint: Checkpoint) -> Recipe:
         mode=request.mode,
         summarizer=" ".join(filter(None, (request.summarizer, request.summarizer_model))) or None,
         router=request.router,
+        quantize=request.quantize,
     )
 
 

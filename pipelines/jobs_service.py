@@ -43,6 +43,7 @@ _FIELDS = {
     "prompt": "prompt",
     "keep_ratio": "keep_ratio",
     "router": "router",
+    "quantize": "quantize",
     "silence_threshold": "silence_threshold",
     "mode": "mode",
     "summarizer": "summarizer",

@@ -123,6 +123,7 @@ def _start_service(request: SummarizeRequest, checkpoint: Checkpoint) -> None:
         model=request.model,
         keep_ratio=request.keep_ratio,
         router=request.router,
+        quantize=request.quantize,
         min_replicas=request.min_replicas,
         max_replicas=request.max_replicas,
         num_gpus=request.num_gpus,

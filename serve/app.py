@@ -45,6 +45,7 @@ class ReplicaPlan:
         state: uri of the state store of live sessions; None serves bulk jobs alone.
         idle_s: after which a session that nobody uses is kept in the store alone.
         router: takes the place of the checkpoint's own when not None; see :mod:`mod.choice`.
+        quantize: what the decoder's weights are turned into; see :mod:`mod.quantized`.
     """
 
     model: str
@@ -56,13 +57,14 @@ class ReplicaPlan:
     state: str | None = None
     idle_s: float = 120.0
     router: str | None = None
+    quantize: str | None = None
 
     @property
     def version(self) -> str:
         """Replicas of one version are the same; those of another replace them."""
         same: list[Any] = [__version__, find_checkpoint(self.model).revision]
         same += [self.keep_ratio, self.num_gpus, self.threads, self.state, self.idle_s]
-        same += [self.router]
+        same += [self.router, self.quantize]
         return hashlib.sha256(json.dumps(same).encode()).hexdigest()[:12]
 
 
@@ -110,6 +112,7 @@ def deploy(
         directory,
         plan.idle_s,
         plan.router,
+        plan.quantize,
     )
     if http is None:
         serve.start(proxy_location="Disabled", logging_config=quiet)
@@ -169,7 +172,7 @@ def require_same(plan: ReplicaPlan, wanted: Checkpoint) -> None:
     Raises:
         UsageError: it holds another model, or routes otherwise.
     """
-    have, keep_ratio, router = replica_handle().describe.remote().result()
+    have, keep_ratio, router, quantize = replica_handle().describe.remote().result()
     if have.revision != wanted.revision:
         raise UsageError(
             f"the running service holds model {have.name} {have.revision}, "
@@ -181,3 +184,6 @@ def require_same(plan: ReplicaPlan, wanted: Checkpoint) -> None:
     if router != plan.router:
         used, asked = (name or "the model's own" for name in (router, plan.router))
         raise UsageError(f"the running service uses router {used}, the job wants {asked}")
+    if quantize != plan.quantize:
+        used, asked = (name or "whole" for name in (quantize, plan.quantize))
+        raise UsageError(f"the running service has weights {used}, the job wants them {asked}")

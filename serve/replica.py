@@ -38,6 +38,7 @@ class Replica(SessionCalls):
         directory: name of the session directory's actor; None together with ``state``.
         idle_s: after which a session that nobody uses is kept in the store alone.
         router: takes the place of the checkpoint's own when not None; see :mod:`mod.choice`.
+        quantize: what the decoder's weights are turned into; see :mod:`mod.quantized`.
     """
 
     def __init__(
@@ -49,17 +50,18 @@ class Replica(SessionCalls):
         directory: str | None = None,
         idle_s: float = 120.0,
         router: str | None = None,
+        quantize: str | None = None,
     ) -> None:
         if threads:
             torch.set_num_threads(threads)
         self._checkpoint = find_checkpoint(model)
-        network, layout = load_any(self._checkpoint, keep_ratio, router)
-        self._router = router
+        network, layout = load_any(self._checkpoint, keep_ratio, router, quantize)
+        self._router, self._quantize = router, quantize
         self._config, self._layout = network.config, layout
         self._capacity = _cache_bytes()
         memory = Memory(network.config, self._capacity, dtype=network.dtype, device=network.device)
-        # What another router let pass is not what this one would have.
-        identity = " ".join(filter(None, (self._checkpoint.revision, router)))
+        # What another router, or rounder weights, let pass is not what these would have.
+        identity = " ".join(filter(None, (self._checkpoint.revision, router, quantize)))
         engine = Engine(network, layout, memory, identity=identity)
         self._engine = EngineLoop(engine)
         self._memory = memory
@@ -100,9 +102,11 @@ class Replica(SessionCalls):
             "summary_request": config.summary_request,
         }
 
-    async def describe(self) -> tuple[Checkpoint, float, str | None]:
-        """The checkpoint, the keep ratio in use, and the router where it is not its own."""
-        return self._checkpoint, self._config.keep_ratio, self._router
+    async def describe(self) -> tuple[Checkpoint, float, str | None, str | None]:
+        """The checkpoint, the keep ratio in use, the router where it is not its own, and what its
+        weights were turned into.
+        """
+        return self._checkpoint, self._config.keep_ratio, self._router, self._quantize
 
     async def narrate(
         self,

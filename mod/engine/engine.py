@@ -295,7 +295,7 @@ class Engine:
         Raises:
             OutOfPagesError: there is no room.
         """
-        with torch.inference_mode():
+        with self._model.without_grad():
             self._residence.bring_in(self._session(name))
 
     @property
@@ -322,9 +322,12 @@ class Engine:
 
     # Steps
 
-    @torch.inference_mode()
     def step(self) -> list[Event]:
         """Run one step; returns what happened, in order of time within each session."""
+        with self._model.without_grad():
+            return self._step()
+
+    def _step(self) -> list[Event]:
         config, sessions = self._model.config, self._sessions.values()
         waiting = [work for s in sessions if (work := work_of(s, self._layout, config))]
         taken = self._encoded(self._with_room(plan(waiting, self._step_tokens)))

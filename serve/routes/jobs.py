@@ -55,6 +55,9 @@ class JobCreate(BaseModel):
         description="What chooses the vision tokens that run, such as redundancy or "
         "attention:after-2; the model's own by default.",
     )
+    quantize: Literal["int8", "int4"] | None = Field(
+        None, description="Bits of the decoder's weights; those of the checkpoint by default."
+    )
     silence_threshold: float | None = Field(None, ge=0, le=1)
     mode: Literal["segments", "stream"] | None = None
     summarizer: str | None = Field(

@@ -66,15 +66,29 @@ def test_gradients_reach_the_router() -> None:
 
 
 def test_redundancy_keeps_what_changed_and_spreads_over_what_did_not() -> None:
-    """Guards still pictures against keeping the first tokens, or what rounding moved."""
-    router = LayerRouter(2, "redundancy", layer=1)
-    x = torch.zeros(4, 8, 2)
-    changes = torch.zeros(4, 8)
-    changes[1] = torch.rand(8) * 1e-4  # rounding, or the noise of a still camera
-    changes[2, 1] = changes[3, 6] = 0.4
-    kept = router(x, torch.zeros(4), 2, keep_last=True, given=changes).kept
-    places = [row.nonzero()[:, 0].tolist() for row in kept]
-    assert places == [[3, 7], [3, 7], [1, 7], [6, 7]]
+    """Guards still pictures against the same tokens for ever, in all layers, and what moves
+    against chance.
+    """
+    n = 80
+    x, positions = torch.zeros(n, 8, 2), torch.arange(n) * 9
+    changes = torch.rand(n, 8) * 1e-4  # rounding, or the noise of a still camera
+    still = []
+    for layer in (1, 2):
+        router = LayerRouter(2, "redundancy", layer)
+        kept = router(x, positions, 2, keep_last=True, given=changes).kept
+        assert bool(kept[:, 7].all())
+        still.append(kept[:, :7])
+        often = still[-1].sum(0)
+        assert int(often.min()) >= 3
+        assert int(often.max()) <= 30
+        # Whoever shares the batch.
+        alone = router(x[3:4], positions[3:4], 2, keep_last=True, given=changes[3:4]).kept
+        assert torch.equal(alone[0], kept[3])
+        moving = changes.clone()
+        moving[torch.arange(n), torch.arange(n) % 7] = 0.4
+        kept = router(x, positions, 2, keep_last=True, given=moving).kept
+        assert bool(kept[torch.arange(n), torch.arange(n) % 7].all())
+    assert not torch.equal(*still)
 
 
 def test_norm_keeps_the_largest_tokens() -> None:

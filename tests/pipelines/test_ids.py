@@ -27,6 +27,7 @@ def test_ids_are_stable_across_processes_and_releases() -> None:
         {"silence_threshold": 0.5},
         {"mode": "stream"},
         {"router": "redundancy"},
+        {"quantize": "int8"},
     ],
 )
 def test_what_decides_a_rows_content_changes_its_id(change: dict[str, object]) -> None:

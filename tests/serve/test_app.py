@@ -92,3 +92,5 @@ def test_a_job_for_another_model_is_refused(address: str) -> None:
         require_same(ReplicaPlan(TINY, keep_ratio=0.5), have)
     with pytest.raises(UsageError, match="uses router the model's own, the job wants norm"):
         require_same(ReplicaPlan(TINY, router="norm"), have)
+    with pytest.raises(UsageError, match="has weights whole, the job wants them int8"):
+        require_same(ReplicaPlan(TINY, quantize="int8"), have)

@@ -38,9 +38,16 @@ def frames_of(n: int, side: int, seed: int) -> Frames:
     return found
 
 
-def says(folder: Path, frames: Frames, question: str, fps: float, most: int = 24) -> list[int]:
+def says(
+    folder: Path,
+    frames: Frames,
+    question: str,
+    fps: float,
+    most: int = 24,
+    quantize: str | None = None,
+) -> list[int]:
     """The tokens that ``generate`` gives, greedily."""
-    found: list[int] = _asked("reference", folder, frames, question, fps, most)
+    found: list[int] = _asked("reference", folder, frames, question, fps, most, quantize)
     return found
 
 

@@ -425,15 +425,25 @@ def reference(
     question: str,
     fps: float,
     max_new_tokens: int = 24,
+    quantize: str | None = None,
 ) -> list[int]:
     """Greedy tokens of transformers' ``generate``, the one that ends them included if it comes.
 
     Args:
         frames: (n, side, side, 3), all that there are of a video.
         fps: how many of them a second has.
+        quantize: bits of the decoder's linear maps, all but those of tower, connector and head.
     """
     inputs = _inputs(folder, frames, question, fps)
+    options: dict[str, Any] = {}
     model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
+    if quantize:
+        names = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+        apart = [n for n in names if "visi" in n or "visual" in n or ".layers." not in n]
+        whole = [f"{name}$" for name in apart]
+        config = transformers.QuantoConfig(weights=quantize, modules_to_not_convert=whole)
+        options = {"quantization_config": config}
+        model = transformers.AutoModelForImageTextToText.from_pretrained(folder, **options).eval()
     tokens = model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)
     answer: list[int] = tokens[0, inputs["input_ids"].shape[1] :].tolist()
     return answer

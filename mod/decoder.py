@@ -71,6 +71,8 @@ class RoutedDecoder(PreTrainedModel):
 
     config: RoutedConfig
     routers: nn.ModuleDict
+    #: Where each layer lies, of a model that is spread over several devices.
+    layer_devices: list[torch.device] | None = None
     #: In what the engine runs it; weights in fewer bits are made anew in ways that
     #: ``torch.inference_mode`` does not allow.
     without_grad: Callable[[], AbstractContextManager[Any]] = staticmethod(torch.inference_mode)
@@ -139,7 +141,7 @@ class RoutedDecoder(PreTrainedModel):
             (tokens, D) normalised hidden states; ``logits`` turns the wanted ones into words.
         """
         x = stream.embeddings
-        decoder = self.decoder
+        main, decoder = x.device, self.decoder
         positions = stream.positions
         # Text alone lies at one place along all axes, however many the model has.
         positions = positions[None] if positions.dim() == 1 else positions[:, None]
@@ -147,6 +149,8 @@ class RoutedDecoder(PreTrainedModel):
         every = Spans(stream.lengths, stream.caches, stream.paged)
         for index, layer in enumerate(decoder.layers):
             key = str(index)
+            if self.layer_devices:
+                x, cos, sin = (part.to(self.layer_devices[index]) for part in (x, cos, sin))
             if key in self.routers and stream.frame_starts.numel():
                 vision, routing = self._route(index, layer, x, stream)
                 if routings is not None:
@@ -156,8 +160,8 @@ class RoutedDecoder(PreTrainedModel):
                 x = layer(x[None], position_embeddings=(cos, sin), spans=every)[0]
             if stream.deep is not None and index < len(stream.deep):
                 deep = stream.deep[index].flatten(0, 1).to(x)
-                x = x.index_add(0, self._vision(stream.frame_starts), deep)
-        out: Tensor = decoder.norm(x)
+                x = x.index_add(0, self._vision(stream.frame_starts).to(x.device), deep)
+        out: Tensor = decoder.norm(x).to(main)
         return out
 
     def woven(
@@ -189,20 +193,23 @@ class RoutedDecoder(PreTrainedModel):
     def logits(self, hidden: Tensor) -> Tensor:
         """(tokens, D) hidden states -> (tokens, vocabulary) next-token logits."""
         out: Tensor = self.head(hidden)
-        return out
+        return out.to(hidden.device)
 
     def _route(self, index: int, layer: Any, x: Tensor, stream: Stream) -> tuple[Tensor, Routing]:
         """Places of all vision tokens, and which of them run in layer ``index``."""
         n = self.config.tokens_per_frame
-        vision = self._vision(stream.frame_starts)
+        vision = self._vision(stream.frame_starts).to(x.device)
         tokens = x[vision].view(-1, n, x.shape[1])
         attends = self.config.router == "attention"
+        change = None if stream.change is None else stream.change.to(x.device)
         routing: Routing = self.routers[str(index)](
             tokens,
-            stream.positions[..., stream.frame_starts].reshape(-1, len(stream.frame_starts))[0],
+            stream.positions[..., stream.frame_starts]
+            .reshape(-1, len(stream.frame_starts))[0]
+            .to(x.device),
             self.config.tokens_in_layer(index),
             self.config.always_keep_decision,
-            attended(layer, tokens) if attends else stream.change,
+            attended(layer, tokens) if attends else change,
         )
         return vision, routing
 

@@ -120,6 +120,8 @@ def _refused(folder: Path, quantize: str | None) -> Iterator[dict[str, Any]]:
         options: dict[str, Any] = {"dtype": "auto" if on_gpu else torch.float32}
         if quantize:
             options["quantization_config"] = quantization(quantize)
+        if torch.cuda.device_count() > 1:
+            options["device_map"] = "balanced"
         yield options
     except (ValueError, OSError, RuntimeError, SafetensorError, StrictDataclassError) as failure:
         reason = " ".join(str(failure).split())
@@ -127,9 +129,24 @@ def _refused(folder: Path, quantize: str | None) -> Iterator[dict[str, Any]]:
 
 
 def _placed(model: _Model, quantize: str | None) -> _Model:
+    """``model`` ready to run, on the device or devices that there are."""
     if quantize:
         model.without_grad = torch.no_grad
+    if torch.cuda.device_count() > 1:
+        return spread(model.eval())
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def spread(model: _Model) -> _Model:
+    """Have ``model`` run where its layers were laid, each with its router."""
+    from accelerate.hooks import remove_hook_from_module
+
+    layers = model.decoder.layers
+    model.layer_devices = [next(layer.parameters()).device for layer in layers]
+    for index, router in model.routers.items():
+        remove_hook_from_module(router, recurse=True)
+        router.to(model.layer_devices[int(index)])
+    return model
 
 
 def _with_all_weights(folder: Path, kind: Any, **options: Any) -> Any:
@@ -169,12 +186,18 @@ def refuse_larger_than_memory(folder: Path, width: int | None, quantize: str | N
     """
     needed = weight_bytes(folder, width, quantize)
     on_gpu = torch.cuda.is_available()
-    free = torch.cuda.mem_get_info()[0] if on_gpu else _available_bytes()
+    free = _free_on_gpus() if on_gpu else _available_bytes()
     if free is not None and needed > _SHARE * free:
         raise UsageError(
             f"the weights of the model at {str(folder)!r} take {needed / 2**30:.1f} GiB; "
             f"{free / 2**30:.1f} GiB of {'GPU memory' if on_gpu else 'memory'} are free"
         )
+
+
+def _free_on_gpus() -> int:
+    """Memory that is free on all GPUs together."""
+    devices = range(torch.cuda.device_count())
+    return sum(torch.cuda.mem_get_info(device)[0] for device in devices)
 
 
 def _available_bytes() -> int | None:

@@ -59,9 +59,17 @@ class Replica(SessionCalls):
         self._router, self._quantize = router, quantize
         self._config, self._layout = network.config, layout
         self._capacity = _cache_bytes()
-        memory = Memory(network.config, self._capacity, dtype=network.dtype, device=network.device)
-        # What another router, or rounder weights, let pass is not what these would have.
-        identity = " ".join(filter(None, (self._checkpoint.revision, router, quantize)))
+        memory = Memory(
+            network.config,
+            self._capacity,
+            dtype=network.dtype,
+            device=network.device,
+            devices=network.layer_devices,
+        )
+        # What another router, or rounder weights, let pass is not what these would have; and
+        # caches are kept as they lie.
+        spread = f"on {len(memory.classes)}" if network.layer_devices else None
+        identity = " ".join(filter(None, (self._checkpoint.revision, router, quantize, spread)))
         engine = Engine(network, layout, memory, identity=identity)
         self._engine = EngineLoop(engine)
         self._memory = memory
@@ -247,8 +255,9 @@ async def _closing(stream: LoopStream) -> AsyncIterator[LoopStream]:
 
 
 def _cache_bytes() -> int:
-    """Room for caches: most of what is free on a GPU, else as much as is touched of 2 GiB."""
+    """Room for caches: most of what is free on GPUs, else as much as is touched of 2 GiB."""
     if torch.cuda.is_available():
-        free, _ = torch.cuda.mem_get_info()
-        return int(0.8 * free)
+        devices = range(torch.cuda.device_count())
+        free = min(torch.cuda.mem_get_info(device)[0] for device in devices)
+        return int(0.8 * free * len(devices))
     return 2 * 2**30

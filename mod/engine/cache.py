@@ -14,22 +14,32 @@ from mod.engine.pages import OutOfPagesError, PagePool
 
 #: Tokens of a page; on CUDA large ones, as attention's block tables are made anew each step.
 PAGE_SIZE, CUDA_PAGE_SIZE = 32, 128
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class LayerClass:
-    """Layers that keep equally many of a frame's tokens, and so hold equally many."""
+    """Layers of one device that keep equally many of a frame's tokens, and so hold equally many."""
 
     layers: tuple[int, ...]
     tokens_per_frame: int
+    device: torch.device = _CPU
 
 
-def layer_classes(config: RoutedConfig) -> list[LayerClass]:
-    """The classes of a model's layers, fullest first."""
-    groups: dict[int, list[int]] = {}
-    for layer in range(config.get_text_config().num_hidden_layers):
-        groups.setdefault(config.tokens_in_layer(layer), []).append(layer)
-    return [LayerClass(tuple(groups[n]), n) for n in sorted(groups, reverse=True)]
+def layer_classes(
+    config: RoutedConfig, devices: Sequence[torch.device] | None = None
+) -> list[LayerClass]:
+    """The classes of a model's layers, fullest first.
+
+    Args:
+        devices: of each layer; None is the CPU for all.
+    """
+    n_layers = config.get_text_config().num_hidden_layers
+    groups: dict[tuple[int, torch.device], list[int]] = {}
+    for layer, device in enumerate(devices or [_CPU] * n_layers):
+        groups.setdefault((config.tokens_in_layer(layer), device), []).append(layer)
+    ordered = sorted(groups.items(), key=lambda group: (-group[0][0], group[1]))
+    return [LayerClass(tuple(layers), n, device) for (n, device), layers in ordered]
 
 
 class Memory:
@@ -38,6 +48,7 @@ class Memory:
     Args:
         capacity_bytes: of all pools together; each gets what equally long streams would fill.
         page_size: tokens of a page; None takes what attention on the device wants.
+        device: of all layers, or ``devices`` of each.
     """
 
     def __init__(
@@ -48,13 +59,15 @@ class Memory:
         page_size: int | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | None = None,
+        devices: Sequence[torch.device] | None = None,
     ) -> None:
         text = config.get_text_config()
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         heads = text.num_key_value_heads
-        on_cuda = device is not None and device.type == "cuda"
+        devices = devices or [device or _CPU] * text.num_hidden_layers
+        on_cuda = devices[0].type == "cuda"
         page_size = page_size or (CUDA_PAGE_SIZE if on_cuda else PAGE_SIZE)
-        self.classes = layer_classes(config)
+        self.classes = layer_classes(config, devices)
         token_bytes = 2 * heads * head_dim * torch.empty(0, dtype=dtype).element_size()
         frame_bytes = [len(c.layers) * (c.tokens_per_frame + 1) * token_bytes for c in self.classes]
         self.pools = []
@@ -69,7 +82,7 @@ class Memory:
                     heads,
                     head_dim,
                     dtype=dtype,
-                    device=device or torch.device("cpu"),
+                    device=kind.device,
                 )
             )
         #: Class of each layer, and its number within the class.

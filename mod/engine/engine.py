@@ -79,7 +79,8 @@ class Engine:
         self._step_tokens, self._clock = step_tokens, clock
         self._identity = identity
         kernel = kernel or kernel_for(memory, model.config.get_text_config().num_attention_heads)
-        if kernel is triton_kernel and recorder is None:
+        one_device = len({kind.device for kind in memory.classes}) == 1
+        if kernel is triton_kernel and recorder is None and one_device:
             recorder = cuda_recorder()
         graphs = DecodeGraphs(model, memory, kernel, recorder) if kernel and recorder else None
         self._runner = Runner(model, memory, layout.silence, kernel, graphs)

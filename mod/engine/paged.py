@@ -87,17 +87,18 @@ def triton_kernel(
     # torch for CPUs comes without Triton.
     from mod.engine.kernels import paged_attention
 
-    out: Tensor = paged_attention(
-        query,
-        keys,
-        values,
-        step.starts,
-        step.used,
-        step.pages,
-        max_new=step.max_new,
-        max_used=step.max_used,
-        scaling=scaling,
-    )
+    with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]
+        out: Tensor = paged_attention(
+            query,
+            keys,
+            values,
+            step.starts,
+            step.used,
+            step.pages,
+            max_new=step.max_new,
+            max_used=step.max_used,
+            scaling=scaling,
+        )
     return out
 
 
@@ -175,9 +176,8 @@ class PagedStep:
             (tokens, heads, head_dim).
         """
         if self._steps is None:
-            device = self._memory.pools[0].keys.device
             self._steps = [
-                DeviceTables.of(host, pool.page_size, device)
+                DeviceTables.of(host, pool.page_size, pool.keys.device)
                 for host, pool in zip(self.host, self._memory.pools, strict=True)
             ]
         c, index = self._memory.place[layer]

@@ -17,6 +17,7 @@ import numpy as np
 import openai
 import pyarrow.dataset as ds
 import pytest
+import torch
 
 from actors.decode import decode_segment
 from actors.grid import grid_size
@@ -29,6 +30,7 @@ from pipelines.job import SummarizeRequest
 from pipelines.samples import Clip, make_clip
 from pipelines.summarize import summarize
 from serve.app import ReplicaPlan, deploy
+from tests.mod import online
 from tests.mod.families import reference
 from tests.ports import free_ports
 
@@ -142,4 +144,46 @@ def test_a_live_session_is_narrated_and_answers(service: Service) -> None:
         if service.checkpoint.kind != "smolvlm":
             # Which is told how many frames there are, where anybody knows; live nobody does.
             assert answer["output_text"] == service.expected(QUESTION)
+        client.delete(f"/v1/sessions/{session}")
+
+
+def test_videollm_online_is_served_as_its_demo_runs_it(port: int, tmp_path: Path) -> None:
+    """Guards its layout on the way through a job and the API: it is not asked, it decides."""
+    model, layout = online.published()
+    folder = tmp_path / "online"
+    model.save_pretrained(folder)
+    layout.tokenizer.save_pretrained(folder)
+    checkpoint = find_checkpoint(str(folder))
+    # It is silent at the last frame, where the demo can be asked.
+    film = make_clip(Clip("film.mp4", "libx264", 9, 3, 128, 96), tmp_path)
+    frames = torch.from_numpy(_frames(film, checkpoint))
+    with torch.inference_mode(), online.plainly(model):
+        # A job's own bound on a narration, then that of the live session.
+        demos = [online.Demo(model, layout, 0.0, most) for most in (96, 6)]
+        for demo in demos:
+            for picture in frames:
+                demo.frame(picture)
+        assert demos[1].last == [layout.silence]
+        demos[1].ask(QUESTION)
+    deploy(ReplicaPlan(str(folder), state=str(tmp_path / "state")), http=("127.0.0.1", port))
+    job = SummarizeRequest((str(film),), str(tmp_path / "rows"), str(folder))
+    summarize(job, lambda *_: None)
+    (row,) = ds.dataset(tmp_path / "rows" / "segments").to_table().to_pylist()
+    spoken = [(number / checkpoint.fps, text) for number, text in demos[0].log if text]
+    assert [(said["time_s"], said["text"]) for said in row["narrations"]] == spoken
+    assert spoken
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+        session = client.post("/v1/sessions", json={"max_tokens": 6}).json()["id"]
+        told = client.post(
+            f"/v1/sessions/{session}/frames",
+            content=film.read_bytes(),
+            headers={"Content-Type": "video/mp4"},
+        ).json()
+        heard = [(o["frame"], o["narration"] or None) for o in told["outcomes"]]
+        assert heard == [(number, text or None) for number, text in demos[1].log]
+        answer = client.post(
+            f"/v1/sessions/{session}/responses",
+            json={"input": QUESTION, "max_output_tokens": 6},
+        ).json()
+        assert answer["output_text"] == demos[1].answers[0]
         client.delete(f"/v1/sessions/{session}")

@@ -206,6 +206,7 @@ def serve(
     """
     import threading
 
+    from longreel.readable import size
     from mod.checkpoint import find_checkpoint, weight_bytes
     from mod.choice import choose_router, require_router
     from mod.quantized import check_quantize
@@ -235,7 +236,7 @@ def serve(
     needed = weight_bytes(checkpoint.folder, None if gpus_per_replica else 4, quantize)
     settings = ApiSettings(allow_private_urls=allow_private_urls, s3_buckets=s3_bucket or ())
     with connected(address, takes_jobs=True), suppress(KeyboardInterrupt):
-        typer.echo(f"loading {model}: {needed / 2**30:.1f} GiB of weights in each replica")
+        typer.echo(f"loading {model}: {size(needed)} of weights in each replica")
         deploy(plan, http=(host, port), settings=settings, jobs=jobs_deployment())
         typer.echo(f"serving {model} on http://{host}:{port} (API at /docs); Ctrl-C stops it")
         threading.Event().wait()

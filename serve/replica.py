@@ -106,6 +106,7 @@ class Replica(SessionCalls):
             "router": config.router,
             "tokens_per_frame": config.tokens_per_frame,
             "frames_per_step": config.frames_per_step,
+            "quantize": self._quantize,
             "digest": config.summarizer == "digest",
             "summary_request": config.summary_request,
         }

@@ -20,6 +20,7 @@ class ModelInfo:
         router: what chooses the share ``keep_ratio`` of them that run in MoD layers.
         tokens_per_frame: vision tokens of a frame, or of the several that make a step.
         frames_per_step: frames that the model sees as one.
+        quantize: what the decoder's weights were turned into, if anything.
         digest: it makes summaries by rule; ``summary_request`` is how one is asked for.
     """
 
@@ -33,6 +34,7 @@ class ModelInfo:
     digest: bool
     summary_request: str
     frames_per_step: int = 1
+    quantize: str | None = None
 
     def vision_tokens(self, frames: int) -> int:
         """Vision tokens of some frames that follow each other."""

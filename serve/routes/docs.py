@@ -92,6 +92,7 @@ _MODEL = {
     "fps": 2.0,
     "keep_ratio": 0.2,
     "router": "bounded",
+    "quantize": None,
 }
 MODEL = _shows(_MODEL)
 MODELS = _shows({"object": "list", "data": [_MODEL]})

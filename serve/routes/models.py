@@ -16,7 +16,7 @@ def router() -> APIRouter:
 
     @routes.get("/v1/models", summary="The model that this service holds", responses=docs.MODELS)
     async def list_models(request: Request) -> dict[str, Any]:
-        """A list of one, with what decides its words: revision, keep ratio and router."""
+        """A list of one, with what decides its words: revision, keep ratio, router, bits."""
         context: Context = request.app.state.context
         return {"object": "list", "data": [_object(context.model)]}
 
@@ -48,4 +48,5 @@ def _object(model: ModelInfo) -> dict[str, Any]:
         "fps": model.fps,
         "keep_ratio": model.keep_ratio,
         "router": model.router,
+        "quantize": model.quantize,
     }

@@ -42,7 +42,7 @@ def test_the_gateway_answers(address: str) -> None:
     (model,) = httpx.get(f"{address}/v1/models").json()["data"]
     assert model["id"] == TINY
     assert model["revision"] == find_checkpoint(TINY).revision
-    assert model["router"] == "bounded"
+    assert (model["router"], model["quantize"]) == ("bounded", None)
     assert httpx.get(f"{address}/nowhere").status_code == 404
     assert running()
 

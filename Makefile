@@ -22,14 +22,17 @@ $(VENV)/.runtime: $(VENV)/bin/python pyproject.toml constraints.txt
 	@$(PIP) -e .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.runtime
+$(VENV)/.test: $(VENV)/.runtime $(VENV)/.reference
 	@$(PIP) -e '.[test]'
-	@# Apart, for the reference of open models alone: built for CUDA as it is, it would stop
-	@# transformers from importing beside a CPU build of torch.
+	@touch $@
+
+# Apart, for the reference of open models alone: built for CUDA as it is, it would stop
+# transformers from importing beside a CPU build of torch.
+$(VENV)/.reference: $(VENV)/.runtime
 	@$(PIP) --no-deps --upgrade --target $(VENV)/torchvision torchvision==0.28.0
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.runtime
+$(VENV)/.bench: $(VENV)/.runtime $(VENV)/.reference
 	@$(PIP) -e '.[bench]'
 	@# Its bound on pyarrow is below our pin, and nothing of what it does here passes through that.
 	@$(PIP) --no-deps daft==0.7.26

@@ -35,6 +35,8 @@ from bench.model import (
     train_base,
     train_method,
 )
+from bench.parity import parity
+from infra.openmodels import reference
 from mod.checkpoint import TINY, find_checkpoint
 from mod.loading import load
 from mod.metrics import TeacherForced, teacher_forced
@@ -136,6 +138,12 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
         if router != "random"
     }
     ratios["trained_over_random"] = over(trained, random, dense)
+    different = parity(2 if quick else 6) if reference.available() else None
+    skipped = {}
+    if different is None:
+        skipped["parity_mismatches"] = "torchvision, which the reference needs, is not installed"
+    else:
+        ratios["parity_mismatches"] = ratio([sum(one["mismatches"] for one in different.values())])
     ratios["random_loss"] = ratio(lost(random, dense))
     ratios["random_interleaved_loss"] = ratio(lost(spared["random"], dense))
     settings = {
@@ -146,6 +154,8 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
     }
     named: dict[str, dict[float, Measured]] = {**deep, "trained": {KEEP: trained}}
     figures = {
+        "skipped": skipped,
+        "parity": different,
         "dense": [asdict(one) for one in dense],
         "deep": {r: {str(k): _dicts(f) for k, f in by.items()} for r, by in named.items()},
         "interleaved": {router: _dicts(found) for router, found in spared.items()},

@@ -12,12 +12,12 @@ import torch
 from optimum.quanto import QLinear
 from torch import nn
 
+from infra.openmodels import reference
 from longreel.errors import UsageError
 from mod.checkpoint import OPEN, TINY, find_checkpoint, weight_bytes
 from mod.engine.viewer import Viewer
 from mod.loading import load, load_any
 from mod.quantized import check_quantize
-from tests.mod.families import reference
 from tests.mod.small import some_frames
 
 QUESTION = "What happens in the video?"

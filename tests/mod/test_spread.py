@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
+from infra.openmodels import reference
 from mod.adopted import AdoptedModel, adopted_config
 from mod.checkpoint import TINY, find_checkpoint
 from mod.decoder import RoutedDecoder
@@ -22,7 +23,6 @@ from mod.engine.events import FrameSeen, Word
 from mod.engine.policy import Retrieve, Window
 from mod.layout import Layout
 from mod.loading import load_any, spread
-from tests.mod.families import reference
 
 APART = (torch.device("cpu"), torch.device("cpu", 0))
 

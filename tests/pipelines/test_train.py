@@ -17,6 +17,7 @@ import torch
 from ray import serve
 from safetensors.torch import load_file
 
+from infra.openmodels import reference
 from longreel.errors import UsageError
 from longreel.training import TrainingView
 from mod.checkpoint import find_checkpoint
@@ -27,7 +28,6 @@ from pipelines.cluster import connected
 from pipelines.job import SummarizeRequest
 from pipelines.summarize import summarize
 from pipelines.train import train
-from tests.mod.families import reference
 from tests.mod.small import some_frames
 from tests.pipelines.test_footage import write_footage
 

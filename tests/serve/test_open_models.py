@@ -22,6 +22,7 @@ import torch
 from actors.decode import decode_segment
 from actors.grid import grid_size
 from actors.probe import probe
+from infra.openmodels import reference
 from longreel.errors import LongreelError
 from mod.checkpoint import OPEN, TINY, Checkpoint, find_checkpoint
 from mod.loading import load_any
@@ -31,7 +32,6 @@ from pipelines.samples import Clip, make_clip
 from pipelines.summarize import summarize
 from serve.app import ReplicaPlan, deploy
 from tests.mod import online
-from tests.mod.families import reference
 from tests.ports import free_ports
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -14,6 +14,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from infra.openmodels import reference
 from mod.adopted import adopted_config
 from mod.checkpoint import OPEN, find_checkpoint
 from mod.decoder import RoutedDecoder
@@ -26,7 +27,6 @@ from mod.families.known import FAMILIES
 from mod.layout import Layout
 from mod.loading import load_any
 from mod.places import FRAME, Cursor, Places
-from tests.mod.families import reference
 
 #: Text, frames, text, frames, text; where they are told apart by text, one frame each.
 STRETCHES = (5, 4, 3, 7, 6)

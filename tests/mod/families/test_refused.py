@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from infra.openmodels import reference
 from longreel.errors import UsageError
 from mod import loading
 from mod.checkpoint import OPEN, find_checkpoint, weight_bytes
 from mod.loading import load_any
-from tests.mod.families import reference
 
 
 @pytest.fixture(scope="module")

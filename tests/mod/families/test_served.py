@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from infra.openmodels import reference
 from mod.checkpoint import OPEN, Checkpoint, find_checkpoint
 from mod.decoder import RoutedDecoder
 from mod.engine.cache import Memory
@@ -20,7 +21,6 @@ from mod.engine.policy import Retrieve, Window
 from mod.families.known import FAMILIES
 from mod.layout import Layout
 from mod.loading import load_any
-from tests.mod.families import reference
 
 N, MOST = 7, 16
 QUESTION = "What happens in the video?"

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from infra.openmodels import reference
 from mod.checkpoint import OPEN, find_checkpoint
 from mod.decoder import RoutedDecoder
 from mod.engine.cache import Memory
@@ -18,7 +19,6 @@ from mod.engine.engine import Engine
 from mod.engine.events import Event, Failed, FrameSeen, TurnEnded, Word
 from mod.layout import Layout
 from mod.loading import load_any
-from tests.mod.families import reference
 
 Loaded = tuple[RoutedDecoder, Layout]
 

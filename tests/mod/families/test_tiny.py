@@ -14,7 +14,7 @@ import pytest
 import torch
 import transformers
 
-from tests.mod.families import reference
+from infra.openmodels import reference
 
 N, QUESTION, FPS = 4, "What happens?", 2.0
 #: Sides of pictures, and tokens for four of them: a token ends the video of LLaVA-OneVision, and

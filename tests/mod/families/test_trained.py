@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from infra.openmodels import reference
 from longreel.errors import UsageError
 from mod.batches import Batch, collate
 from mod.checkpoint import OPEN, find_checkpoint
@@ -27,7 +28,6 @@ from mod.sequences import Batches
 from mod.start import check_start, start
 from mod.train import save
 from mod.trainer import Trainer
-from tests.mod.families import reference
 
 N = 5
 TEXT = "A red car stops at the lights."

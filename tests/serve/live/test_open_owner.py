@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from infra.openmodels import reference
 from mod.checkpoint import find_checkpoint
 from mod.loading import load_any
 from serve.live.items import Frame, Input, Question, Refusal, SessionOptions
-from tests.mod.families import reference
 from tests.serve.live import owners
 from tests.serve.live.test_owner import Service
 

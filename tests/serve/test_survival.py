@@ -383,6 +383,34 @@ async def _filmed(service: Service, name: str, disturb: Callable[[Client], Await
         await sessions.end()
 
 
+def test_all_replicas_and_the_directory_at_once(service: Service, calm: list[list[Event]]) -> None:
+    """Guards against calls that wait for each other, or for what is gone, when all of it is.
+
+    Frames and answers are in flight, streamed and not.
+    """
+
+    async def run() -> None:
+        names = [f"ruined-{seed}" for seed in SEEDS]
+        async with live(service.address, names) as sessions:
+            driving = asyncio.gather(
+                *(
+                    drive(client, script(seed, FRAMES), 0.15)
+                    for seed, client in zip(SEEDS, sessions.clients, strict=True)
+                )
+            )
+            await acknowledged(sessions, 3)
+            pids = (await asyncio.to_thread(replicas)).values()
+            await asyncio.to_thread(kill_directory, service.state)
+            for pid in pids:
+                await asyncio.to_thread(kill, pid)
+            await driving
+            assert_all_same(await sessions.transcripts(), calm)
+            await sessions.end()
+
+    asyncio.run(run())
+    wait_for_replicas(2)
+
+
 def test_a_third_replica_moves_nobody(service: Service, calm: list[list[Event]]) -> None:
     """Guards live sessions against moving because capacity is added."""
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
+from longreel.errors import UsageError
 from mod.adopted import AdoptedModel, save_adopted
 from mod.decoder import RoutedDecoder
 from mod.modeling import VideoLLMMoD
@@ -53,7 +54,12 @@ def train(recipe: TrainRecipe, output: Path, *, workers: int) -> None:
     Args:
         output: folder for the checkpoint; ``training.jsonl`` beside the weights has the curves.
         workers: processes that render; 0 renders in the training process.
+
+    Raises:
+        UsageError: the recipe cannot work here.
     """
+    if recipe.data.narrations:
+        raise UsageError("own footage needs what decodes it: longreel train learns from it")
     torch.set_num_threads(recipe.scale.threads)
     model, layout = start(recipe)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -112,7 +118,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the checkpoint")
     parser.add_argument("--workers", type=int, default=1, help="rendering processes")
     args = parser.parse_args()
-    train(read_recipe(args.config), args.output, workers=args.workers)
+    try:
+        train(read_recipe(args.config), args.output, workers=args.workers)
+    except UsageError as failure:
+        parser.error(str(failure))
 
 
 if __name__ == "__main__":

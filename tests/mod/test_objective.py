@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from longreel.errors import UsageError
 from mod.batches import collate
 from mod.checkpoint import find_checkpoint
 from mod.engine.viewer import Viewer
@@ -65,3 +66,13 @@ def test_the_documented_command_trains_a_checkpoint_that_loads(tmp_path: Path) -
     assert first == recipe.as_dict()
     model, layout = load(find_checkpoint(str(tmp_path)))
     assert len(Viewer(model, layout, max_new_tokens=2).watch(some_frames(3, size=96))) == 3
+
+
+def test_own_footage_is_not_passed_over(tmp_path: Path) -> None:
+    """Guards against a model that learned from another world than its recipe says."""
+    recipe = TrainRecipe(
+        data=DataPart(narrations=["rows.jsonl"]), training=TrainingPart(see_steps=0)
+    )
+    with pytest.raises(UsageError, match="longreel train"):
+        train(recipe, tmp_path / "out", workers=0)
+    assert not (tmp_path / "out").exists()

@@ -40,6 +40,9 @@ PATIENCE_S = 60.0
 #: How long a replica may be unknown to this process's router before it counts as gone: it hears
 #: of new ones a moment after they report.
 UNKNOWN_S = 10.0
+#: How long a call straight to a replica may take before Ray's own call is asked, which knows when
+#: a replica is gone; more than any wait for events.
+DIRECT_S = 20.0
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.02, 1.0
 
 
@@ -211,7 +214,10 @@ class PinnedSessions:
             reply: Any = Refusal("stale")
             try:
                 handle = self._handle(manifest.replica, method, direct=direct)
-                reply = await _sent(handle, manifest, *args)
+                async with asyncio.timeout(DIRECT_S if direct else None):
+                    reply = await _sent(handle, manifest, *args)
+            except TimeoutError:
+                reply = Refusal("unavailable", "the replica does not answer")
             except BackPressureError:
                 raise SessionError("overloaded", "the service has too much to do") from None
             except ActorUnavailableError as failure:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from ray.exceptions import ActorUnavailableError
 
 from actors.statestore import Manifest
+from serve import pinned
 from serve.live.items import Question, Receipt
 from serve.pinned import PinnedSessions
 
@@ -21,6 +23,25 @@ class _Directory:
 
     async def remote(self, session: str) -> Manifest:
         return Manifest(session, 0.0, {}, 1, "owner", "replica")
+
+
+class _Silent:
+    """Never answers a call that goes straight to it; Ray's own calls reach it."""
+
+    def __init__(self) -> None:
+        self.direct: list[bool] = []
+
+    def options(self, *, _by_reference: bool, **_: Any) -> Any:
+        outer = self
+
+        class Handle:
+            async def remote(self, _: Manifest, *__: Any) -> list[Receipt]:
+                outer.direct.append(not _by_reference)
+                if not _by_reference:
+                    await asyncio.sleep(3600)
+                return [Receipt(1, "accepted", response="resp-door-1")]
+
+        return Handle()
 
 
 class _Replica:
@@ -51,6 +72,20 @@ def _told(seq: int | None) -> Receipt:
         return receipt
 
     return asyncio.run(run())
+
+
+def test_a_call_that_is_not_answered_is_made_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against clients that wait for ever on a connection whose other end is gone."""
+    monkeypatch.setattr(pinned, "DIRECT_S", 0.1)
+    replica: Any = _Silent()
+    directory: Any = _Directory()
+
+    async def run() -> list[Receipt]:
+        return await PinnedSessions(replica, directory).give("door", [Question("?")], None)
+
+    (receipt,) = asyncio.run(run())
+    assert (receipt.seq, receipt.repeated) == (1, False)
+    assert replica.direct == [True, False]
 
 
 def test_an_input_without_a_number_is_not_called_repeated() -> None:

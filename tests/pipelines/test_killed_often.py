@@ -200,7 +200,9 @@ def test_killed_until_it_is_through(reference: Job, killer: Killer, tmp_path: Pa
         else:
             assert kills, "the run that nobody disturbed failed"
     assert min(killer.hits[whom] for whom in DRIVERS) >= 2, killer.hits
-    assert min(killer.hits[role] for role in ("worker", "replica", "ledger")) >= 2, killer.hits
+    assert min(killer.hits[role] for role in ("worker", "replica")) >= 2, killer.hits
+    # A run may be through before its ledger is due to die.
+    assert killer.hits["ledger"] >= 1, killer.hits
     assert killer.hits.total() >= 14, killer.hits
     assert not killer.noisy, "\n\n".join(killer.noisy)
 

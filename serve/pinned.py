@@ -78,7 +78,9 @@ class PinnedSessions:
         loop = asyncio.get_running_loop()
 
         def gone(name: str) -> None:
-            loop.call_soon_threadsafe(self._replica_gone, name)
+            # Whoever tells is the router: it must not fail on sessions whose loop has ended.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._replica_gone, name)
 
         ROUTABLE.when_gone(gone)
         self._tasks: set[asyncio.Task[None]] = set()

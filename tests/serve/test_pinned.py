@@ -12,6 +12,7 @@ from actors.statestore import Manifest
 from serve import pinned
 from serve.live.items import Question, Receipt
 from serve.pinned import PinnedSessions
+from serve.routable import ROUTABLE
 
 
 class _Directory:
@@ -96,3 +97,14 @@ def test_an_input_without_a_number_is_not_called_repeated() -> None:
 def test_an_input_with_a_number_is_called_repeated() -> None:
     """Guards clients that number inputs: whether the number was known is theirs to hear."""
     assert _told(1).repeated
+
+
+def test_the_router_is_not_stopped_by_sessions_that_have_ended() -> None:
+    """Guards calls of a process against another of its event loops that was closed."""
+    _told(None)
+    heard: list[str] = []
+    ROUTABLE.when_gone(heard.append)
+    ROUTABLE.set({"one", "other"})
+    ROUTABLE.set({"other"})
+    assert heard == ["one"]
+    ROUTABLE.set(set())

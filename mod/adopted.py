@@ -25,8 +25,19 @@ _PROCESSING = (
     "processor_config.json",
     "preprocessor_config.json",
 )
-#: Kinds of files beside the weights that make a checkpoint: tokenizer, processor, template.
-_BESIDE = (".json", ".txt", ".jinja", ".model")
+#: How files begin that make a checkpoint beside config and weights. A folder may hold others, such
+#: as the record of the run that it came of.
+_BESIDE = (
+    "added_tokens",
+    "chat_template",
+    "merges",
+    "preprocessor_config",
+    "processor_config",
+    "special_tokens_map",
+    "tokenizer",
+    "video_preprocessor_config",
+    "vocab",
+)
 #: What a trained router's checkpoint says of it.
 _ROUTING = ("router", "keep_ratio", "keep_schedule", "keep_ratios", "mod_layers")
 #: What a checkpoint's config may say of how it is used.
@@ -168,7 +179,7 @@ def save_adopted(model: AdoptedModel, weights: dict[str, Tensor], output: Path) 
     """
     source = Path(model.config.base_config.name_or_path)
     for file in source.iterdir():
-        if file.is_file() and file.suffix in _BESIDE and "safetensors" not in file.name:
+        if file.is_file() and file.name.startswith(_BESIDE):
             shutil.copyfile(file, output / file.name)
     base = {n.removeprefix("base."): w for n, w in weights.items() if n.startswith("base.")}
     model.base.save_pretrained(output, state_dict=base)

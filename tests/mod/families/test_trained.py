@@ -153,8 +153,23 @@ def test_training_goes_on_from_trained_routers(folder: Path, tmp_path: Path) -> 
     trainer = Trainer(recipe, model, layout.silence)
     trainer.step(batch)
     save(model, trainer.plain_weights(), layout.tokenizer, tmp_path)
-    further, _ = start(_recipe(tmp_path))
+    # As ``longreel train`` leaves them: they are that run's, and not of the next one's model.
+    for name in ("recipe.json", "metrics.json"):
+        (tmp_path / name).write_text("{}")
+    again = _recipe(tmp_path)
+    further, layout, batch = _batch(tmp_path, again, _dialogue(folder))
     assert (further.config.router, further.config.keep_ratio) == ("bounded", 0.5)
+    trainer = Trainer(again, further, layout.silence)
+    trainer.step(batch)
+    output = tmp_path / "next"
+    output.mkdir()
+    save(further, trainer.plain_weights(), layout.tokenizer, output)
+    written = {file.name for file in output.iterdir()}
+    assert written == {f.name for f in tmp_path.iterdir() if f.is_file()} - {
+        "recipe.json",
+        "metrics.json",
+    }
+    load_any(find_checkpoint(str(output)))
     (tmp_path / "routers.safetensors").unlink()
     with pytest.raises(UsageError, match=r"has no routers\.safetensors"):
         load_any(find_checkpoint(str(tmp_path)))

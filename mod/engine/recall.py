@@ -64,6 +64,7 @@ class Recall:
         self._memory, self._rotation, self.main = memory, rotation, main
         self._blocks, self._count, self._question = blocks, count, question
         self._places = places
+        self._lay: dict[int, tuple[Tensor, int]] = {}
         self.aside = PagedCache(memory)
         self._shown = _shown(blocks, words)
         self._means = [
@@ -121,15 +122,15 @@ class Recall:
         c, index = self._memory.place[layer]
         kind = self._memory.classes[c]
         chosen = [self._blocks[number] for number in self.picked[layer]]
-        extents = [self._places.after(Cursor(), block.ids).at for block in chosen]
-        place = -sum(extents)
+        laid = [self._laid(number) for number in self.picked[layer]]
+        place = -sum(extent for _, extent in laid)
         keys, values = [], []
-        for number, block, extent in zip(self.picked[layer], chosen, extents, strict=True):
+        for number, block, (moves, extent) in zip(self.picked[layer], chosen, laid, strict=True):
             part = block.layer(c, index)
             counts = rows_of(block.ids, kind)
             show = torch.repeat_interleave(self._shown[number], counts)
             part = part[:, show].to(self._memory.pools[c].keys.device)
-            by = torch.repeat_interleave(self._moves(block, place), counts, dim=1)[:, show]
+            by = torch.repeat_interleave(moves + place, counts, dim=1)[:, show]
             keys.append(self._rotation.turn(part[0], by))
             values.append(part[1])
             place += extent
@@ -137,11 +138,16 @@ class Recall:
             both = torch.cat(keys).transpose(0, 1), torch.cat(values).transpose(0, 1)
             self.aside.append(layer, *both)
 
-    def _moves(self, block: Block, place: int) -> Tensor:
-        """(axes, entries) by how much each entry moves when a block comes to lie at ``place``."""
-        were = torch.tensor(self._places.bases(block.ids, block.cursor), dtype=torch.long)
-        will = torch.tensor(self._places.bases(block.ids, Cursor(place)), dtype=torch.long)
-        return (will - were).T
+    def _laid(self, number: int) -> tuple[Tensor, int]:
+        """(axes, entries) by how much each entry of a block moves when it comes to lie at 0, and
+        how far it reaches; the same for every layer.
+        """
+        if number not in self._lay:
+            block = self._blocks[number]
+            were = torch.tensor(self._places.bases(block.ids, block.cursor), dtype=torch.long)
+            will = torch.tensor(self._places.bases(block.ids, Cursor()), dtype=torch.long)
+            self._lay[number] = (will - were).T, self._places.after(Cursor(), block.ids).at
+        return self._lay[number]
 
 
 def pages_for(memory: Memory, lengths: Sequence[Sequence[int]], count: int) -> list[int]:

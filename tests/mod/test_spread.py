@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from transformers import AutoModelForImageTextToText
 
 from infra.openmodels import reference
@@ -100,7 +101,11 @@ def test_layers_that_hooks_bring_in_say_the_same(tmp_path: Path) -> None:
     assert _told(hooked, layout)[1] == _told(whole, layout)[1]
 
 
-def test_routers_lie_beside_their_layers(tmp_path: Path) -> None:
+def test_routers_are_no_longer_moved_by_hooks() -> None:
+    """Guards routers, which are asked by more than their forward, against a hook's own device."""
     model, _ = load_any(find_checkpoint(TINY))
+    for router in model.routers.values():
+        add_hook_to_module(router, AlignDevicesHook(execution_device="cpu"))
     laid = spread(model)
+    assert not any(hasattr(router, "_hf_hook") for router in laid.routers.values())
     assert laid.layer_devices == [torch.device("cpu")] * len(model.decoder.layers)

@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 VIDEOS ?=
 CLIPS := $(if $(VIDEOS),$(VIDEOS),demo/videos)
 
-.PHONY: help demo test test-quick chaos lint serve bench objectstore clean
+.PHONY: help demo test test-long test-quick chaos lint serve bench bench-check objectstore clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -22,7 +22,7 @@ $(VENV)/.runtime: $(VENV)/bin/python pyproject.toml constraints.txt
 	@$(PIP) -e .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.runtime $(VENV)/.reference
+$(VENV)/.test: $(VENV)/.runtime $(VENV)/.reference $(VENV)/.system
 	@$(PIP) -e '.[test]'
 	@touch $@
 
@@ -30,6 +30,11 @@ $(VENV)/.test: $(VENV)/.runtime $(VENV)/.reference
 # transformers from importing beside a CPU build of torch.
 $(VENV)/.reference: $(VENV)/.runtime
 	@$(PIP) --no-deps --upgrade --target $(VENV)/torchvision torchvision==0.28.0
+	@touch $@
+
+# A browser and a Prometheus, where they may be installed; tests that need them say so otherwise.
+$(VENV)/.system: $(VENV)/bin/python
+	@sh infra/system-packages.sh
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.runtime $(VENV)/.reference
@@ -44,11 +49,14 @@ demo: $(VENV)/.runtime ## Summarize sample videos (or VIDEOS=/path) and write re
 	@$(BIN)/longreel summarize "$(CLIPS)" --output demo/rows || [ $$? -eq 3 ]
 	@$(BIN)/longreel report demo/rows --output report.html --title "Longreel demo"
 
-test: $(VENV)/.test ## Run every test but the long ones of make chaos
-	$(BIN)/python -m pytest -q -m "not chaos"
+test: $(VENV)/.test ## Run all tests but those of test-long and chaos
+	$(BIN)/python -m pytest -q -m "not long and not chaos" -n 2
+
+test-long: $(VENV)/.test ## Run the tests of guarantees at length, for half an hour
+	$(BIN)/python -m pytest -q -m "long and not chaos"
 
 test-quick: $(VENV)/.test ## Run the tests that start no cluster and no server
-	$(BIN)/python -m pytest -q -m "not slow and not ray and not objectstore and not chaos"
+	$(BIN)/python -m pytest -q -m "not slow and not ray and not objectstore and not long and not chaos"
 
 chaos: $(VENV)/.test ## Kill replicas, the directory and nodes under load, for ten minutes or so
 	$(BIN)/python -m pytest -q -m chaos
@@ -61,15 +69,11 @@ lint: $(VENV)/.test ## Check style and types
 serve: $(VENV)/.runtime ## Serve the bundled model over HTTP on port 8000
 	$(BIN)/longreel serve
 
-bench: $(VENV)/.bench ## Run the quick form of every bench and write bench/results/
-	$(BIN)/python -m bench.flops --json
-	$(BIN)/python -m bench.model --json --quick
-	$(BIN)/python -m bench.weights --json --quick
-	$(BIN)/python -m bench.engine --json --quick
-	$(BIN)/python -m bench.decode --json --quick
-	$(BIN)/python -m bench.scale --json --quick
-	$(BIN)/python -m bench.serve --json --quick
-	$(BIN)/python -m bench.plots
+bench: $(VENV)/.bench ## Run the short form of every bench in under 30 minutes and write docs/benchmarks.md
+	$(BIN)/python -m bench.all --quick
+
+bench-check: $(VENV)/.bench ## Fail where README, docs or a plot say what no result in bench/results/ says
+	$(BIN)/python -m bench.check
 
 objectstore: $(VENV)/.test ## Run an S3-compatible store on port 8075 for trying s3:// paths
 	$(BIN)/python -m infra.objectstore --port 8075

@@ -59,6 +59,7 @@ class PacketLog:
         self._damaged.update(packets)
 
     def pts(self, packet: int) -> int:
+        """When it is shown, in ticks of its stream."""
         return self._pts[packet]
 
     def position(self, packet: int) -> int:

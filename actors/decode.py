@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -14,8 +14,10 @@ import numpy.typing as npt
 from actors.damage import Spoiled
 from actors.grid import exact, exact_fps, first_index_at, grid_times
 from actors.heap import give_back_holes, give_back_large_blocks
-from actors.media import MEDIA_ERRORS, Media, last_end_s, open_media
-from actors.sampler import Run, Samples, Wanted, sample
+from actors.media import MEDIA_ERRORS, Media, Opener, last_end_s, open_media
+from actors.sampler import Run, Samples, sample
+from actors.thumbnails import Thumbnails
+from actors.ticks import Wanted
 from longreel.errors import UNUSABLE_ACCESS, StorageError, VideoError
 from longreel.schemas import FAILED, OK, PARTIAL
 
@@ -31,7 +33,8 @@ class DecodedSegment:
         indices: (n,) int64, grid indices in order.
         times_s: (n,) float64, ``indices / fps``.
         frames: (n, h, w, 3) uint8, RGB, upright, squashed to the model's size.
-        thumbnails: n JPEGs, upright, aspect kept; none if they were not asked for.
+        thumbnails: n JPEGs, upright, aspect kept, each made when it is taken; none if they were not
+            asked for.
         status: ``ok``; ``partial`` when damage or a missing end lies in the segment; ``failed``
             when nothing of it could be had.
         error: One line, unless ``ok``.
@@ -41,7 +44,7 @@ class DecodedSegment:
     indices: npt.NDArray[np.int64]
     times_s: npt.NDArray[np.float64]
     frames: npt.NDArray[np.uint8]
-    thumbnails: list[bytes]
+    thumbnails: Sequence[bytes]
     status: str
     error: str | None
     decode_s: float
@@ -61,6 +64,7 @@ def decode_segment(
     duration_s: float,
     threads: int = 1,
     max_pixels: int | None = None,
+    opener: Opener | None = None,
 ) -> DecodedSegment:
     """Samples grid indices ``[first_index, end_index)`` of a video.
 
@@ -78,6 +82,7 @@ def decode_segment(
         duration_s: What the probe promised, to notice an end that is missing.
         threads: Of the decoder. Segments side by side use the cores better.
         max_pixels: Of one frame as stored; larger ones are not decoded.
+        opener: Of bytes that lie elsewhere; ``uri`` is only their name then.
 
     Raises:
         ValueError: The arguments describe no segment.
@@ -87,10 +92,10 @@ def decode_segment(
         raise ValueError(f"[{first_index}, {end_index}) is no range of grid indices")
     wanted = Wanted(origin_pts, first_index, end_index, exact_fps(fps))
     started = time.perf_counter()
-    samples = Samples([], np.empty((0, *size, 3), np.uint8), [])
+    samples = Samples([], np.empty((0, *size, 3), np.uint8), Thumbnails())
     error: str | None = None
     try:
-        with open_media(uri, etag, max_pixels) as media:
+        with open_media(uri, etag, max_pixels, opener) as media:
             run = sample(media, wanted, size, thumbnail_width, threads)
             spoiled = run.log.spoiled()
             samples = _healthy(run.samples, spoiled, wanted, media.time_base)
@@ -155,7 +160,7 @@ def _healthy(samples: Samples, spoiled: Spoiled, wanted: Wanted, time_base: Frac
     return Samples(
         [samples.indices[i] for i in kept],
         samples.frames[kept],
-        [samples.thumbnails[i] for i in kept if samples.thumbnails],
+        samples.thumbnails.only(kept if samples.thumbnails else []),
     )
 
 

@@ -2,44 +2,32 @@
 
 It keeps nothing that is not in the state store, but for the replicas' last reports: those come
 again within a second. So it may die at any moment, and its successor goes on.
+
+It assigns sessions while its cluster holds the store (``actors.claim``), and waits for that else.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
+import secrets
 import time
-from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from actors.placement import Load, choose
-from actors.statestore import Manifest, StateStore
+from actors.claim import LOOK_S, StoreClaim
+from actors.held import DirectoryError as DirectoryError
+from actors.held import HeldStore
+from actors.owners import PATIENCE_S, SILENT_S, Owners
+from actors.owners import Reply as Reply
+from actors.placement import Load
+from actors.statestore import Manifest
 
-#: How long a replica may be silent before its sessions are given to others.
-SILENT_S = 15.0
-#: How long a call waits for a replica to report, as after the directory itself began anew.
-PATIENCE_S = 20.0
-#: Cache memory that a session is reckoned to take until its replica reports.
-SESSION_BYTES = 16 * 2**20
+_log = logging.getLogger("longreel.directory")
+
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-
-
-class DirectoryError(Exception):
-    """``code`` as in the HTTP API: ``session_not_found``, ``invalid_value``, ``unavailable``."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(code, message)
-        self.code, self.message = code, message
-
-
-@dataclass
-class _Owner:
-    replica: str
-    load: Load
-    heard: float
-    #: Sessions placed since the last report.
-    placed: int = 0
 
 
 @dataclass
@@ -56,30 +44,67 @@ class Directory:
 
     Args:
         store: uri of the state store.
+        cluster, pid: see ``StoreClaim``.
     """
 
-    def __init__(self, store: str) -> None:
-        self._store = StateStore(store)
-        self._sessions = {m.session: _Entry(m) for m in self._store.manifests()}
-        self._owners: dict[str, _Owner] = {}
+    def __init__(self, store: str, cluster: str = "alone", pid: int | None = None) -> None:
+        self._sessions: dict[str, _Entry] = {}
+        #: Owners in clusters that held the store before.
+        self._foreign: set[str] = set()
+        self._owners = Owners()
         self._fenced: set[str] = set()
         self._fencing = asyncio.Lock()
-        self._came = asyncio.Event()
-        self.moves = 0
+        self.moves = self.fences = 0
+        claim = StoreClaim(store, cluster, pid)
+        self._store = HeldStore(store, claim, self._read, self._dropped)
+
+    # The claim on the store
+
+    async def tend(self, wanted: Callable[[], bool] = lambda: True) -> None:
+        """Hold the store for this cluster, or wait until it is free, until cancelled.
+
+        Args:
+            wanted: see ``HeldStore.tend``.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._store.tend(wanted))
+            tasks.create_task(self._settle())
+
+    async def _settle(self) -> None:
+        """Fence whom clusters before this one left behind, and forget what they closed."""
+        while True:
+            try:
+                for owner in list(self._foreign):
+                    await self._lost(owner)
+                await asyncio.to_thread(self._store.tidy)
+            except Exception as failure:
+                _log.warning("what another cluster left is not looked after: %s", failure)
+            await asyncio.sleep(LOOK_S)
+
+    async def release(self) -> None:
+        """Leave the store to others at once; for whoever ends this actor."""
+        await asyncio.to_thread(self._store.release)
+
+    def _read(self, found: list[Manifest], term: int) -> None:
+        self._foreign = {m.owner for m in found if m.owner is not None and m.term < term}
+        self._sessions = {m.session: _Entry(m) for m in found}
+
+    def _dropped(self) -> None:
+        self._sessions, self._foreign = {}, set()
+        # Whoever reports next is looked up in the store, where the next holder has fenced it.
+        self._owners.forget_all()
 
     # What replicas say
 
-    async def report(self, owner: str, replica: str, load: Load) -> bool:
-        """A replica is there, and how full it is; False where it was declared lost."""
+    async def report(self, owner: str, replica: str, load: Load) -> Reply | None:
+        """A replica is there, and how full it is; None where it was declared lost."""
         if owner in self._fenced:
-            return False
+            return None
         # After a restart of this actor the store knows better.
         if owner not in self._owners and await asyncio.to_thread(self._store.fenced, owner):
             self._fenced.add(owner)
-            return False
-        self._owners[owner] = _Owner(replica, load, time.monotonic())
-        self._came.set()
-        return True
+            return None
+        return self._owners.report(owner, replica, load)
 
     async def kept(
         self, session: str, epoch: int, snapshot: str, counts: dict[str, int], *, in_memory: bool
@@ -91,9 +116,12 @@ class Directory:
 
         Returns:
             False where the session is no longer the caller's.
+
+        Raises:
+            DirectoryError: the store was taken over just now; the snapshot may be in use there.
         """
-        entry = self._sessions.get(session)
-        if entry is None:
+        entry, term = self._sessions.get(session), self._store.term
+        if entry is None or not self._store.is_held:
             return False
         async with entry.lock:
             old = entry.manifest
@@ -103,11 +131,10 @@ class Directory:
             kept = replace(old, snapshot=snapshot, tail=tail, counts=counts)
             if not in_memory:
                 kept = replace(kept, owner=None, replica=None)
-            await asyncio.to_thread(self._store.write_manifest, kept)
-            entry.manifest = kept
+            entry.manifest = await asyncio.to_thread(self._store.write_under, kept, term)
             if old.snapshot and old.snapshot != snapshot:
                 await asyncio.to_thread(self._store.delete_snapshot, session, old.snapshot)
-        await self._clean(old.tail)
+        await self._clean(old.tail, term)
         return True
 
     # What the gateway asks
@@ -119,12 +146,13 @@ class Directory:
             token: of the caller; with the same one the call may be repeated.
 
         Raises:
-            DirectoryError: the id cannot be one or is taken, or there is no replica.
+            DirectoryError: the id cannot be one or is taken, there is no replica, or no room.
         """
         if not _ID.fullmatch(session):
             raise DirectoryError(
                 "invalid_value", "a session id has 1 to 64 letters, digits, '-' and '_'"
             )
+        self._store.held()
         options = {**options, "token": token}
         entry = self._sessions.get(session)
         if entry is None:
@@ -133,6 +161,8 @@ class Directory:
         if entry.manifest.options.get("token") != token:
             raise DirectoryError("invalid_value", f"there is a session {session!r} already")
         try:
+            if not entry.manifest.epoch:
+                await self._owners.room(session)
             return await self.locate(session)
         except DirectoryError:
             if not entry.manifest.epoch:
@@ -140,9 +170,14 @@ class Directory:
             raise
 
     async def place(self) -> tuple[str, str]:
-        """Owner and replica for a session that is kept nowhere."""
-        owner = await self._choose()
-        return owner, self._owners[owner].replica
+        """Owner and replica for a session that is kept nowhere.
+
+        Raises:
+            DirectoryError: there is no replica, or no room.
+        """
+        self._store.held()
+        await self._owners.room(secrets.token_hex(8))
+        return await self._owners.choose()
 
     async def locate(self, session: str) -> Manifest:
         """The session's assignment, a new one where it has none that holds.
@@ -150,16 +185,15 @@ class Directory:
         Raises:
             DirectoryError: there is no such session, or no replica.
         """
-        entry = self._entry(session)
+        entry, term = self._entry(session), self._store.held()
         async with entry.lock:
             manifest = entry.manifest
             if manifest.owner is not None and not await self._lost(manifest.owner):
                 return manifest
-            owner = await self._choose()
-            assigned = manifest.assigned(owner, self._owners[owner].replica)
-            await asyncio.to_thread(self._store.write_manifest, assigned)
-            self.moves += manifest.owner is not None
+            assigned = manifest.assigned(*await self._owners.choose())
+            assigned = await asyncio.to_thread(self._store.write_under, assigned, term)
             entry.manifest = assigned
+            self.moves += manifest.owner is not None
             return assigned
 
     async def lost(self, owner: str, reason: str) -> None:
@@ -168,16 +202,20 @@ class Directory:
 
     async def gone(self, replica: str) -> None:
         """Calls are routed to the replica no more; see ``lost``."""
-        for name in [n for n, owner in self._owners.items() if owner.replica == replica]:
-            await self._fence(name, "its replica is gone")
+        for name in self._owners.of(replica):
+            if self._store.is_held:
+                await self._fence(name, "its replica is gone")
+            else:
+                self._owners.forget(name)
 
     async def close(self, session: str) -> None:
         """Forget a session and all that the store has of it."""
-        entry = self._entry(session)
+        entry, term = self._entry(session), self._store.held()
         async with entry.lock:
+            await asyncio.to_thread(self._store.holds, term)
             self._sessions.pop(session, None)
-            await asyncio.to_thread(self._store.delete_session, session)
-        await self._clean(entry.manifest.tail)
+            await asyncio.to_thread(self._store.delete_session, session, term)
+        await self._clean(entry.manifest.tail, term)
 
     async def manifest(self, session: str) -> Manifest:
         """As it stands, without assigning anything."""
@@ -185,9 +223,36 @@ class Directory:
 
     async def manifests(self) -> list[Manifest]:
         """All sessions."""
+        self._store.held()
         return [entry.manifest for entry in self._sessions.values()]
 
+    async def figures(self) -> dict[str, Any]:
+        """Numbers since this actor began: ``sessions`` by state (``live``, ``idle``, ``lost``) and
+        those ``without_room``, ``owners`` that report, ``moves`` of sessions, ``relieved`` replicas
+        and ``fences`` of owners; and whether the store is ``held``.
+        """
+        states = {"live": 0, "idle": 0, "lost": 0}
+        for entry in self._sessions.values():
+            owner = entry.manifest.owner
+            states["idle" if owner is None else "lost" if owner in self._fenced else "live"] += 1
+        return {
+            "held": self._store.is_held,
+            "sessions": states,
+            "owners": len(self._owners.told()),
+            "moves": self.moves,
+            "fences": self.fences,
+            "relieved": self._owners.relieved,
+            "without_room": self._owners.without_room(),
+        }
+
+    async def owners(self) -> dict[str, tuple[str, Load, float]]:
+        """Owners that report, each with its replica, its last report, and the report's age in
+        seconds.
+        """
+        return self._owners.told()
+
     def _entry(self, session: str) -> _Entry:
+        self._store.held()
         try:
             return self._sessions[session]
         except KeyError:
@@ -196,9 +261,11 @@ class Directory:
     async def _lost(self, owner: str) -> bool:
         if owner in self._fenced:
             return True
-        known = self._owners.get(owner)
-        if known is not None:
-            if time.monotonic() - known.heard < SILENT_S:
+        if owner in self._foreign:
+            await self._fence(owner, "its cluster holds the store no more")
+            return True
+        if owner in self._owners:
+            if not self._owners.silent(owner):
                 return False
             await self._fence(owner, f"silent for {SILENT_S:.0f} s")
             return True
@@ -209,7 +276,7 @@ class Directory:
                 return False
             if owner in self._fenced:
                 return True
-            await self._next_report(deadline)
+            await self._owners.next_report(deadline)
         await self._fence(owner, "it did not report")
         return True
 
@@ -217,37 +284,22 @@ class Directory:
         async with self._fencing:
             if owner in self._fenced:
                 return
-            await asyncio.to_thread(self._store.fence, owner, reason)
+            await asyncio.to_thread(self._store.fence, owner, reason, self._store.held())
             self._fenced.add(owner)
-            self._owners.pop(owner, None)
-        self._came.set()
+            self._foreign.discard(owner)
+            self.fences += 1
+            self._owners.forget(owner)
 
-    async def _choose(self) -> str:
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            now = time.monotonic()
-            there = {n: o for n, o in self._owners.items() if now - o.heard < SILENT_S}
-            placed = Counter({name: owner.placed for name, owner in there.items()})
-            loads = {name: owner.load for name, owner in there.items()}
-            owner = choose(loads, placed, SESSION_BYTES)
-            if owner is not None:
-                there[owner].placed += 1
-                return owner
-            if now > deadline:
-                raise DirectoryError("unavailable", "no replica of the model is up")
-            await self._next_report(deadline)
+    async def _clean(self, owners: tuple[str, ...], term: int) -> None:
+        """Delete the logs of fenced owners that no session needs any more.
 
-    async def _next_report(self, deadline: float) -> None:
-        self._came.clear()
-        left = max(0.0, deadline - time.monotonic())
-        try:
-            await asyncio.wait_for(self._came.wait(), min(1.0, left) + 0.01)
-        except TimeoutError:
-            return
-
-    async def _clean(self, owners: tuple[str, ...]) -> None:
-        """Delete the logs of fenced owners that no session needs any more."""
+        Args:
+            term: under which that was found; in another, who needs what is not known.
+        """
         needed = {name for entry in self._sessions.values() for name in entry.manifest.tail}
+        # After the sessions were read: another thread drops them, and before them the term.
+        if self._store.term != term:
+            return
         for owner in owners:
             if owner in self._fenced and owner not in needed:
                 await asyncio.to_thread(self._store.delete_owner, owner)

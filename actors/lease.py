@@ -1,28 +1,23 @@
 """One run at a time on one output: a small object there says who works on it, while it does.
 
-A run that died on this machine is known to be dead at once. One elsewhere is known by a lease that
-stays unchanged, measured on the reader's own clock. Whoever writes rows asks for the lease before
-each file, so that a run that was taken for dead and wakes up writes nothing more.
+``actors.holder`` tells a run that works from one that is dead. Whoever writes rows asks for the
+lease before each file, so that a run that was taken for dead and wakes up writes nothing more.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
-from actors.objects import delete_object, join_uri, read_bytes, write_bytes
+from actors.holder import RENEW_S, STALE_S, Watch, dead, here, read_holder, same_place
+from actors.objects import delete_object, join_uri, write_bytes
 from longreel.errors import LeaseLostError, LongreelError, StorageError
 
-#: Seconds between two renewals, and without one after which a holder elsewhere counts as gone.
-RENEW_S, STALE_S = 4.0, 20.0
 #: Seconds after which the last of several that took the lease at once has it.
 _SETTLE_S = 0.3
 
@@ -38,16 +33,16 @@ class Lease:
         self._renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._count = 0
 
-    def take(self) -> None:
-        """Write the lease and see that nobody wrote another.
-
-        Raises:
-            LeaseLostError: somebody did.
-        """
+    def take(self) -> bool:
+        """Write the lease, where it is free; whether nobody wrote another at the same time."""
         self._write()
         time.sleep(_SETTLE_S)
-        require(self._output, self.token)
+        try:
+            require(self._output, self.token)
+        except LeaseLostError:
+            return False
         self._renewing.start()
+        return True
 
     def release(self) -> None:
         """Leave the output to others."""
@@ -69,7 +64,7 @@ class Lease:
 
     def _write(self) -> None:
         self._count += 1
-        holder = {"token": self.token, "renewed": self._count, **_here()}
+        holder = {"token": self.token, "renewed": self._count, **here()}
         write_bytes(self._uri, json.dumps(holder).encode())
 
 
@@ -82,9 +77,10 @@ def leased(output: str) -> Iterator[Lease]:
     Raises:
         LongreelError: another run works on it.
     """
-    _wait_until_free(output)
-    lease = Lease(output)
-    lease.take()
+    lease, taken = Lease(output), False
+    while not taken:
+        _wait_until_free(output)
+        taken = lease.take()
     try:
         yield lease
     finally:
@@ -104,60 +100,23 @@ def require(output: str, token: str) -> None:
 
 
 def _wait_until_free(output: str) -> None:
-    first = _holder(output)
-    deadline = time.monotonic() + STALE_S
-    while (holder := _holder(output)) is not None and not _dead(holder):
-        if holder != first or _same_place(holder):
+    first, watch = _holder(output), Watch()
+    while (holder := _holder(output)) is not None and not dead(holder):
+        if holder != first or same_place(holder):
             raise LongreelError(
                 f"{output} is being worked on by {_name(holder)}; two runs would mix their rows"
             )
-        if time.monotonic() >= deadline:
+        if watch.unchanged_s(holder, time.monotonic()) >= STALE_S:
             return
         time.sleep(1.0)
 
 
 def _holder(output: str) -> dict[str, Any] | None:
-    try:
-        holder = json.loads(read_bytes(_uri(output)))
-    except StorageError as failure:
-        if failure.kind != "NotFound":
-            raise
-        return None
-    except ValueError:
-        return None
-    return holder if isinstance(holder, dict) else None
+    return read_holder(_uri(output))
 
 
 def _uri(output: str) -> str:
     return join_uri(output, "_longreel", "lease.json")
-
-
-def _here() -> dict[str, Any]:
-    """This process, and the place in which its number means something."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    place = boot.read_text().strip() if boot.exists() else socket.gethostname()
-    with suppress(OSError):
-        place += " " + os.readlink("/proc/self/ns/pid")
-    pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "began": _began(pid), "place": place}
-
-
-def _began(pid: int) -> str | None:
-    """When a process began, in the kernel's ticks; None when there is none or nobody can say."""
-    try:
-        # The second field is the name in brackets, which may hold anything.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else fields[19]
-
-
-def _same_place(holder: dict[str, Any]) -> bool:
-    return bool(holder.get("began")) and holder.get("place") == _here()["place"]
-
-
-def _dead(holder: dict[str, Any]) -> bool:
-    return _same_place(holder) and _began(int(holder["pid"])) != holder["began"]
 
 
 def _name(holder: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import ray
 from actors import lease
 from actors.objects import join_uri
 from actors.progress import Progress
+from actors.reported import JobFigures
 from actors.rowfiles import RowFiles
 from actors.standing import Work, stand
 from longreel.schemas import FAILED, SEGMENTS, VIDEOS
@@ -39,6 +40,7 @@ class Ledger:
         self._progress = totals
         self._known = finished
         self._attempts: Counter[str] = Counter()
+        self._figures: JobFigures | None = None
 
     def begin(self, segment_id: str) -> int:
         """Count one more attempt at a segment; its number, from 1, or 0 when it has its row."""
@@ -67,6 +69,8 @@ class Ledger:
         p.video_seconds += row["end_s"] - row["start_s"]
         if row["error"]:
             self._note_failure(row)
+        if self._figures:
+            self._figures.segment(row)
         self._segments.add(row)
 
     def add_video(self, row: dict[str, Any]) -> None:
@@ -77,6 +81,8 @@ class Ledger:
         self._progress.videos[row["status"]] += 1
         if row["status"] == FAILED and not row["n_segments"]:
             self._note_failure(row)
+        if self._figures:
+            self._figures.video(row)
         self._videos.add(row)
 
     def flush(self) -> None:
@@ -100,12 +106,15 @@ class RunLedger(Ledger):
 
     Args:
         token: of the lease that the run holds on ``dest``.
+        job_id: under which its metrics are told; None tells none.
     """
 
-    def __init__(self, dest: str, work: Work, token: str) -> None:
+    def __init__(self, dest: str, work: Work, token: str, job_id: str | None = None) -> None:
         standing = stand(dest, work)
         guard = partial(lease.require, dest, token)
         super().__init__(dest, standing.progress, standing.finished, guard)
+        if job_id is not None:
+            self._figures = JobFigures(job_id, standing.progress)
 
 
 LedgerActor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(RunLedger)

@@ -27,7 +27,11 @@ def stat(path: str) -> Found:
 
 
 def walk(folder: str, hidden: bool = False) -> Iterator[Found]:
-    """Every file below ``folder``, as ``actors.objects.list_objects`` describes."""
+    """Every file below ``folder``, as ``actors.objects.list_objects`` describes.
+
+    Raises:
+        StorageError: the folder, or one below it, cannot be listed; files that can be come first.
+    """
     with translated("list", folder):
         status = os.stat(folder)
     if not stat_modes.S_ISDIR(status.st_mode):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -50,6 +50,10 @@ _BLOCK_HEADERS = 512
 _GRANULES = Granules(32 * 2**20)
 
 
+#: Gives an object to read, each time from its beginning.
+Opener = Callable[[], RangedReader]
+
+
 class Mark:
     """What a packet carries to the frame that comes of it.
 
@@ -81,12 +85,18 @@ class Media:
 
 
 @contextmanager
-def open_media(uri: str, etag: str | None = None, max_pixels: int | None = None) -> Iterator[Media]:
+def open_media(
+    uri: str,
+    etag: str | None = None,
+    max_pixels: int | None = None,
+    opener: Opener | None = None,
+) -> Iterator[Media]:
     """Opens the pictures of one object by ranged reads.
 
     Args:
         max_pixels: of one frame as stored. The decoder itself refuses larger ones before it makes
             room for them, also where they begin in the middle of the file.
+        opener: of bytes that lie elsewhere; ``uri`` is only their name then.
 
     Raises:
         StorageError: the object cannot be read.
@@ -94,7 +104,8 @@ def open_media(uri: str, etag: str | None = None, max_pixels: int | None = None)
             ``TooLarge`` by its header.
     """
     limits = {} if max_pixels is None else {"max_pixels": str(max_pixels)}
-    with closing(open_object(uri, etag, granules=_GRANULES)) as reader:
+    opened = opener() if opener else open_object(uri, etag, granules=_GRANULES)
+    with closing(opened) as reader:
         if reader.size == 0:
             raise VideoError("Empty", "the file has no bytes")
         try:

@@ -101,7 +101,10 @@ def printable_uri(text: str) -> str:
     """A uri fit for messages and rows: without user name, password and query of a web address."""
     if _SCHEME.match(text) is None or (text.startswith("s3://") and "@" not in text.split("/")[2]):
         return text
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # such as a bracket that is never closed
+        return f"{text.partition(':')[0]}://..."
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
@@ -243,6 +246,9 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     """A pyarrow filesystem and the path in it, by the same settings and credentials as above.
 
     Credentials are those of this moment: make a new one per job stage, as short-lived keys expire.
+
+    Raises:
+        StorageError: there are no credentials.
     """
     uri = normalize_uri(uri)
     if not is_s3(uri):

@@ -80,17 +80,21 @@ class PictureMaker:
         height, width = self.size
         return _upright(self._model_scaler, frame, width, height)
 
-    def thumbnails(self, frame: VideoFrame) -> list[bytes]:
-        """One JPEG of at most the thumbnail width, aspect kept; none if that width is 0."""
+    def thumbnail(self, frame: VideoFrame) -> Picture | None:
+        """(h, w, 3) uint8 RGB of at most the thumbnail width, aspect kept; None if it is 0."""
         if self._thumbnail_width == 0:
-            return []
+            return None
         shown_width, shown_height = shown_size(frame, self._sample_aspect_ratio)
         width = min(self._thumbnail_width, shown_width)
         height = max(1, round(shown_height * width / shown_width))
-        picture = _upright(self._thumbnail_scaler, frame, width, height)
-        buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, "JPEG", quality=JPEG_QUALITY)
-        return [buffer.getvalue()]
+        return _upright(self._thumbnail_scaler, frame, width, height)
+
+
+def jpeg(picture: Picture) -> bytes:
+    """An (h, w, 3) RGB picture as JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
 
 
 def _upright(scaler: VideoReformatter, frame: VideoFrame, width: int, height: int) -> Picture:

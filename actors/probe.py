@@ -10,6 +10,7 @@ from av.video.frame import VideoFrame
 from actors.media import (
     MEDIA_ERRORS,
     Media,
+    Opener,
     from_keyframe,
     has_index,
     last_end_s,
@@ -19,7 +20,7 @@ from actors.media import (
     starts_before,
     timestamp,
 )
-from actors.objects import stat_object
+from actors.objects import ObjectStat, stat_object
 from actors.pictures import clockwise_degrees, shown_size
 from longreel.errors import VideoError
 
@@ -64,7 +65,7 @@ class VideoInfo:
     keyframes_s: tuple[float, ...]
 
 
-def probe(uri: str, max_pixels: int | None = None) -> VideoInfo:
+def probe(uri: str, max_pixels: int | None = None, opener: Opener | None = None) -> VideoInfo:
     """Reads a video's header and index, and decodes its first frame.
 
     Only a video that does not say how long it is (live recordings) is read to its end, without
@@ -72,14 +73,15 @@ def probe(uri: str, max_pixels: int | None = None) -> VideoInfo:
 
     Args:
         max_pixels: Of one frame as stored; larger ones are not decoded.
+        opener: Of bytes that lie elsewhere; ``uri`` is only their name then.
 
     Raises:
         StorageError: The object cannot be read.
         VideoError: ``Empty``, ``NotAVideo``, ``NoVideoStream``, ``TooLarge``, ``Truncated`` (its
             index is missing) or ``Damaged`` (not one frame can be decoded).
     """
-    found = stat_object(uri)
-    with open_media(found.uri, found.etag, max_pixels) as media:
+    found = stat_object(uri) if opener is None else ObjectStat(uri, 0, "")
+    with open_media(found.uri, found.etag, max_pixels, opener) as media:
         first = _first_frame(media)
         origin_pts = first.pts or 0
         end_s, scanned = _end_s(media)
@@ -91,7 +93,7 @@ def probe(uri: str, max_pixels: int | None = None) -> VideoInfo:
         return VideoInfo(
             uri=uri,
             etag=found.etag,
-            size_bytes=found.size_bytes,
+            size_bytes=media.file.size,
             container=media.container.format.name,
             codec=media.stream.codec_context.codec.canonical_name,
             duration_s=float(duration_s),

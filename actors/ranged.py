@@ -74,6 +74,11 @@ class RangedReader(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """See ``io.RawIOBase``.
+
+        Raises:
+            ValueError: the place lies before the start, or ``whence`` is unknown.
+        """
         self._check_open()
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}.get(whence)
         if base is None:

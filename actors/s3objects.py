@@ -37,7 +37,11 @@ _Result = TypeVar("_Result")
 
 
 def head(uri: str) -> tuple[int, str]:
-    """Size in bytes and etag (without quotes) of an object."""
+    """Size in bytes and etag (without quotes) of an object.
+
+    Raises:
+        StorageError: there is no such object, or it cannot be asked for.
+    """
     bucket, key = split_uri(uri)
     if not key:
         raise StorageError("NotFound", f"cannot stat {uri}: it names a bucket, not an object")
@@ -61,29 +65,38 @@ def head(uri: str) -> tuple[int, str]:
 def read(uri: str, start: int = 0, length: int | None = None, etag: str | None = None) -> bytes:
     """``length`` bytes from ``start``, or the whole object; only of the version ``etag`` if given.
 
-    What came before a failure is kept, and of the same version only the rest is asked for again.
+    What came before a failure is kept, and of the same version only the rest is asked for again;
+    where any version will do, one that was replaced in between is read from its beginning.
     """
     bucket, key = split_uri(uri)
     data = bytearray()
+    asked, version = length, etag
 
     def read_rest() -> bytes:
-        nonlocal length, etag
+        nonlocal asked, version
         request = {"Bucket": bucket, "Key": key}
-        if length is not None:
-            request["Range"] = f"bytes={start + len(data)}-{start + length - 1}"
-        if etag:
-            request["IfMatch"] = f'"{etag}"'
-        answer = client().get_object(**request)
-        etag = etag or _etag(answer)
+        if asked is not None:
+            request["Range"] = f"bytes={start + len(data)}-{start + asked - 1}"
+        if version:
+            request["IfMatch"] = f'"{version}"'
+        try:
+            answer = client().get_object(**request)
+        except ClientError as error:
+            if etag or not version or storage_error(error, "read", uri).kind != "Changed":
+                raise
+            asked, version = length, etag
+            data.clear()
+            raise BodyError("the object was replaced while it was read") from None
+        version = version or _etag(answer)
         promised = int(answer["ContentLength"])
-        length = promised if length is None else length
+        asked = promised if asked is None else asked
         with closing(answer["Body"]) as body:
-            if promised != length - len(data):
-                raise BodyError(f"{promised} bytes were offered instead of {length - len(data)}")
+            if promised != asked - len(data):
+                raise BodyError(f"{promised} bytes were offered instead of {asked - len(data)}")
             for piece in _pieces(body, promised):
                 data.extend(piece)
-        if len(data) < length:
-            raise BodyError(f"the connection ended after {len(data)} of {length} bytes")
+        if len(data) < asked:
+            raise BodyError(f"the connection ended after {len(data)} of {asked} bytes")
         return bytes(data)
 
     return _tried("read", uri, read_rest, lambda: len(data))
@@ -119,15 +132,15 @@ def _tried(
     """What ``call`` returns, called again with growing pauses while it fails for passing reasons.
 
     Args:
-        come: bytes that have come so far; an attempt that brought a fair share is none in vain.
+        come: bytes held so far; an attempt that got a fair share further than any before it is
+            none in vain.
 
     Raises:
         StorageError: it failed for good, or ``ATTEMPTS`` times in a row.
     """
-    attempt, renewed = 0, False
+    attempt, renewed, furthest = 0, False, 0
     while True:
         attempt += 1
-        before = come()
         try:
             return call()
         except ERRORS as error:
@@ -137,8 +150,9 @@ def _tried(
                 renewed = True
                 forget_client()
                 continue
-            if come() - before >= FLOOR_BYTES_PER_S * timeout_s():
+            if come() - furthest >= FLOOR_BYTES_PER_S * timeout_s():
                 attempt = 1
+            furthest = max(furthest, come())
             if attempt == ATTEMPTS or not is_transient(error):
                 raise failure from None
         longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (attempt - 1))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -15,37 +14,33 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from actors.damage import PacketLog
-from actors.grid import first_index_at, held_indices
+from actors.grid import held_indices
 from actors.media import MEDIA_ERRORS, Mark, Media, can_skip, need_until, starts_before, timestamp
 from actors.pictures import PictureMaker
+from actors.restarts import restarts_of
+from actors.thumbnails import Thumbnails
+from actors.ticks import Ticks, Wanted
 from longreel.errors import VideoError
 
 #: Packets between a picture and the one shown after it, at most; H.264 and HEVC allow 16.
 _REORDERED = 32
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Grid indices ``[first_index, end_index)`` of a clock that starts at ``origin_pts``."""
-
-    origin_pts: int
-    first_index: int
-    end_index: int
-    rate: Fraction
-
-    def tick(self, index: int, time_base: Fraction) -> int:
-        """The last tick at or before a grid point."""
-        return self.origin_pts + math.floor(index / (self.rate * time_base))
-
-    def seconds(self, pts: int, time_base: Fraction) -> Fraction:
-        return (pts - self.origin_pts) * time_base
+#: Packets that wait, at most, until it is known whether anything needs them; and their bytes.
+_MOST_HELD, _MOST_HELD_BYTES = 1024, 16 * 2**20
 
 
 @dataclass(frozen=True)
 class Samples:
+    """What was sampled, in the order of the grid.
+
+    Attributes:
+        indices: grid indices.
+        frames: (indices, height, width, 3) RGB.
+        thumbnails: JPEGs, where they were asked for.
+    """
+
     indices: list[int]
     frames: npt.NDArray[np.uint8]
-    thumbnails: list[bytes]
+    thumbnails: Thumbnails
     #: Of each sample: its packet's number in the log and its pts.
     sources: list[tuple[int, int]] = field(default_factory=list)
 
@@ -67,25 +62,31 @@ class Run:
         self._threads = threads
         self._frame = round(media.frame_s / media.time_base)
         self._packets_end = wanted.origin_pts
+        self._ticks = Ticks(wanted, media.time_base)
         self._can_skip = can_skip(media)
+        context = media.stream.codec_context
+        self._restarts = restarts_of(context.name, context.extradata or b"")
+        self._skips = False
+        context.skip_frame = "DEFAULT"
         self._recent: deque[int] = deque(maxlen=_REORDERED)
         self._held: tuple[VideoFrame, int, int] | None = None
         height, width = pictures.size
         n = wanted.end_index - wanted.first_index
         self._frames = np.empty((n, height, width, 3), np.uint8)
         self._indices: list[int] = []
-        self._thumbnails: list[bytes] = []
+        self._thumbnails = Thumbnails()
         self._sources: list[tuple[int, int]] = []
 
     @property
     def samples(self) -> Samples:
+        """What was sampled so far."""
         frames = self._frames[: len(self._indices)]
         return Samples(self._indices, frames, self._thumbnails, self._sources)
 
     def feed(self, packets: Iterator[Packet[Any]], is_beginning: bool) -> bool:
         """Decodes and samples; False if it began too late in the file to know the first frame."""
-        for packet in packets:
-            for frame in self._decode(packet):
+        for packet, is_needed in self._foreseen(packets):
+            for frame in self._decode(packet, is_needed):
                 if not (self._take(frame) or is_beginning or self._damaged):
                     return False
             if self.reached_end:
@@ -109,7 +110,65 @@ class Run:
     def _damaged(self) -> bool:
         return bool(self.log.spoiled().roots)
 
-    def _decode(self, packet: Packet[Any]) -> list[VideoFrame]:
+    def _foreseen(self, packets: Iterator[Packet[Any]]) -> Iterator[tuple[Packet[Any], bool]]:
+        """Packets, and whether anything needs them.
+
+        Nothing needs what follows the last picture that a grid point shows before the stream
+        begins anew. So packets wait until a picture as late as the next grid point comes, or one
+        with which it does. After damage all are needed: how far it goes shall be known.
+        """
+        ticks = self._ticks
+        held: list[Packet[Any]] = []
+        held_bytes = 0
+        #: The next grid point; None once nothing waits any more.
+        due: int | None = ticks.first if self._restarts else None
+        for packet in packets:
+            pts = timestamp(packet)
+            waits = False
+            if due is not None and pts is not None and not packet.is_discard:
+                if held and packet.is_keyframe and self._begins_anew(packet):
+                    yield from self._as_needed(held, pts)
+                    held, held_bytes = [], 0
+                waits = pts != due
+                if pts >= due:
+                    yield from ((each, True) for each in held)
+                    held, held_bytes = [], 0
+                    due = ticks.at_or_after(pts + 1) if pts < ticks.last else None
+                    waits = waits and due is not None
+            held.append(packet)
+            held_bytes += packet.size
+            fits = len(held) < _MOST_HELD and held_bytes < _MOST_HELD_BYTES
+            if waits and fits and self._may_wait(packet):
+                continue
+            yield from ((each, True) for each in held)
+            held, held_bytes = [], 0
+        yield from ((each, True) for each in held)
+
+    def _begins_anew(self, keyframe: Packet[Any]) -> bool:
+        return bool(self._restarts and not self._damaged and self._restarts.at(bytes(keyframe)))
+
+    def _may_wait(self, packet: Packet[Any]) -> bool:
+        """Whether a packet may turn out to be one that nothing needs."""
+        if packet.opaque is not None or packet.has_sidedata("new_extradata"):
+            return False
+        return not (packet.is_keyframe and self._restarts and self._restarts.carry_headers)
+
+    def _as_needed(
+        self, held: list[Packet[Any]], end_pts: int
+    ) -> Iterator[tuple[Packet[Any], bool]]:
+        """Packets that waited until the stream begins anew with a picture shown at ``end_pts``."""
+        times = [pts for packet in held if (pts := timestamp(packet)) is not None]
+        shown = sorted({*self._recent, *times, end_pts})
+        needed = 0
+        for number, pts in enumerate(times, 1):
+            after = bisect_right(shown, pts)
+            if after == len(shown) or self._ticks.at_or_after(pts) < shown[after]:
+                needed = number
+        if self._restarts and self._restarts.in_fields:
+            needed += 1
+        yield from ((packet, number < needed) for number, packet in enumerate(held))
+
+    def _decode(self, packet: Packet[Any], is_needed: bool = True) -> list[VideoFrame]:
         pts = timestamp(packet)
         if pts is None:
             pts = self.log.pts(len(self.log) - 1)
@@ -119,13 +178,18 @@ class Run:
             self.log.mark([self.log.add(self._packets_end, position, False)])
         number = self.log.add(pts, position, packet.is_keyframe)
         self._packets_end = max(self._packets_end, pts + (packet.duration or self._frame))
-        # The decoder knows of each codec which pictures nothing else is predicted from.
-        self._media.stream.codec_context.skip_frame = (
-            "NONREF" if self._can_skip and self._shows_nothing(pts) else "DEFAULT"
-        )
-        self._recent.append(pts)
+        shows_nothing = self._can_skip and self._shows_nothing(pts)
+        if not packet.is_discard:
+            self._recent.append(pts)
         if packet.is_corrupt:
             self.log.mark([number])
+        if not is_needed:
+            return []
+        if shows_nothing != self._skips:
+            # The decoder knows of each codec which pictures nothing else is predicted from.
+            context = self._media.stream.codec_context
+            context.skip_frame = "NONREF" if shows_nothing else "DEFAULT"
+            self._skips = shows_nothing
         packet.opaque = Mark(number)
         try:
             return packet.decode()
@@ -140,9 +204,7 @@ class Run:
         Known from the packets so far: what is shown after a picture that nothing refers to was
         decoded before it, wherever pictures are reordered at all.
         """
-        wanted, time_base = self._wanted, self._media.time_base
-        index = first_index_at(wanted.seconds(pts, time_base), wanted.rate)
-        tick = wanted.tick(max(index, wanted.first_index), time_base)
+        tick = self._ticks.at_or_after(pts)
         return any(pts < other <= tick for other in self._recent)
 
     def _drain(self) -> list[VideoFrame]:
@@ -166,10 +228,8 @@ class Run:
         if pts is None or pts < self.log.pts(0):
             return True
         if self._held is None:
-            wanted = self._wanted
-            first_tick = wanted.tick(wanted.first_index, self._media.time_base)
             self._held = frame, number, pts
-            return pts <= first_tick
+            return pts <= self._ticks.first
         if pts >= self._held[2]:
             self._show_until(pts)
             self._held = frame, number, pts
@@ -179,18 +239,20 @@ class Run:
         """Samples the held frame wherever it is the one on screen."""
         assert self._held is not None
         frame, number, pts = self._held
+        self.reached_end = self._ticks.last < next_pts
+        if next_pts <= self._ticks.at_or_after(pts):
+            return
         wanted, time_base = self._wanted, self._media.time_base
-        next_s = wanted.seconds(next_pts, time_base)
-        self.reached_end = first_index_at(next_s, wanted.rate) >= wanted.end_index
         indices = held_indices(
-            wanted.seconds(pts, time_base), next_s, wanted.rate, wanted.first_index,
-            wanted.end_index,
+            wanted.seconds(pts, time_base), wanted.seconds(next_pts, time_base), wanted.rate,
+            wanted.first_index, wanted.end_index,
         )  # fmt: skip
         if not indices:
             return
         start = len(self._indices)
         self._frames[start : start + len(indices)] = self._pictures.model_input(frame)
-        self._thumbnails += self._pictures.thumbnails(frame) * len(indices)
+        if (thumbnail := self._pictures.thumbnail(frame)) is not None:
+            self._thumbnails.add(thumbnail, len(indices))
         self._sources += [(number, pts)] * len(indices)
         self._indices += indices
 
@@ -198,6 +260,16 @@ class Run:
 def sample(
     media: Media, wanted: Wanted, size: tuple[int, int], thumbnail_width: int, threads: int
 ) -> Run:
+    """Decode from the last keyframe that is early enough for the first wanted grid point.
+
+    Args:
+        size: height and width of the sampled frames, in pixels.
+        thumbnail_width: in pixels; 0 makes none.
+        threads: of the decoder.
+
+    Raises:
+        VideoError: there is no such keyframe.
+    """
     context = media.stream.codec_context
     context.thread_count = threads
     context.thread_type = "FRAME" if threads > 1 else "NONE"

@@ -7,6 +7,7 @@ slow store costs every writer about one write, however many there are.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -34,10 +35,18 @@ class SessionLog:
 
     After a write, and before anybody hears of it, the fence is looked for. Whoever fenced the owner
     reads its log after that: either the write was there to be read, or it is not acknowledged.
+
+    Args:
+        wrote: hears of each write, in the thread that writes: its seconds, and whether it failed.
     """
 
-    def __init__(self, store: StateStore, owner: str) -> None:
-        self._store, self._owner = store, owner
+    def __init__(
+        self,
+        store: StateStore,
+        owner: str,
+        wrote: Callable[[float, bool], None] = lambda seconds, failed: None,
+    ) -> None:
+        self._store, self._owner, self._wrote = store, owner, wrote
         self._queue: SimpleQueue[_Waiting | Callable[[], None] | None] = SimpleQueue()
         self._number = 0
         #: Of each batch, the last sequence number that it holds of each session.
@@ -99,11 +108,18 @@ class SessionLog:
     def _write(self, batch: Sequence[_Waiting]) -> None:
         self._number += 1
         records = [record for waiting in batch for record in waiting.records]
+        started = time.perf_counter()
+        failure: Exception | None = None
         try:
             self._store.append(self._owner, self._number, records)
-            if self._store.fenced(self._owner):
-                raise FencedError(f"{self._owner} was declared lost")
-        except Exception as failure:
+            fenced = self._store.fenced(self._owner)
+        except Exception as error:
+            failure, fenced = error, False
+        # Before anybody hears of the write itself.
+        self._wrote(time.perf_counter() - started, failure is not None)
+        if fenced:
+            failure = FencedError(f"{self._owner} was declared lost")
+        if failure is not None:
             for waiting in batch:
                 waiting.done.set_exception(failure)
             return

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import statistics
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench import limits
 from bench.harness import ratio, run
 from bench.models import LAYERS, WIDTH, wide_config
 from bench.plain import PlainLoop, Said
@@ -178,8 +180,11 @@ def timed_plain_live(
     return time.perf_counter() - started, [said for loop in loops for said in loop.said]
 
 
-def timed_restore(model: VideoLLMMoD, layout: StreamLayout, frames: Tensor) -> tuple[float, float]:
-    """Seconds to bring a session back from a snapshot, and to compute its cache again."""
+def timed_restore(
+    model: VideoLLMMoD, layout: StreamLayout, frames: Tensor
+) -> tuple[float, float, int]:
+    """Seconds to bring a session back from a snapshot, and to compute its cache again; bytes of
+    that cache."""
     engine = engine_of(model, layout)
     engine.open("s", max_new_tokens=8)
     engine.push("s", frames)
@@ -192,7 +197,7 @@ def timed_restore(model: VideoLLMMoD, layout: StreamLayout, frames: Tensor) -> t
         other.restore("s", data)
         other.bring_in("s")
         seconds.append(time.perf_counter() - started)
-    return seconds[0], seconds[1]
+    return seconds[0], seconds[1], engine.memory.used_bytes
 
 
 def cache_bytes(model: VideoLLMMoD, layout: StreamLayout, frames: Tensor) -> int:
@@ -207,7 +212,9 @@ def cache_bytes(model: VideoLLMMoD, layout: StreamLayout, frames: Tensor) -> int
 def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """All comparisons on one thread."""
     torch.set_num_threads(1)
-    runs, n_bulk, n_live = (2, 150, 12) if quick else (5, 600, 40)
+    most = limits.measured()
+    # Fewer frames and the rounding up to whole pages would show in the ratio of cache bytes.
+    runs, n_bulk, n_live = (2, 300, 12) if quick else (5, 600, 40)
     (dense, layout), (mod, _), (plain, _) = build("none"), build("bounded"), build("none")
     for model in (dense, mod):
         teach(model, layout)
@@ -226,7 +233,7 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
         quiet_mod_s, _ = timed_bulk(quiet_mod, layout, frames)
         plain_live_s, plain_live_said = timed_plain_live(plain, layout, streams)
         mod_live_s, mod_live_said = timed_live(mod, layout, streams)
-        restore_s, rebuild_s = timed_restore(mod, layout, frames)
+        restore_s, rebuild_s, restored_bytes = timed_restore(mod, layout, frames)
         same &= plain_said == dense_said
         for name, value in (
             ("plain_bulk_s", plain_s),
@@ -243,7 +250,14 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
     if not same:
         raise AssertionError("engine and plain loop said different words at keep ratio 1")
     # Of the silent stream: the same text on both sides, one silence token a frame.
-    cost = macs(mod.config, n_bulk, n_bulk) / macs(dense.config, n_bulk, n_bulk)
+    work = {
+        "quiet_mod": macs(mod.config, n_bulk, n_bulk),
+        "quiet_dense": macs(dense.config, n_bulk, n_bulk),
+    }
+    cost = work["quiet_mod"] / work["quiet_dense"]
+
+    def rate(done: float, name: str) -> float:
+        return done / statistics.median(found[f"{name}_s"])
 
     def ratios_of(a: str, b: str, factor: float = 1.0) -> dict[str, float]:
         return ratio([factor * x / y for x, y in zip(found[a], found[b], strict=True)])
@@ -275,6 +289,12 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
         },
         "words_equal_plain_loop": same,
         "dense_engine_over_plain_loop": ratios_of("plain_bulk_s", "dense_bulk_s"),
+        # Of the decoder's linear layers alone; a cache is read and written once.
+        "limits": limits.beside(
+            most,
+            {name: rate(2 * done, name) for name, done in work.items()},
+            {"restore": rate(2 * restored_bytes, "restore")},
+        ),
     }
     return settings, ratios, figures
 

@@ -19,8 +19,6 @@ from PIL import Image
 from mod.world.streams import World
 
 FPS = 30
-#: Pictures between two samples of the world, which runs at two samples a second.
-_PICTURES = FPS // 2
 #: Contrast of the ground in grey levels.
 _CONTRAST = 8.0
 
@@ -28,18 +26,24 @@ _CONTRAST = 8.0
 @dataclass(frozen=True)
 class Scene:
     """One video: H.264 as x264 makes it by default, with B-frames, a keyframe every 250 pictures
-    at most."""
+    at most.
+
+    Attributes:
+        fps: pictures a second.
+    """
 
     name: str
     seed: int
     seconds: int
     width: int
     height: int
+    fps: int = FPS
 
 
 #: Nearly 2 Mbit/s, like a film or a camera at that size.
 HD = Scene("hd.mp4", 31, 30, 1280, 720)
 SMALL = Scene("small.mp4", 32, 30, 320, 180)
+MINUTE = Scene("minute25.mp4", 33, 60, 1280, 720, fps=25)
 
 
 def make(scene: Scene, folder: Path) -> Path:
@@ -50,12 +54,12 @@ def make(scene: Scene, folder: Path) -> Path:
         return path
     draft = path.with_name("." + path.name)
     with av.open(str(draft), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"preset": "medium"})
+        stream = container.add_stream("libx264", rate=scene.fps, options={"preset": "medium"})
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = scene.width, scene.height, "yuv420p"
-        for number, picture in enumerate(islice(_film(scene), scene.seconds * FPS)):
+        for number, picture in enumerate(islice(_film(scene), scene.seconds * scene.fps)):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, FPS)
+            frame.pts, frame.time_base = number, Fraction(1, scene.fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     draft.rename(path)
@@ -70,8 +74,9 @@ def _film(scene: Scene) -> Iterator[NDArray[np.uint8]]:
     """
     world = World(scene.seed, width=scene.width, height=scene.height, cut_rate=0.1)
     ground = _ground(scene)
-    for number, (picture, _) in enumerate(world.film(_PICTURES)):
-        t = number / FPS
+    # The world runs at two samples a second.
+    for number, (picture, _) in enumerate(world.film(scene.fps // 2)):
+        t = number / scene.fps
         x = scene.width * (0.5 + 0.4 * math.sin(0.6 * t))
         y = scene.height * (0.5 + 0.4 * math.sin(0.43 * t))
         moved = picture + _view(ground, x, y, scene)[..., None]

@@ -10,9 +10,13 @@ import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from bench.bars import shown
+from bench.claims import CLAIMS
+from bench.paths import spread_at
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -69,9 +73,8 @@ def run(
     parser.add_argument("--quick", action="store_true", help="fewer runs, minutes at most")
     args = parser.parse_args()
     settings, ratios, figures = measure(args.quick)
-    for key, value in ratios.items():
-        spread = f" ({value['min']:.4g} to {value['max']:.4g})" if value["n"] > 1 else ""
-        print(f"{key}: {value['median']:.4g}{spread}")
+    for line in _told(name, {"settings": settings, "ratios": ratios, "figures": figures}):
+        print(line)
     if not args.json:
         return
     here = machine()
@@ -79,22 +82,55 @@ def run(
         "bench": name,
         "machine": here,
         "commit": _commit(),
-        "settings": settings,
+        "settings": {**settings, "quick": args.quick},
         "ratios": ratios,
         "figures": figures,
     }
     named = here.get("gpu") or f"{here['processor']} {here['cores']}c"
     folder = RESULTS / re.sub(r"[^a-z0-9]+", "-", named.lower())
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+    result_path(folder, name, args.quick).write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result))
 
 
+def result_path(folder: Path, name: str, quick: bool) -> Path:
+    """Where a result belongs: a quick one never takes the place of a full one.
+
+    Args:
+        folder: of the machine.
+    """
+    plain = folder / f"{name}.json"
+    full_there = plain.is_file() and not is_quick(json.loads(plain.read_text()))
+    return folder / f"{name}.quick.json" if quick and full_there else plain
+
+
+def is_quick(result: Mapping[str, Any]) -> bool:
+    """Whether a result is of the quick form; those from before results said so are full."""
+    return bool(result["settings"].get("quick", False))
+
+
+def _told(bench: str, result: Mapping[str, Any]) -> Iterator[str]:
+    """Each ratio, and what else has a bar, with the verdict."""
+    bars = {claim.path: claim.bar for claim in CLAIMS if claim.bench == bench and claim.bar}
+    for path in dict.fromkeys([*(f"ratios/{key}" for key in result["ratios"]), *bars]):
+        found, bar = spread_at(bench, result, path), bars.get(path)
+        if found is not None:
+            verdict = f"; {bar}: {bar.verdict(found)}" if bar else ""
+            yield f"{path.removeprefix('ratios/')}: {shown(found)}{verdict}"
+
+
 def _commit() -> str | None:
-    command = ["git", "describe", "--always", "--dirty"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, cwd=RESULTS.parent)
-    except OSError:
-        return os.environ.get("LONGREEL_COMMIT")
     # Where only the files are, whoever put them there may say which they are.
-    return done.stdout.strip() or os.environ.get("LONGREEL_COMMIT")
+    named = os.environ.get("LONGREEL_COMMIT")
+    try:
+        commit = _git("describe", "--always") or named
+        # Results of other benches, and pages written from them, are not what was measured.
+        changed = _git("status", "--porcelain", "-uno", ":/", f":!{RESULTS}", ":(top,exclude)*.md")
+    except OSError:
+        return named
+    return f"{commit}-dirty" if commit and changed else commit
+
+
+def _git(*command: str) -> str:
+    done = subprocess.run(["git", *command], capture_output=True, text=True, cwd=RESULTS.parent)
+    return done.stdout.strip()

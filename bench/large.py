@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench import limits
 from bench.flops import FRAMES, RANK, llama3_8b
 from bench.harness import ratio, run
 from bench.plain import PlainLoop
@@ -181,6 +182,9 @@ def training(effort: Effort) -> tuple[dict[str, Any], dict[str, Any]]:
         },
         "held_gib": (full[0].peak_bytes - full[0].above_held_bytes) / 2**30,
         "full_step_tflops": done / seconds / 1e12,
+        "limits": limits.beside(
+            limits.measured(device="cuda", dtype=torch.bfloat16), {"full_step": done / seconds}
+        ),
         "activation_model_mod_over_full": activation_bytes(llama3_8b(), FRAMES, FRAMES, 2)
         / activation_bytes(dense, FRAMES, FRAMES, 2),
     }

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from actors.heap import give_back_large_blocks
+from bench import limits
 from bench.harness import most_resident_bytes, ratio, run
 from bench.models import LAYERS, WIDTH, wide_config
 from mod.batches import IGNORE, Batch, collate
@@ -79,7 +80,7 @@ class Effort:
     held_out: int
 
 
-QUICK = Effort(step_runs=2, peak_runs=1, seeds=1, base_steps=60, steps=60, streams=120, held_out=24)
+QUICK = Effort(step_runs=2, peak_runs=1, seeds=1, base_steps=40, steps=30, streams=80, held_out=16)
 FULL = Effort(
     step_runs=5, peak_runs=3, seeds=3, base_steps=600, steps=300, streams=800, held_out=80
 )
@@ -117,6 +118,18 @@ def step_times(runs: int) -> dict[str, list[float]]:
             train_step(model)
             seconds[router].append(time.perf_counter() - started)
     return {router: values[1:] for router, values in seconds.items()}
+
+
+def step_flops_per_s(seconds: dict[str, list[float]]) -> dict[str, float]:
+    """Arithmetic of the decoder's linear layers in a step, by router: forward, and twice as much
+    backward. Attention, tower and head come on top, so it is less than all that was done."""
+    return {
+        f"step_{router}": 3
+        * 2
+        * macs(wide_config(1024, router=router), FRAMES, FRAMES)
+        / statistics.median(times)
+        for router, times in seconds.items()
+    }
 
 
 def _peak_bytes(router: str, results: Any) -> None:
@@ -310,6 +323,7 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
     """All parts, one thread each: the ratios do not depend on how many streams run beside."""
     effort = QUICK if quick else FULL
     torch.set_num_threads(1)
+    most = limits.measured()
     seconds = step_times(effort.step_runs)
     times = [m / f for m, f in zip(seconds["bounded"], seconds["none"], strict=True)]
     peaks: dict[str, list[int]] = {"none": [], "bounded": []}
@@ -351,6 +365,7 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
         "worst_gaps": gaps,
         "mean_losses": {name: mean_losses(runs, full) for name, runs in found.items()},
         "tiny": asdict(bundled),
+        "limits": limits.beside(most, step_flops_per_s(seconds)),
     }
     return settings, ratios, figures
 

@@ -5,6 +5,7 @@ Needs the ``bench`` extra (matplotlib).
 
 from __future__ import annotations
 
+import io
 import json
 import statistics
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 
+from bench.ablate_plot import panels
+from bench.claims_model import ENGINE
 from bench.harness import RESULTS
 
 #: Metrics of the quality plot: name in the result, label, whether less is better.
@@ -85,22 +88,16 @@ def draw_weights(result: dict[str, Any]) -> plt.Figure:
 
 def draw_engine(result: dict[str, Any]) -> plt.Figure:
     """Each ratio of the engine bench with its spread, and the bar it is held against."""
-    bars = {
-        "bulk_over_plain_loop": (5.0, "at least"),
-        "live16_over_plain_loop": (3.0, "at least"),
-        "mod_time_over_cost_model": (1.1, "at most"),
-        "mod_cache_over_dense": (0.64, "at most"),
-        "restore_over_prefill": (0.1, "at most"),
-    }
+    bars = {c.name: c.bar for c in ENGINE if c.bar is not None and c.name in result["ratios"]}
     picture, axis = plt.subplots(figsize=(8, 3.2), layout="constrained")
-    for place, (key, (bar, side)) in enumerate(bars.items()):
+    for place, (key, bar) in enumerate(bars.items()):
         found = result["ratios"][key]
         reach = [[found["median"] - found["min"]], [found["max"] - found["median"]]]
         axis.barh(place, found["median"], xerr=reach, capsize=3, height=0.5, color="#7d9fc4")
-        axis.plot([bar, bar], [place - 0.4, place + 0.4], color="#c0392b")
+        axis.plot([bar.limit, bar.limit], [place - 0.4, place + 0.4], color="#c0392b")
         axis.annotate(
-            f"{found['median']:.2f}, {side} {bar:g}",
-            (max(found["max"], bar), place),
+            f"{found['median']:.2f}, {bar}",
+            (max(found["max"], bar.limit), place),
             textcoords="offset points",
             xytext=(6, -3),
             size=8,
@@ -225,6 +222,91 @@ def draw_serve(result: dict[str, Any]) -> plt.Figure:
     return picture
 
 
+def draw_autoscale(result: dict[str, Any]) -> plt.Figure:
+    """Replicas over time under both policies above, sessions that were late below."""
+    traces = {name: each for name, each in result["figures"].items() if "shown" in each}
+    picture, axes = plt.subplots(
+        2, len(traces), figsize=(16, 5.5), layout="constrained", sharex="col"
+    )
+    for (name, trace), (above, below) in zip(traces.items(), axes.T, strict=True):
+        sessions = trace["shown"]["ours"]["sessions"]
+        hours = [n * trace["every_s"] / 3600 for n in range(len(sessions))]
+        live = above.twinx()
+        live.fill_between(hours, sessions, color="#ddd", label="live sessions")
+        live.set_ylim(0)
+        live.tick_params(colors="#999")
+        above.set_zorder(live.get_zorder() + 1)
+        above.patch.set_visible(False)
+        for side, color in (("default", "#7d9fc4"), ("ours", "#c0392b")):
+            shown = trace["shown"][side]
+            above.plot(hours, shown["replicas"], color=color, label=side)
+            below.plot(hours, shown["late"], color=color, label=side)
+        ratios = [
+            result["ratios"][f"{name}_{what}_over_default"]["median"]
+            for what in ("violations", "replica_hours")
+        ]
+        above.set_title(
+            f"{name}: violations x {ratios[0]:.2g}, replica-hours x {ratios[1]:.3g}", size=10
+        )
+        above.set_ylim(0)
+        below.set_yscale("symlog", linthresh=1.0)
+        below.set_ylim(0)
+        below.set_xlabel("hours")
+    axes[0][0].set_ylabel("replicas (grey: live sessions)")
+    axes[1][0].set_ylabel("late sessions")
+    axes[0][0].legend(fontsize=8, loc="lower left")
+    picture.suptitle(
+        "Simulated: ours beside Ray Serve's policy with the best target for each trace, "
+        f"commit {result['commit']}",
+        size=10,
+    )
+    return picture
+
+
+def draw_ablate(result: dict[str, Any]) -> plt.Figure:
+    """Each knob with what it trades, one panel a question."""
+    return panels(result["figures"], _machine(result))
+
+
+def draw_profile(result: dict[str, Any]) -> plt.Figure:
+    """Wall time of a job by its parts, and processor time by process and by stage."""
+    figures = result["figures"]
+    sides = [side for side in ("before", "after") if side in figures]
+    picture, axes = plt.subplots(3, 1, figsize=(11, 2.2 + 1.8 * len(sides)), layout="constrained")
+    for axis, (title, of) in zip(axes, PROFILED.items(), strict=True):
+        names = list(dict.fromkeys(name for side in sides for name in of(figures[side])))
+        colors = plt.get_cmap("tab20")
+        starts = [0.0] * len(sides)
+        for number, name in enumerate(names):
+            widths = [of(figures[side]).get(name, 0.0) for side in sides]
+            label = f"{name} {' → '.join(f'{width:.1f}' for width in widths)}"
+            axis.barh(sides, widths, left=starts, color=colors(number % 20), label=label)
+            starts = [start + width for start, width in zip(starts, widths, strict=True)]
+        axis.invert_yaxis()
+        axis.set_title(title, size=9, loc="left")
+        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=2)
+    what = result["settings"]
+    picture.suptitle(
+        f"{what['minutes']} min of {what['codec']} through the whole job, medians of "
+        f"{what['runs']} runs; {_machine(result)}",
+        size=10,
+    )
+    return picture
+
+
+def _largest(stages: dict[str, dict[str, float]], most: int = 12) -> dict[str, float]:
+    seconds = {name: stage["cpu_s"] for name, stage in stages.items()}
+    return {name: seconds[name] for name in sorted(seconds, key=lambda name: -seconds[name])[:most]}
+
+
+#: The bars of ``draw_profile``: title, and seconds by name from one side's figures.
+PROFILED: dict[str, Callable[[dict[str, Any]], dict[str, float]]] = {
+    "wall time (s)": lambda figures: figures["wall_s"],
+    "processor time of each kind of process (s)": lambda figures: figures["cpu_s"],
+    "processor time of the largest stages (s)": lambda figures: _largest(figures["stages"]),
+}
+
+
 DRAWN: dict[str, Callable[[dict[str, Any]], plt.Figure]] = {
     "model": draw_model,
     "weights": draw_weights,
@@ -232,6 +314,9 @@ DRAWN: dict[str, Callable[[dict[str, Any]], plt.Figure]] = {
     "decode": draw_decode,
     "scale": draw_scale,
     "serve": draw_serve,
+    "autoscale": draw_autoscale,
+    "ablate": draw_ablate,
+    "profile": draw_profile,
 }
 
 
@@ -240,18 +325,27 @@ def _machine(result: dict[str, Any]) -> str:
     return f"{machine['processor']}, {machine['cores']} cores, commit {result['commit']}"
 
 
-def main(results: Path = RESULTS) -> None:
-    """Draw all that is there."""
+def drawn(path: Path) -> str | None:
+    """The picture of a result file as SVG; None where it is of no bench that has one."""
+    draw = DRAWN.get(path.stem)
+    if draw is None:
+        return None
     # The same input gives the same file.
     mpl.rcParams["svg.hashsalt"] = "longreel"
+    picture = draw(json.loads(path.read_text()))
+    written = io.StringIO()
+    picture.savefig(written, format="svg", metadata={"Date": None})
+    plt.close(picture)
+    return written.getvalue()
+
+
+def main(results: Path = RESULTS) -> None:
+    """Draw all that is there."""
     for path in sorted(results.glob("*/*.json")):
-        draw = DRAWN.get(path.stem)
-        if draw is None:
-            continue
-        picture = draw(json.loads(path.read_text()))
-        picture.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-        plt.close(picture)
-        print(path.with_suffix(".svg"))
+        svg = drawn(path)
+        if svg is not None:
+            path.with_suffix(".svg").write_text(svg, encoding="utf-8")
+            print(path.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

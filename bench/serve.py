@@ -23,16 +23,17 @@ from bench.serve_knee import knee
 from bench.serve_load import FPS, LIMIT_S, SHARE, Spec
 from mod.checkpoint import TINY
 from pipelines.cluster import connected
-from serve.app import ReplicaPlan, deploy, replica_handle
+from serve.app import ReplicaPlan, deploy
+from serve.handles import replica_handle
 
 REPLICAS = 2
 #: Sessions of the first probe, near to where each side's knee is on two cores.
-FIRST = {"ours": 16, "resend": 4, "hashed": 16}
+FIRST = {"ours": 32, "resend": 4, "hashed": 32}
 
 
 def knees(url: str, quick: bool) -> tuple[list[float], dict[str, list[list[dict[str, Any]]]]]:
     """Ours over re-sending, a value a round; and of each side and round all probes."""
-    rounds, probes, lasts_s, window_s = (1, 1, 30.0, 10.0) if quick else (2, 3, 45.0, 30.0)
+    rounds, probes, lasts_s, window_s = (1, 1, 20.0, 10.0) if quick else (2, 3, 45.0, 30.0)
     found: dict[str, list[list[dict[str, Any]]]] = {}
     ratios = []
     for number in range(rounds):

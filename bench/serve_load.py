@@ -114,13 +114,15 @@ def picture(seed: int) -> bytes:
 class Side(Protocol):
     """One session's client."""
 
-    async def open(self) -> None: ...
+    async def open(self) -> None:
+        """Begin the session."""
 
     async def send(self, first: int, end: int) -> None:
         """Give frames up to ``end``, of which those from ``first`` on are new; calls of the
         others return when they are seen."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """End the session."""
 
 
 class Ours:
@@ -132,12 +134,14 @@ class Ours:
         self._client, self._frame, self._seen = client, frame, seen
 
     async def open(self) -> None:
+        """See ``Side``."""
         async with self._client.post("/v1/sessions", json={"fps": FPS}) as reply:
             reply.raise_for_status()
             self._path = f"/v1/sessions/{(await reply.json())['id']}"
         self._listening = asyncio.create_task(self._listen())
 
     async def send(self, first: int, end: int) -> None:
+        """See ``Side``."""
         query = f"wait=false&seq={end}&time_s={first / FPS}"
         while True:
             async with self._client.post(
@@ -162,6 +166,7 @@ class Ours:
                     self._seen(frame, frame + 1)
 
     async def close(self) -> None:
+        """See ``Side``."""
         self._listening.cancel()
         async with self._client.delete(self._path):
             return
@@ -176,16 +181,17 @@ class Resend:
         self._client, self._frame, self._seen = client, frame, seen
 
     async def open(self) -> None:
-        return
+        """See ``Side``."""
 
     async def send(self, first: int, end: int) -> None:
+        """See ``Side``."""
         async with self._client.post("/resend/frames", data=packed([self._frame] * end)) as reply:
             reply.raise_for_status()
             await reply.read()
         self._seen(first, end)
 
     async def close(self) -> None:
-        return
+        """See ``Side``."""
 
 
 class Hashed:
@@ -198,15 +204,17 @@ class Hashed:
         self._path = f"/hashed/{random.getrandbits(64):016x}"
 
     async def open(self) -> None:
-        return
+        """See ``Side``."""
 
     async def send(self, first: int, end: int) -> None:
+        """See ``Side``."""
         async with self._client.post(f"{self._path}/frames", data=self._frame) as reply:
             reply.raise_for_status()
             await reply.read()
         self._seen(first, end)
 
     async def close(self) -> None:
+        """See ``Side``."""
         async with self._client.delete(self._path):
             return
 

@@ -26,8 +26,8 @@ from mod.engine.engine import Engine
 from mod.engine.events import FrameSeen
 from mod.loading import load
 from mod.world.streams import World
+from serve.decoding.calls import decode_pictures
 from serve.routes.context import ApiSettings
-from serve.routes.media import decode_image
 
 _WARM = 10
 _BLOCKS = 5
@@ -107,7 +107,7 @@ async def measure(url: str, replica: DeploymentHandle, folder: Path, n: int) -> 
             times.setdefault("direct_seen", []).append(time.perf_counter() - started)
             direct.drain()
             await timed("part_replica_hop", empty.remote([]))
-            await timed("part_decode", asyncio.to_thread(decode_image, body, 96, ApiSettings()))
+            await timed("part_decode", decode_pictures([body], 96, ApiSettings()))
             record = Record("bench", 1, number, "frame", {}, sample.frame.tobytes())
             await timed("part_durable_append", asyncio.wrap_future(log.append([record])))
         await client.delete(frames.removesuffix("/frames"))

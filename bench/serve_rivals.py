@@ -15,8 +15,8 @@ from ray.serve.schema import LoggingConfig
 
 from bench.serve_body import unpacked
 from mod.checkpoint import TINY
+from serve.decoding.media import decode_image
 from serve.routes.context import ApiSettings
-from serve.routes.media import decode_image
 
 _QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 _CONSISTENT_HASH = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"

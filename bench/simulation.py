@@ -16,7 +16,7 @@ from heapq import heapify, heapreplace
 import numpy as np
 
 from actors.rowfiles import MAX_BYTES
-from actors.shards import plan_segments
+from actors.segments import plan_segments
 from bench.assumed import ROW_BYTES, Costs, Layout, World
 from bench.segment_pass import Cluster, SegmentPass
 from pipelines.passes import in_batches

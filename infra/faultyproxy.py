@@ -21,7 +21,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
@@ -35,6 +34,9 @@ ANSWERS = {
 }
 RESET, STALL, DRIP, CUT = "reset", "stall", "drip", "cut"
 FAULTS = (*ANSWERS, RESET, STALL, DRIP, CUT)
+
+#: Clients give up after a few attempts in vain: no draw shall decide whether they do.
+IN_A_ROW = 3
 
 _UPSTREAM_TIMEOUT_S = 60.0
 _DRIP_STEP_S = 0.05
@@ -52,7 +54,8 @@ class Rule:
         contains: a part of ``bucket/key``; empty for all.
         skip: so many matching requests pass first.
         first: it befalls at most so many requests; None for no bound.
-        share: of the matching requests, 0 to 1, picked by the proxy's seed.
+        share: of the matching requests, 0 to 1, picked by the proxy's seed; a share under 1 never
+            makes more than ``IN_A_ROW`` requests for the same bytes fail one after the other.
         at_byte: where in the answer's body ``reset``, ``stall``, ``drip`` and ``cut`` begin; None
             is before any answer, for ``drip`` the body's start and for ``cut`` its middle.
         bytes_per_s: of ``drip``.
@@ -72,6 +75,7 @@ class Rule:
             raise ValueError(f"{self.fault!r} is none of {', '.join(FAULTS)}")
 
     def matches(self, method: str, name: str) -> bool:
+        """Whether it is about such a request."""
         return self.method in ("", method) and self.contains in name
 
 
@@ -108,12 +112,14 @@ class FaultyProxy:
         self._port = port
         self._lock = threading.Lock()
         self._matched: Counter[object] = Counter()
+        self._in_vain: Counter[object] = Counter()
         self._actions: list[tuple[str, str, Callable[[], None]]] = []
         self._server: ThreadingHTTPServer | None = None
         self.stopping = threading.Event()
 
     @property
     def rules(self) -> tuple[Rule, ...]:
+        """Those in force."""
         return self._rules
 
     @rules.setter
@@ -122,6 +128,7 @@ class FaultyProxy:
         with self._lock:
             self._rules = tuple(rules)
             self._matched.clear()
+            self._in_vain.clear()
 
     def before(self, method: str, contains: str, action: Callable[[], None]) -> None:
         """Call ``action`` once, before the first such request is decided on and passed."""
@@ -165,12 +172,7 @@ class FaultyProxy:
     def __enter__(self) -> FaultyProxy:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def admit(self, method: str, name: str, range_: str) -> tuple[Seen, Rule | None]:
@@ -183,10 +185,16 @@ class FaultyProxy:
         with self._lock:
             seen = Seen(method, name, range_)
             self.seen.append(seen)
+            # A read that goes on where it broke still ends at the same byte.
+            again = method, name, range_.rpartition("-")[2]
             for number, rule in enumerate(self._rules):
-                if rule.matches(method, name) and self._befalls(number, rule, method, name):
+                if not rule.matches(method, name) or not self._befalls(number, rule, method, name):
+                    continue
+                if rule.share == 1 or self._in_vain[again] < IN_A_ROW:
+                    self._in_vain[again] += 1
                     seen.fault = rule.fault
                     return seen, rule
+            self._in_vain[again] = 0
             return seen, None
 
     def _befalls(self, number: int, rule: Rule, method: str, name: str) -> bool:

@@ -13,12 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from types import TracebackType
 from typing import BinaryIO, cast
 
 import av
 import numpy as np
 from numpy.typing import NDArray
+
+from infra.loopback import LoopbackServer
 
 Draw = Callable[[int], NDArray[np.uint8]]
 _SDP = """v=0
@@ -33,7 +34,7 @@ a=control:track1
 """
 
 
-class RtspServer:
+class RtspServer(LoopbackServer):
     """Serves pictures ``draw(0), draw(1), ...`` at ``url``; each client sees those drawn now.
 
     Args:
@@ -55,17 +56,13 @@ class RtspServer:
         redirect: str | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        super().__init__()
         self._tls = tls
         self._draw, self._fps, self._login = draw, fps, login
         self._stall_after, self._redirect = stall_after, redirect
-        self._clients: list[socket.socket] = []
-        self._ended = threading.Event()
         self._began = time.monotonic()
         #: Methods that were asked for, in order.
         self.asked: list[str] = []
-        self._door = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._door.getsockname()[1]
-        self._thread = threading.Thread(target=self._accept, name="rtsp-server", daemon=True)
 
     @property
     def url(self) -> str:
@@ -73,41 +70,11 @@ class RtspServer:
         scheme = "rtsps" if self._tls else "rtsp"
         return f"{scheme}://localhost:{self.port}/camera"
 
-    def __enter__(self) -> RtspServer:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._ended.set()
-        with suppress(OSError):
-            self._door.shutdown(socket.SHUT_RDWR)
-        self._door.close()
-        self.drop()
-        self._thread.join(5)
-
-    def drop(self) -> None:
-        """Cut every client's connection, as a network does."""
-        for client in self._clients:
-            with suppress(OSError):
-                client.shutdown(socket.SHUT_RDWR)
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._door.accept()
-                self._clients.append(client)
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with suppress(OSError):
-            if self._tls:
-                client = self._tls.wrap_socket(client, server_side=True)
-            self._speak(client)
+    def serve(self, client: socket.socket) -> None:
+        """Answer a client until it has gone, or said that it goes."""
+        if self._tls:
+            client = self._tls.wrap_socket(client, server_side=True)
+        self._speak(client)
 
     def _speak(self, client: socket.socket) -> None:
         with client, client.makefile("rb") as lines:
@@ -148,7 +115,7 @@ class RtspServer:
             gone = threading.Event()
             threading.Thread(target=self._encode, args=(place, gone), daemon=True).start()
             try:
-                while not self._ended.is_set():
+                while not self.ended.is_set():
                     with suppress(TimeoutError):
                         packet = udp.recv(2048)
                         # Of its two ports only that of RTP is ours; reports go to the next one.
@@ -171,7 +138,7 @@ class RtspServer:
             begins = time.monotonic()
             first = round((begins - self._began) * self._fps)
             count = 0
-            while not (self._ended.is_set() or gone.is_set()) and count != self._stall_after:
+            while not (self.ended.is_set() or gone.is_set()) and count != self._stall_after:
                 image = np.ascontiguousarray(self._draw(first + count))
                 frame = av.VideoFrame.from_ndarray(image, format="rgb24")
                 frame.pts = count

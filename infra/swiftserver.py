@@ -110,6 +110,7 @@ class MemoryXattr:
         self._of_file: dict[tuple[int, int], dict[bytes, bytes]] = {}
 
     def setxattr(self, file: File, key: str | bytes, value: bytes) -> None:
+        """Set one attribute of a file."""
         key = os.fsencode(key)
         if key == self._first_key:
             # Swift writes this key first: what else is there belongs to a removed file whose
@@ -118,6 +119,11 @@ class MemoryXattr:
         self._of_file.setdefault(self._identity(file), {})[key] = value
 
     def getxattr(self, file: File, key: str | bytes) -> bytes:
+        """One attribute of a file.
+
+        Raises:
+            OSError: ``ENODATA``: the file has no such attribute.
+        """
         try:
             return self._of_file[self._identity(file)][os.fsencode(key)]
         except KeyError:
@@ -259,6 +265,7 @@ def serve(folder: Path, port: int, settings: dict[str, Any], parent: int) -> Non
 
 
 def main() -> None:
+    """Serve until the parent process has ended."""
     parser = argparse.ArgumentParser(prog="python -m infra.swiftserver", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--port", type=int, default=0)

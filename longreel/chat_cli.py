@@ -11,6 +11,7 @@ import typer
 
 from longreel.errors import INTERRUPTED, LongreelError, UsageError
 from longreel.options import ApiKey, Server
+from longreel.typed import typed_line
 
 if TYPE_CHECKING:
     from longreel.client import Client
@@ -113,7 +114,7 @@ def _questions(question: str | None) -> Iterator[str]:
 def _typed() -> Iterator[str]:
     while True:
         try:
-            line = input("? ").strip()
+            line = typed_line("? ").strip()
         except EOFError:
             typer.echo()
             return

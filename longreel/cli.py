@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from longreel import __version__, chat_cli, jobs_cli, watch_cli
+from longreel import __version__, assemble_cli, chat_cli, jobs_cli, keys_cli, watch_cli
 from longreel.errors import (
     INTERRUPTED,
     JOB_FAILED,
@@ -29,7 +30,11 @@ from longreel.options import (
     Quantize,
     Replicas,
     Router,
-    replica_bounds,
+    State,
+    asks_for_keys,
+    is_local_only,
+    is_loopback,
+    state_uri,
     takes_request,
 )
 
@@ -82,7 +87,8 @@ def summarize(request: SummarizeRequest, address: Address = None) -> None:
     from pipelines.results import load_results
 
     # Refuses what cannot work before anything starts.
-    job_recipe(request, find_checkpoint(request.model))
+    room = _room(address, request.num_gpus, request.quantize)
+    job_recipe(request, find_checkpoint(request.model, check=room))
     from pipelines.summarize import summarize as run
 
     # A duplicate: the job may filter what libraries write to the terminal's own descriptor.
@@ -102,6 +108,19 @@ def summarize(request: SummarizeRequest, address: Address = None) -> None:
     )
     if outcome.progress.videos["failed"] or outcome.progress.videos["partial"]:
         raise typer.Exit(NOT_ALL_OK)
+
+
+def _room(address: str | None, gpus: float, quantize: str | None) -> Callable[[Path], None]:
+    """Refuses weights that this machine cannot hold, where it is the one that will load them."""
+
+    def check(folder: Path) -> None:
+        from mod.weights import available_bytes, refuse_larger_than
+        from pipelines.cluster import starts_one
+
+        if not gpus and starts_one(address):
+            refuse_larger_than(available_bytes(), folder, quantize)
+
+    return check
 
 
 @contextmanager
@@ -172,15 +191,31 @@ def serve(
     quantize: Quantize = None,
     replicas: Replicas = "1",
     gpus_per_replica: GpusPerReplica = 0.0,
-    state: Annotated[
+    state: State = None,
+    keys: Annotated[
         str | None,
         typer.Option(
-            metavar="URI",
-            help="Folder or s3://bucket/prefix where sessions and files outlive the service; all "
-            "nodes must reach it.",
-            show_default="~/.local/state/longreel",
+            metavar="required|off",
+            help="Whether clients need an API key (longreel keys create).",
+            show_default="off on a loopback address, else required",
         ),
     ] = None,
+    summarizer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="Endpoint that jobs of clients with keys may name as theirs; may be given again.",
+            show_default="none",
+        ),
+    ] = None,
+    metrics_key: Annotated[
+        bool,
+        typer.Option(
+            "--metrics-key",
+            help="Ask for a key at /metrics too, where clients need one.",
+            show_default="it is open",
+        ),
+    ] = False,
     s3_bucket: Annotated[
         list[str] | None,
         typer.Option(
@@ -197,6 +232,20 @@ def serve(
             show_default="refuse to",
         ),
     ] = False,
+    decode_timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            min=1,
+            help="Longest time to decode a minute of a client's video; a picture has 10 s at most.",
+        ),
+    ] = 60.0,
+    decode_memory: Annotated[
+        float,
+        typer.Option(
+            metavar="GIB", min=0.25, help="Memory of each process that decodes clients' media."
+        ),
+    ] = 2.0,
     address: Address = None,
 ) -> None:
     """Serve the model until interrupted; jobs on the same cluster share its replicas.
@@ -206,146 +255,70 @@ def serve(
     """
     import threading
 
+    from longreel.deployed import ServiceArgs
     from longreel.readable import size
-    from mod.checkpoint import find_checkpoint, weight_bytes
-    from mod.choice import choose_router, require_router
-    from mod.quantized import check_quantize
-    from pipelines.cluster import connected
+    from mod.checkpoint import find_checkpoint
+    from mod.weights import loaded_bytes
+    from pipelines.cluster import connected, starts_one
     from pipelines.jobs_service import jobs_deployment
-    from serve.app import ReplicaPlan, deploy
+    from serve.app import deploy
+    from serve.directory import leaving
     from serve.routes.context import ApiSettings
 
-    checkpoint = find_checkpoint(model)
-    chosen = None if router is None else choose_router(router, checkpoint)
-    require_router(keep_ratio, chosen.kind if chosen else None, checkpoint)
-    check_quantize(quantize)
-    low, high = replica_bounds(replicas)
-    store = state or os.path.join(
-        os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"), "longreel"
-    )
-    plan = ReplicaPlan(
-        model,
-        keep_ratio,
-        low,
-        high,
-        gpus_per_replica,
-        state=store,
+    store = state_uri(state)
+    with_keys = asks_for_keys(keys, host)
+    args = ServiceArgs(
+        model=model,
+        keep_ratio=keep_ratio,
         router=router,
         quantize=quantize,
+        gpus_per_replica=gpus_per_replica,
+        state=store,
+        api=ApiSettings(
+            decode_timeout_s=decode_timeout,
+            decode_memory_bytes=int(decode_memory * 2**30),
+            allow_private_urls=allow_private_urls,
+            s3_buckets=s3_bucket or (),
+            keys=with_keys,
+            summarizers=summarizer or (),
+            metrics_key=metrics_key,
+            local_only=is_local_only(keys, host),
+        ),
     )
-    needed = weight_bytes(checkpoint.folder, None if gpus_per_replica else 4, quantize)
-    settings = ApiSettings(allow_private_urls=allow_private_urls, s3_buckets=s3_bucket or ())
-    with connected(address, takes_jobs=True), suppress(KeyboardInterrupt):
+    plan = args.plan(replicas, check=_room(address, gpus_per_replica, quantize))
+    needed = loaded_bytes(find_checkpoint(model).folder, quantize, on_gpu=gpus_per_replica > 0)
+    if not with_keys and not is_loopback(host):
+        typer.echo(
+            f"longreel: warning: with --keys off whoever reaches {host}:{port} may use the service",
+            err=True,
+        )
+    ends = leaving(store) if starts_one(address) else nullcontext()
+    with connected(address, takes_jobs=True), ends, suppress(KeyboardInterrupt):
         typer.echo(f"loading {model}: {size(needed)} of weights in each replica")
-        deploy(plan, http=(host, port), settings=settings, jobs=jobs_deployment())
-        typer.echo(f"serving {model} on http://{host}:{port} (API at /docs); Ctrl-C stops it")
+        deploy(plan, http=(host, port), settings=args.api, jobs=jobs_deployment())
+        for line in _where(model, host, port, store):
+            typer.echo(line)
+        if with_keys:
+            typer.echo(f"  keys      longreel keys create NAME --state {shlex.quote(store)}")
         threading.Event().wait()
 
 
+def _where(model: str, host: str, port: int, state: str) -> Iterator[str]:
+    """What is said of a service that answers."""
+    # The address that stands for all of them cannot be opened.
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    base = f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+    yield f"serving {model} on {base}; Ctrl-C stops it"
+    yield f"  console   {base}/"
+    yield f"  API       {base}/docs"
+    yield f"  metrics   {base}/metrics"
+    yield f"  sessions and files are kept in {state}"
+
+
 app.command()(chat_cli.chat)
+app.add_typer(keys_cli.keys, name="keys")
 app.command()(watch_cli.watch)
-
-
-@app.command()
-def assemble(
-    vision: Annotated[
-        Path,
-        typer.Option(metavar="FOLDER", help="SigLIP model, whole or its vision half."),
-    ],
-    lm: Annotated[
-        Path,
-        typer.Option(
-            metavar="FOLDER",
-            help="Decoder-only language model with its tokenizer, as transformers saves them.",
-        ),
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the checkpoint.")
-    ],
-    lora: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="LoRA of the language model, as peft saves it, with or without a connector.",
-            show_default="none",
-        ),
-    ] = None,
-    keep_ratio: Annotated[
-        float,
-        typer.Option(help="Share (0-1] of a frame's vision tokens that run in MoD layers."),
-    ] = 0.2,
-    mod_layers: Annotated[
-        str,
-        typer.Option(
-            metavar="PLACEMENT",
-            help="Layers that route: interleaved, interleaved-deep, all, all-deep, after-2 "
-            "(or another number), or their numbers from 0 such as 1,3,5.",
-        ),
-    ] = "interleaved",
-    router: Annotated[
-        str,
-        typer.Option(
-            metavar="KIND",
-            help="How tokens are chosen: bounded (starts as the dense model), learned, uniform, "
-            "random, redundancy, norm, attention, skip, or none.",
-        ),
-    ] = "bounded",
-    pool_grid: Annotated[
-        int, typer.Option(metavar="N", help="Patches of a frame are pooled to N x N tokens.")
-    ] = 3,
-    fps: Annotated[float, typer.Option(help="Frames per second of video that it will see.")] = 2.0,
-    silence_token: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TOKEN",
-            help="Token that stands for silence; added where the tokenizer lacks it.",
-            show_default="',' where --lora brings a connector, else a new token",
-        ),
-    ] = None,
-    layout: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LAYOUT",
-            help="How text stands around frames: marks (ours), or online (VideoLLM-online's).",
-            show_default="online where --lora brings a connector, else marks",
-        ),
-    ] = None,
-    max_shard_size: Annotated[
-        str, typer.Option(metavar="SIZE", help="Largest weight file, in MB or GB.")
-    ] = "5GB",
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force", help="Replace the checkpoint at --output.", show_default="refuse to"
-        ),
-    ] = False,
-) -> None:
-    """Build a VideoLLM-MoD checkpoint from pretrained parts on this machine.
-
-    Text comes out as from the language model with its LoRA, and at --keep-ratio 1 so does video.
-    Nothing is trained or downloaded.
-    """
-    from mod.assemble import Assembly
-    from mod.assemble import assemble as run
-
-    assembly = Assembly(
-        vision=vision,
-        lm=lm,
-        output=output,
-        lora=lora,
-        keep_ratio=keep_ratio,
-        mod_layers=mod_layers,
-        router=router,
-        pool_grid=pool_grid,
-        fps=fps,
-        silence_token=silence_token,
-        layout=layout,
-        max_shard_size=max_shard_size,
-        force=force,
-    )
-    for line in run(assembly):
-        typer.echo(line)
-    typer.echo(f"wrote {output}")
+app.command()(assemble_cli.assemble)
 
 
 @app.command()

@@ -15,7 +15,16 @@ from longreel.schemas import OK
 
 
 class Sent(Protocol):
-    """What is shown of a run (``pipelines.submission.Run`` has it)."""
+    """What is shown of a run (``pipelines.submission.Run`` has it).
+
+    Attributes:
+        number: of the run among those of its job, from 1.
+        submission_id: by which Ray knows it.
+        output: uri of the folder that the job writes.
+        state, ray_status: how it stands, in our words and in Ray's.
+        reason: why it ended as it did; empty where there is nothing to say.
+        submitted_at, ended_at: seconds since 1970.
+    """
 
     @property
     def job_id(self) -> str: ...

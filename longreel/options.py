@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -77,15 +78,74 @@ ApiKey = Annotated[
 ]
 
 
+State = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URI",
+        help="Folder or s3://bucket/prefix where sessions, files and keys outlive the service; all "
+        "nodes must reach it.",
+        show_default="~/.local/state/longreel",
+    ),
+]
+
+
+def state_uri(given: str | None) -> str:
+    """The state store that ``--state`` names, or this user's own; no relative path.
+
+    Its processes work in other folders than the one where the command was typed.
+    """
+    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    found = given or os.path.join(home, "longreel")
+    return found if "://" in found else os.path.abspath(found)
+
+
+def asks_for_keys(wanted: str | None, host: str) -> bool:
+    """Whether a service that listens on ``host`` asks for API keys.
+
+    Args:
+        wanted: ``required`` or ``off``; None asks wherever others than this machine can connect.
+
+    Raises:
+        UsageError: ``wanted`` is neither.
+    """
+    if wanted not in (None, "required", "off"):
+        raise UsageError(f"--keys is 'required' or 'off', not {wanted!r}")
+    return wanted == "required" if wanted else not is_loopback(host)
+
+
+def is_local_only(wanted: str | None, host: str) -> bool:
+    """Whether a service asks for no key because it is for this machine alone.
+
+    Not where ``off`` was said: whoever says so has thought of who reaches it.
+    """
+    return wanted is None and is_loopback(host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to what listens on ``host``."""
+    import ipaddress
+
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def replica_bounds(text: str) -> tuple[int, int]:
-    """The smallest and largest number of replicas that ``--replicas`` asks for."""
+    """The smallest and largest number of replicas that ``--replicas`` asks for.
+
+    Raises:
+        UsageError: they are no bounds.
+    """
     low, _, high = text.partition(":")
     try:
         bounds = int(low), int(high or low)
     except ValueError:
         raise UsageError(f"--replicas must be a number or MIN:MAX, not {text!r}") from None
-    if not 1 <= bounds[0] <= bounds[1]:
-        raise UsageError(f"--replicas needs 1 <= MIN <= MAX, not {text!r}")
+    if not 0 <= bounds[0] <= bounds[1] or not bounds[1]:
+        raise UsageError(f"--replicas needs 0 <= MIN <= MAX and a MAX of 1 or more, not {text!r}")
     return bounds
 
 

@@ -16,7 +16,12 @@ _LINE_EVERY_S = 10.0
 
 
 class Counts(Protocol):
-    """What the view reads of a job's progress (``actors.ledger.Progress`` has it)."""
+    """What the view reads of a job's progress (``actors.ledger.Progress`` has it).
+
+    Attributes:
+        segments, videos: how many rows have each status.
+        failures: a line each.
+    """
 
     n_videos: int
     n_segments: int

@@ -109,7 +109,7 @@ def _streamed(opened: Any, fps: float) -> Iterator[Shot]:
     import av
 
     from actors.media import MEDIA_ERRORS
-    from actors.pictures import PictureMaker
+    from actors.pictures import PictureMaker, jpeg
 
     options = {"rtsp_transport": "tcp"} if str(opened).startswith("rtsp") else {}
     try:
@@ -131,7 +131,9 @@ def _streamed(opened: Any, fps: float) -> Iterator[Shot]:
                 point = math.floor((frame.time - origin) * fps + 1e-6)
                 if point >= due:
                     due = point + 1
-                    yield Shot(point / fps, pictures.thumbnails(frame)[0])
+                    thumbnail = pictures.thumbnail(frame)
+                    assert thumbnail is not None
+                    yield Shot(point / fps, jpeg(thumbnail))
         except MEDIA_ERRORS as failure:
             raise VideoError("Damaged", f"it broke off ({_reason(failure)})") from None
 

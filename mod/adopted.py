@@ -18,6 +18,7 @@ from mod.decoder import RoutedDecoder
 from mod.families.chat import ChatLayout, Template
 from mod.families.known import FAMILIES
 from mod.places import Places
+from mod.weights import ROUTERS
 
 #: Where checkpoints tell how their pictures are made, the first that is there.
 _PROCESSING = (
@@ -51,8 +52,8 @@ _CHOICES = (
     "ask_change",
     *_ROUTING,
 )
-#: Weights of routers that were trained for an open model, beside its own.
-ROUTERS = "routers.safetensors"
+#: Files that hold a tokenizer's words, any of which will do.
+_WORDS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 class AdoptedModel(RoutedDecoder):
@@ -125,7 +126,10 @@ def adopted_config(folder: Path) -> AdoptedConfig:
     """
     base = AutoConfig.from_pretrained(folder, local_files_only=True)
     family = FAMILIES[base.model_type]
-    chosen = dict(getattr(base, "longreel", {}))
+    chosen = getattr(base, "longreel", {})
+    if not isinstance(chosen, dict):
+        raise ValueError(f"longreel in its config must be an object, not {chosen!r}")
+    chosen = dict(chosen)
     if unknown := sorted(set(chosen) - set(_CHOICES)):
         raise ValueError(f"longreel.{unknown[0]} in its config is none of {', '.join(_CHOICES)}")
     processing = _processing(folder)
@@ -202,15 +206,21 @@ def adopted_layout(folder: Path, config: AdoptedConfig) -> ChatLayout:
         ValueError, OSError: its tokenizer or template cannot be used.
     """
     family, base = FAMILIES[config.base_config.model_type], config.base_config
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = _tokenizer(folder)
     template = family.template(_chat_template(folder) or tokenizer.chat_template)
     if template is None:
         raise ValueError("it brings no chat template")
+    ends = _ends(folder, tokenizer, base)
+    if max(ends) >= len(tokenizer):
+        raise ValueError(
+            f"its tokenizer has {len(tokenizer)} tokens and not {max(ends)}, with which answers "
+            "end: it is another model's, or lacks a file"
+        )
     return ChatLayout(
         tokenizer,
         Template.read(tokenizer, template, family.content, family.mark),
         family.frame_text(tokenizer, base),
-        _ends(folder, tokenizer, base),
+        ends,
         Asking(
             question=config.ask,
             every_s=config.ask_every_s,
@@ -219,10 +229,31 @@ def adopted_layout(folder: Path, config: AdoptedConfig) -> ChatLayout:
     )
 
 
+def _tokenizer(folder: Path) -> Any:
+    # Of some families transformers makes an empty one where there is none.
+    if not any((folder / name).is_file() for name in _WORDS):
+        raise ValueError(f"it brings no tokenizer: none of {', '.join(_WORDS)}")
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as failure:
+        # Of any kind that its parsers have.
+        raise ValueError(f"its tokenizer cannot be read: {failure}") from None
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text())
+    except ValueError as failure:
+        raise ValueError(f"{file.name} is no JSON: {failure}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{file.name} is no JSON object")
+    return found
+
+
 def _processing(folder: Path) -> dict[str, Any]:
     for name in _PROCESSING:
         if (folder / name).is_file():
-            found: dict[str, Any] = json.loads((folder / name).read_text())
+            found = _json(folder / name)
             found = found.get("video_processor") or found.get("image_processor") or found
             if "image_mean" in found:
                 return found
@@ -236,7 +267,7 @@ def _chat_template(folder: Path) -> str | None:
         return written.read_text()
     older = folder / "chat_template.json"
     if older.is_file():
-        return str(json.loads(older.read_text())["chat_template"])
+        return str(_json(older).get("chat_template") or "") or None
     return None
 
 

@@ -14,18 +14,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from longreel.errors import LongreelError
 from mod.attention import causal_attention
-from mod.batches import collate
+from mod.batches import collate, scaled
 from mod.checkpoint import find_checkpoint
-from mod.decoder import frames_before
+from mod.decoder import RoutedDecoder
 from mod.dialogue import Dialogue
-from mod.layout import StreamLayout
-from mod.loading import load
-from mod.modeling import VideoLLMMoD
+from mod.layout import Layout
+from mod.loading import load_any
 from mod.objective import stream_of
 from mod.world.dialogues import watch
 
@@ -67,34 +65,43 @@ class _Ranks:
     ) -> Tensor:
         """See :class:`mod.attention.Paged`; nothing is cached."""
         keys = key.repeat_interleave(query.shape[0] // key.shape[0], 0).float()
-        for frame in range(1, len(self._places)):
-            rows = query[:, self._places[frame]].float()
-            columns = keys[:, self._places[:frame].flatten()]
+        places = self._places.to(query.device)
+        for frame in range(1, len(places)):
+            rows = query[:, places[frame]].float()
+            columns = keys[:, places[:frame].flatten()]
             maps = (rows @ columns.transpose(1, 2) * scaling).softmax(-1)
             self.found[layer].append(float(effective_rank(maps).mean()))
         return causal_attention(query[None], key[None], value[None], scaling)[0].transpose(0, 1)
 
 
 @torch.inference_mode()
-def layer_ranks(
-    model: VideoLLMMoD, layout: StreamLayout, dialogues: Sequence[Dialogue]
-) -> list[float]:
+def layer_ranks(model: RoutedDecoder, layout: Layout, dialogues: Sequence[Dialogue]) -> list[float]:
     """Mean effective rank of each layer's attention maps, over heads, frames and ``dialogues``.
+
+    Of a model that has to be asked, what is said in ``dialogues`` is left out: its stream holds
+    frames alone.
 
     Args:
         model: every token of which runs in every layer.
-        dialogues: of two frames at least, at the model's picture size.
+        dialogues: of two frames at least, at the model's picture size; of models that see several
+            frames as one, of two such steps.
+
+    Raises:
+        ValueError: the model skips tokens.
     """
     if model.config.router != "none":
         raise ValueError(f"layers are ranked on a dense model, not with {model.config.router!r}")
     n_layers = model.config.get_text_config().num_hidden_layers
     found: list[list[float]] = [[] for _ in range(n_layers)]
+    places = model.places(float(model.config.fps))
     for dialogue in dialogues:
-        batch = collate([dialogue], layout, model.config).to(model.device)
-        tokens = model.encode_frames(batch.frames, frames_before(batch.frames, None))
+        if layout.asking is not None:
+            dialogue = Dialogue(dialogue.frames, [None] * len(dialogue.frames))
+        batch = collate([dialogue], layout, model.config, places).to(model.device)
+        tokens = model.encode_frames(batch.frames, batch.before)
         ranks = _Ranks(n_layers, batch.frame_starts, model.config.tokens_per_frame)
         stream = stream_of(model, batch, tokens)
-        model(replace(stream, frames=[len(batch.frames)], paged=ranks))
+        model(replace(stream, frames=[len(batch.frame_starts)], paged=ranks))
         for layer, each in enumerate(ranks.found):
             found[layer] += each
     return [sum(each) / len(each) for each in found]
@@ -106,17 +113,10 @@ def proposed(ranks: Sequence[float], share: float) -> list[int]:
     return sorted(sorted(range(len(ranks)), key=lambda layer: (ranks[layer], layer))[:count])
 
 
-def _sized(dialogue: Dialogue, side: int) -> Dialogue:
-    """The dialogue with pictures of the model's size."""
-    frames = torch.from_numpy(dialogue.frames).permute(0, 3, 1, 2).float()
-    scaled = F.interpolate(frames, size=(side, side), mode="bilinear", antialias=True)
-    return replace(dialogue, frames=scaled.round().byte().permute(0, 2, 3, 1).numpy(), labels=None)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m mod.arank", description=__doc__)
-    parser.add_argument("checkpoint", help="'longreel-tiny' or the folder of a checkpoint")
+    parser.add_argument("checkpoint", help="whatever --model of longreel serve takes")
     parser.add_argument(
         "--share", type=float, default=0.5, help="of the layers to propose, 0-1 (default 0.5)"
     )
@@ -129,11 +129,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.streams < 1 or args.frames < 2:
         parser.error("at least 1 stream and 2 frames are needed")
     try:
-        model, layout = load(find_checkpoint(args.checkpoint), router="none")
+        model, layout = load_any(find_checkpoint(args.checkpoint), router="none")
     except LongreelError as failure:
         parser.error(str(failure))
-    side = model.config.vision_config.image_size
-    seen = [_sized(watch(FIRST_SEED + i, args.frames), side) for i in range(args.streams)]
+    per_step = model.config.frames_per_step
+    if args.frames < 2 * per_step:
+        least = 2 * per_step
+        parser.error(f"this model sees {per_step} frames as one: --frames must be {least} or more")
+    side = int(model.config.image_size)
+    shown = [watch(FIRST_SEED + i, args.frames) for i in range(args.streams)]
+    seen = [replace(each, frames=scaled(each.frames, side), labels=None) for each in shown]
     ranks = layer_ranks(model, layout, seen)
     layers = proposed(ranks, args.share)
     if args.json:

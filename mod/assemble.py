@@ -29,11 +29,10 @@ from transformers import (
 from transformers import logging as transformers_logging
 
 from longreel.errors import LongreelError, UsageError
-from mod.choice import PLACEMENTS, ROUTERS, layers_of
-from mod.config import LAYOUTS, VideoLLMMoDConfig
+from mod.config import LAYOUTS, SCHEDULES, VideoLLMMoDConfig
 from mod.cost import kv_bytes
 from mod.layout import ONLINE_INSTRUCTION, StreamLayout
-from mod.modeling import Connector, VideoLLMMoD
+from mod.modeling import GENERATION, Connector, VideoLLMMoD
 from mod.parts import (
     Adapter,
     auto,
@@ -46,6 +45,7 @@ from mod.parts import (
     text_config_of,
     vision_config_of,
 )
+from mod.routers import PLACEMENTS, ROUTERS, layers_of
 from mod.routing import LayerRouter
 
 #: What VideoLLM-online marks silence with; its adapters have learned it.
@@ -61,9 +61,9 @@ class Assembly:
         lm: folder of a decoder-only transformers language model with its tokenizer.
         output: folder to make.
         lora: folder of a peft LoRA for ``lm``, with or without a ``connector``.
-        keep_ratio, mod_layers, router, pool_grid, fps: see
+        keep_ratio, keep_schedule, keep_ratios, mod_layers, router, pool_grid, fps: see
             :class:`mod.config.VideoLLMMoDConfig`; ``mod_layers`` is a placement or layer
-            numbers with commas between them.
+            numbers with commas between them, as ``keep_ratios`` are.
         silence_token: token that stands for silence; None takes VideoLLM-online's where a
             connector comes with ``lora``, and a new token elsewhere.
         layout: of the stream, ``marks`` or ``online``; None takes VideoLLM-online's where a
@@ -77,6 +77,8 @@ class Assembly:
     output: Path
     lora: Path | None = None
     keep_ratio: float = 0.2
+    keep_schedule: str = "constant"
+    keep_ratios: str | None = None
     mod_layers: str = "interleaved"
     router: str = "bounded"
     pool_grid: int = 3
@@ -118,11 +120,11 @@ def assemble(assembly: Assembly) -> list[str]:
         tower = loaded("vision tower", assembly.vision, SiglipVisionModel, dtype=lm.dtype)
         config = _config(assembly, vision_config, lm.config, fields)
         model = _put_together(config, tower, lm, connector)
+        if (generation := assembly.lm / GENERATION).is_file():
+            model.generation = generation.read_bytes()
         model.save_pretrained(folder, max_shard_size=assembly.max_shard_size)
         tokenizer.save_pretrained(folder)
         _refuse_other_words(tokenizer, StreamLayout.load(folder, model.config))
-        if (generation := assembly.lm / "generation_config.json").is_file():
-            shutil.copyfile(generation, folder / generation.name)
         for file in folder.glob("*.safetensors"):  # written for their owner's eyes alone
             file.chmod((folder / "config.json").stat().st_mode)
     origin = f"from {assembly.lora}" if connector else "new, train it before use"
@@ -192,6 +194,16 @@ def _config(
             f"mod-layers must be one of {', '.join(PLACEMENTS)}, or layers such as 1,3,5, "
             f"not {assembly.mod_layers!r}"
         )
+    try:
+        ratios = assembly.keep_ratios and [float(r) for r in assembly.keep_ratios.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"keep-ratios must be numbers such as 0.5,0.2, not {assembly.keep_ratios!r}"
+        ) from None
+    if assembly.keep_schedule not in SCHEDULES:
+        raise UsageError(
+            f"keep-schedule must be one of {', '.join(SCHEDULES)}, not {assembly.keep_schedule!r}"
+        )
     if assembly.router not in ROUTERS:
         raise UsageError(f"router must be one of {', '.join(ROUTERS)}, not {assembly.router!r}")
     try:
@@ -201,6 +213,8 @@ def _config(
             pool_grid=assembly.pool_grid,
             router=assembly.router,
             keep_ratio=assembly.keep_ratio,
+            keep_schedule=assembly.keep_schedule,
+            keep_ratios=ratios or None,
             mod_layers=layers,
             fps=assembly.fps,
             **fields,
@@ -312,6 +326,8 @@ def _described(model: VideoLLMMoD, n_added: int) -> list[str]:
     config, weights = model.config, list(model.parameters())
     vision, text = config.vision_config, config.text_config
     layers = [] if config.router == "none" else config.mod_layers
+    kept = [config.tokens_in_layer(layer) for layer in layers]
+    kept = kept[:1] if len(set(kept)) == 1 else kept
     dense = copy.deepcopy(config)
     dense.router = "none"
     frames = round(3600 * config.fps)
@@ -325,7 +341,7 @@ def _described(model: VideoLLMMoD, n_added: int) -> list[str]:
         f"{text.hidden_size}, {text.vocab_size:,} tokens known, {n_added} of them new",
         "frame": f"{config.tokens_per_frame} tokens (class token and {config.pool_grid}x"
         f"{config.pool_grid} patches) and a word, {config.fps:g} frames a second",
-        "MoD": f"router {config.router}, {config.tokens_in_layer(layers[0])} of "
+        "MoD": f"router {config.router}, {', '.join(map(str, kept))} of "
         f"{config.tokens_per_frame} tokens kept in layers {', '.join(map(str, layers))}"
         if layers
         else "none, every token runs in every layer",

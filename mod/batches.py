@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mod.config import RoutedConfig
@@ -54,6 +56,16 @@ class Batch:
             if isinstance(value, Tensor)
         }
         return replace(self, **moved)  # type: ignore[arg-type]
+
+
+def scaled(frames: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Square pictures of ``side`` pixels, out of (frames, height, width, 3) of any size."""
+    if not len(frames) or frames.shape[1:3] == (side, side):
+        return frames
+    pictures = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
+    pictures = F.interpolate(pictures, size=(side, side), mode="bilinear", antialias=True)
+    found: NDArray[np.uint8] = pictures.round().byte().permute(0, 2, 3, 1).numpy()
+    return found
 
 
 def collate(

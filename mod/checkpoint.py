@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from longreel.errors import UsageError
-from mod.quantized import KINDS, is_quantized
+from mod.weights import weight_bytes
+
+if TYPE_CHECKING:
+    from mod.config import AdoptedConfig
 
 TINY = "longreel-tiny"
 OURS = "videollm_mod"
@@ -20,8 +24,6 @@ OPEN = ("idefics3", "llava_onevision", "qwen2_5_vl", "qwen3_vl", "smolvlm")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 #: What of a hub repository is needed.
 _PARTS = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
-#: Bytes of an element by safetensors' names of types; others count as 4.
-_WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 _TEXT_FILES = (
     "config.json",
     "tokenizer.json",
@@ -48,6 +50,7 @@ class Checkpoint:
         keep_ratio: share of a frame's vision tokens that run in MoD layers.
         router: what chooses them.
         instruction: text that opens a session by default.
+        n_layers: of the decoder; None where nobody knows.
     """
 
     name: str
@@ -58,11 +61,16 @@ class Checkpoint:
     keep_ratio: float
     router: str
     instruction: str
+    n_layers: int | None
     kind: str = OURS
 
 
-def find_checkpoint(model: str) -> Checkpoint:
+def find_checkpoint(model: str, *, check: Callable[[Path], None] | None = None) -> Checkpoint:
     """Describe the checkpoint called ``model``: a folder, a hub id, or ``longreel-tiny``.
+
+    Args:
+        check: may refuse the folder before all weights are read for the revision, which takes
+            minutes of a large model.
 
     Raises:
         UsageError: there is no such checkpoint, or it is none that can be served.
@@ -75,8 +83,11 @@ def find_checkpoint(model: str) -> Checkpoint:
         raise UsageError(f"the config.json of the model at {model!r} names no model type") from None
     if kind == OURS:
         size = config["vision_config"]["image_size"]
+        n_layers = config["text_config"]["num_hidden_layers"]
     elif kind in OPEN:
-        config, size = _adopted(folder)
+        adopted = _adopted(folder)
+        config, size = adopted.to_dict(), adopted.image_size
+        n_layers = adopted.get_text_config().num_hidden_layers
     else:
         known = ", ".join((OURS, *OPEN))
         raise UsageError(f"the model at {model!r} is a {kind!r}; known are {known}")
@@ -84,6 +95,8 @@ def find_checkpoint(model: str) -> Checkpoint:
         weight_bytes(folder)  # for what is wrong with the files
     except ValueError as failure:
         raise UsageError(f"the model at {model!r} cannot be loaded: {failure}") from None
+    if check is not None:
+        check(folder)
     return Checkpoint(
         name=folder.resolve().name if folder == Path(model) else model,
         revision=_revision(folder.resolve()),
@@ -93,22 +106,40 @@ def find_checkpoint(model: str) -> Checkpoint:
         keep_ratio=float(config["keep_ratio"]),
         router=str(config["router"]),
         instruction=str(config["instruction"]),
+        n_layers=int(n_layers),
         kind=kind,
     )
+
+
+def located_model(model: str) -> str:
+    """``model`` as it reads from any working folder: a folder's path becomes absolute.
+
+    A name on the hub stays as it is, unless a folder is called so here.
+    """
+    if model == TINY or (_HUB_ID.fullmatch(model) and not Path(model).exists()):
+        return model
+    return str(Path(model).absolute())
 
 
 def _folder(model: str) -> Path:
     if model == TINY:
         return Path(__file__).parent / "checkpoints" / TINY
     folder = Path(model)
+    if not folder.exists() and _HUB_ID.fullmatch(model):
+        folder = _from_hub(model)
     if (folder / "config.json").is_file():
         return folder
-    if folder.exists() or not _HUB_ID.fullmatch(model):
+    if (folder / "adapter_config.json").is_file():
         raise UsageError(
-            f"no model at {model!r}: expected {TINY!r}, a folder with a config.json, or the name "
-            "of a repository on the Hugging Face hub"
+            f"the model at {model!r} is a LoRA alone: longreel assemble --lora puts it together "
+            "with what it was trained on"
         )
-    return _from_hub(model)
+    if folder != Path(model):
+        raise UsageError(f"the model {model!r} on the hub has no config.json")
+    raise UsageError(
+        f"no model at {model!r}: expected {TINY!r}, a folder with a config.json, or the name "
+        "of a repository on the Hugging Face hub"
+    )
 
 
 @lru_cache(maxsize=8)
@@ -125,8 +156,8 @@ def _from_hub(name: str) -> Path:
         raise UsageError(f"the model {name!r} cannot be had from the hub: {reason}") from None
 
 
-def _adopted(folder: Path) -> tuple[dict[str, Any], int]:
-    """How an open model is used by default, and the side of its pictures."""
+def _adopted(folder: Path) -> AdoptedConfig:
+    """How an open model is used by default."""
     # Here, because it needs torch, which takes seconds to import.
     from mod.adopted import adopted_config, adopted_layout
 
@@ -137,43 +168,7 @@ def _adopted(folder: Path) -> tuple[dict[str, Any], int]:
         # Whatever transformers makes of a config that it cannot use.
         reason = " ".join(str(failure).split())[:200]
         raise UsageError(f"the model at {str(folder)!r} cannot be used: {reason}") from None
-    return config.to_dict(), config.image_size
-
-
-def weight_bytes(folder: Path, width: int | None = None, quantize: str | None = None) -> int:
-    """Bytes of all weights in a folder's safetensors, from their headers alone.
-
-    Args:
-        width: bytes of an element as it is loaded; None counts those of the files.
-        quantize: what the decoder's linear maps are turned into, if anything.
-
-    Raises:
-        ValueError: a file is no safetensors, or shorter than its header says.
-    """
-    total = 0
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as source:
-            size = int.from_bytes(source.read(8), "little")
-            end = 8 + size
-            try:
-                header = json.loads(source.read(size)) if end <= file.stat().st_size else None
-            except ValueError:
-                header = None
-        if not isinstance(header, dict):
-            raise ValueError(f"{file.name} is no safetensors file, or is cut off")
-        for name, tensor in header.items():
-            if name == "__metadata__":
-                continue
-            first, last = tensor["data_offsets"]
-            if end + last > file.stat().st_size:
-                raise ValueError(f"{file.name} is cut off: it ends amid {name!r}")
-            element = _WIDTHS.get(tensor["dtype"], 4)
-            count = (last - first) // element
-            if quantize and is_quantized(name, tensor["shape"]):
-                total += int(count * KINDS[quantize])
-            else:
-                total += count * (width or element)
-    return total
+    return config
 
 
 @lru_cache(maxsize=8)

@@ -6,29 +6,20 @@ enough for a command line to import.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import cast
 
 from longreel.errors import UsageError
 from mod.checkpoint import Checkpoint
-
-Router = Literal[
-    "learned",
-    "bounded",
-    "uniform",
-    "random",
-    "redundancy",
-    "norm",
-    "attention",
-    "skip",
-    "none",
-]
-ROUTERS = get_args(Router)
-#: Those with weights of their own.
-TRAINED: tuple[Router, ...] = ("learned", "bounded")
-PLACEMENTS = ("interleaved", "interleaved-deep", "all", "all-deep", "after-N")
-_PLACEMENT = re.compile(r"(interleaved|all)(-deep)?|after-\d+")
+from mod.routers import (
+    PLACEMENTS,
+    ROUTERS,
+    TRAINED,
+    Router,
+    check_layers,
+    layers_of,
+    placed,
+)
 
 
 @dataclass(frozen=True)
@@ -43,37 +34,45 @@ class RouterChoice:
     layers: str | list[int] | None = None
 
 
-def layers_of(spelled: str) -> str | list[int] | None:
-    """Layers as a placement or as numbers with commas between them; None where it is neither."""
-    if re.fullmatch(r"\d+(,\d+)*", spelled):
-        return [int(layer) for layer in spelled.split(",")]
-    return spelled if _PLACEMENT.fullmatch(spelled) else None
-
-
-def choose_router(spelled: str, checkpoint: Checkpoint, *, new: bool = False) -> RouterChoice:
+def choose_router(
+    spelled: str, checkpoint: Checkpoint | None, *, new: bool = False, named: str = "--router"
+) -> RouterChoice:
     """Take ``spelled`` apart.
 
     Args:
+        checkpoint: whose weights it must do with; None where there are none yet.
         new: it will be trained, and needs no weights yet.
+        named: what was spelled so, for errors.
 
     Raises:
-        UsageError: there is no such router, or the checkpoint has no weights for it.
+        UsageError: there is no such router, or the checkpoint has no weights or layers for it.
     """
     kind, colon, rest = spelled.partition(":")
     if kind not in ROUTERS:
-        raise UsageError(f"--router must be one of {', '.join(ROUTERS)}, not {kind!r}")
+        raise UsageError(f"{named} must be one of {', '.join(ROUTERS)}, not {kind!r}")
     layers = layers_of(rest) if colon else None
     if colon and layers is None:
         raise UsageError(
-            f"the layers of --router must be one of {', '.join(PLACEMENTS)}, or numbers such as "
+            f"the layers of {named} must be one of {', '.join(PLACEMENTS)}, or numbers such as "
             f"1,3,5, not {rest!r}"
         )
-    if kind in TRAINED and checkpoint.router not in TRAINED and not new:
-        raise UsageError(
-            f"the model at {str(checkpoint.folder)!r} has no weights of a router, which "
-            f"--router {kind} needs"
-        )
+    if layers is not None and checkpoint is not None and checkpoint.n_layers is not None:
+        _require_layers(layers, checkpoint.n_layers, named)
+    if kind in TRAINED and checkpoint is not None and kind != checkpoint.router and not new:
+        has = f"no weights of a router, which {named} {kind} needs"
+        if checkpoint.router in TRAINED:
+            has = f"a router trained as {checkpoint.router!r}, which {named} {kind} cannot use"
+        raise UsageError(f"the model at {str(checkpoint.folder)!r} has {has}")
     return RouterChoice(cast(Router, kind), layers)
+
+
+def _require_layers(layers: str | list[int], n_layers: int, named: str) -> None:
+    """Refuse layers that a decoder of ``n_layers`` does not have."""
+    try:
+        numbers = placed(layers, n_layers, named) if isinstance(layers, str) else layers
+        check_layers(numbers, n_layers, named)
+    except ValueError as failure:
+        raise UsageError(str(failure)) from None
 
 
 def require_router(keep_ratio: float | None, router: str | None, checkpoint: Checkpoint) -> None:

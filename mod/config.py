@@ -9,13 +9,20 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from mod.choice import PLACEMENTS, Router, layers_of
+from mod.part_configs import (
+    check_given,
+    check_positive,
+    check_text,
+    check_vision,
+)
+from mod.routers import Router, check_layers, placed
 
 ClassToken = Literal["first", "last", "none"]
 Summarizer = Literal["model", "digest"]
 StreamKind = Literal["marks", "online"]
 LAYOUTS = get_args(StreamKind)
 KeepSchedule = Literal["constant", "shifted_cosine"]
+SCHEDULES = get_args(KeepSchedule)
 
 
 @strict
@@ -51,7 +58,7 @@ class RoutedConfig(PreTrainedConfig):
     router: Router = "learned"
     keep_ratio: float | int = 0.2
     keep_schedule: KeepSchedule = "constant"
-    keep_ratios: list[float] | None = None
+    keep_ratios: list[float | int] | None = None
     mod_layers: Any = "interleaved"
     always_keep_decision: bool = True
     frame_difference: bool = False
@@ -62,6 +69,7 @@ class RoutedConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
+        check_given(vars(self))
         super().__post_init__(**kwargs)
         if isinstance(self.mod_layers, str):
             self.mod_layers = placed(self.mod_layers, self.get_text_config().num_hidden_layers)
@@ -76,6 +84,16 @@ class RoutedConfig(PreTrainedConfig):
     def tokens_per_frame(self) -> int:
         """Vision tokens of one frame."""
         raise NotImplementedError
+
+    @property
+    def token_grid(self) -> tuple[int, int, int]:
+        """How a frame's tokens lie in its picture: the first that does, rows and columns.
+
+        Rows follow each other. What is no square is told as a single row.
+        """
+        n = self.tokens_per_frame
+        side = math.isqrt(n)
+        return (0, side, side) if side * side == n else (0, 1, n)
 
     @property
     def frames_per_step(self) -> int:
@@ -103,14 +121,8 @@ class RoutedConfig(PreTrainedConfig):
         """
         if not 0.0 < self.keep_ratio <= 1.0:
             raise ValueError(f"keep_ratio must lie in (0, 1], not {self.keep_ratio}")
-        if self.fps <= 0:
-            raise ValueError(f"fps must be above 0, not {self.fps}")
-        n_layers = self.get_text_config().num_hidden_layers
-        for layer in self.mod_layers:
-            if not 0 <= layer < n_layers:
-                raise ValueError(f"mod_layers names layer {layer}; the model has {n_layers}")
-        if len(set(self.mod_layers)) != len(self.mod_layers):
-            raise ValueError(f"mod_layers names a layer twice: {self.mod_layers}")
+        check_positive("fps", self.fps)
+        check_layers(self.mod_layers, self.get_text_config().num_hidden_layers)
         if self.keep_ratios is not None:
             if len(self.keep_ratios) != len(self.mod_layers):
                 raise ValueError(
@@ -187,46 +199,39 @@ class VideoLLMMoDConfig(RoutedConfig):
 
     def check(self) -> None:
         """See ``RoutedConfig``."""
-        channels = 6 if self.frame_difference else 3
-        if self.vision_config.num_channels != channels:
-            raise ValueError(
-                f"vision_config.num_channels must be {channels} with frame_difference="
-                f"{self.frame_difference}, not {self.vision_config.num_channels}"
-            )
         if self.pool_grid < 1:
             raise ValueError(f"pool_grid must be at least 1, not {self.pool_grid}")
+        check_vision(
+            self.vision_config,
+            channels=6 if self.frame_difference else 3,
+            pool_grid=self.pool_grid,
+            pooled=self.class_token != "none",
+        )
+        check_text(self.text_config)
+        self._check_marks()
         super().check()
-        self._check_parts()
 
-    def _check_parts(self) -> None:
-        vision, text = self.vision_config, self.text_config
-        for name, part in (("vision_config", vision), ("text_config", text)):
-            if part.hidden_size % part.num_attention_heads and not hasattr(part, "head_dim"):
-                raise ValueError(
-                    f"{name}.hidden_size {part.hidden_size} is no multiple of its "
-                    f"{part.num_attention_heads} num_attention_heads"
-                )
-        kv_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        if text.num_attention_heads % kv_heads:
-            raise ValueError(
-                f"text_config.num_attention_heads {text.num_attention_heads} is no multiple of "
-                f"its {kv_heads} num_key_value_heads"
-            )
-        if text.is_encoder_decoder:
-            raise ValueError("text_config must be a decoder alone, not an encoder with a decoder")
-        side = vision.image_size // vision.patch_size
-        if side < self.pool_grid:
-            raise ValueError(
-                f"pool_grid {self.pool_grid} is finer than the tower's {side}x{side} patches"
-            )
-        kinds = getattr(self.text_config, "layer_types", None) or []
-        if any(kind != "full_attention" for kind in kinds):
-            raise ValueError("text_config.layer_types must all be full_attention")
+    def _check_marks(self) -> None:
+        """Silence is told from everything else by its token alone."""
+        names = ["begin_token", "end_token", "silence_token"]
+        if self.layout == "marks":
+            names += ["user_token", "assistant_token"]
+        for name in names:
+            token = getattr(self, name)
+            if not token:
+                raise ValueError(f"{name} must not be empty")
+            if token == self.silence_token and name != "silence_token":
+                raise ValueError(f"silence_token {token!r} is the {name} too")
 
     @property
     def tokens_per_frame(self) -> int:
         """Vision tokens of one frame: the pooled grid and, unless ``none``, the class token."""
         return self.pool_grid**2 + (self.class_token != "none")
+
+    @property
+    def token_grid(self) -> tuple[int, int, int]:
+        """See ``RoutedConfig``; the class token stands for the whole picture."""
+        return int(self.class_token == "first"), self.pool_grid, self.pool_grid
 
 
 @strict
@@ -289,23 +294,6 @@ class AdoptedConfig(RoutedConfig):
         if self.ask_every_s <= 0:
             raise ValueError(f"ask_every_s must be above 0, not {self.ask_every_s}")
         super().check()
-
-
-def placed(placement: str, n_layers: int) -> list[int]:
-    """The layers of a named placement.
-
-    Raises:
-        ValueError: there is no such placement, or no layer left in it.
-    """
-    if not isinstance(layers_of(placement), str):
-        raise ValueError(f"mod_layers must be a list or one of {PLACEMENTS}, not {placement!r}")
-    first = 2 if placement.endswith("-deep") else 0
-    if placement.startswith("after-"):
-        first = int(placement.removeprefix("after-"))
-        if first >= n_layers:
-            raise ValueError(f"mod_layers {placement!r} leaves none of {n_layers} layers")
-    every_other = placement.startswith("interleaved")
-    return [layer for layer in range(first, n_layers) if not every_other or layer % 2]
 
 
 def _shifted_cosine(depths: list[float], mean: float, least: float) -> list[float]:

@@ -42,30 +42,13 @@ def kv_bytes(config: RoutedConfig, n_frames: int, n_text: int, element_size: int
     return token_layers(config, n_frames, n_text) * per_token
 
 
-def mean_keep(config: RoutedConfig) -> float:
-    """Share of a frame's vision tokens that run, averaged over all layers."""
-    n_layers = config.get_text_config().num_hidden_layers
-    return vision_token_layers(config, 1) / (config.tokens_per_frame * n_layers)
-
-
-def macs(
-    config: RoutedConfig,
-    n_frames: int,
-    n_text: int,
-    *,
-    lora_rank: int = 0,
-    keep: float | None = None,
-) -> float:
+def macs(config: RoutedConfig, n_frames: int, n_text: int, *, lora_rank: int = 0) -> int:
     """Multiply-accumulates of the decoder's linear layers; attention and the tower left out.
 
     Args:
         n_text: text tokens, silence tokens included.
-        keep: mean share of vision tokens that run, where it is not the config's own.
     """
-    share = mean_keep(config) if keep is None else keep
-    tokens = n_text + config.vision_tokens(n_frames) * share
-    n_layers: int = config.get_text_config().num_hidden_layers
-    return tokens * n_layers * layer_weights(config, lora_rank)
+    return token_layers(config, n_frames, n_text) * layer_weights(config, lora_rank)
 
 
 def activation_bytes(

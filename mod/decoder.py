@@ -36,6 +36,9 @@ class Stream:
             read by the ``redundancy`` router alone, which needs it.
         deep: (layers, frames, tokens_per_frame, D) what each of the first layers adds to vision
             tokens, for models whose tower speaks to several.
+
+    Raises:
+        ValueError: parts are of different sizes; the message names them.
     """
 
     embeddings: Tensor
@@ -47,6 +50,24 @@ class Stream:
     paged: Paged | None = None
     change: Tensor | None = None
     deep: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        tokens = len(self.embeddings)
+        if sum(self.lengths) != tokens:
+            raise ValueError(
+                f"lengths {self.lengths} sum to {sum(self.lengths)}, not to the {tokens} tokens of "
+                "embeddings"
+            )
+        if self.positions.shape[-1] != tokens:
+            raise ValueError(
+                f"positions of {self.positions.shape[-1]} tokens for embeddings of {tokens}"
+            )
+        for name in ("caches", "frames"):
+            given = getattr(self, name)
+            if given is not None and len(given) != len(self.lengths):
+                raise ValueError(
+                    f"{name} of {len(given)} sequences for lengths of {len(self.lengths)}"
+                )
 
 
 def frames_before(frames: Tensor, last: Tensor | None) -> Tensor:

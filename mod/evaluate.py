@@ -17,6 +17,7 @@ from itertools import islice, pairwise
 import numpy as np
 import torch
 
+from mod.batches import scaled
 from mod.checkpoint import TINY, find_checkpoint
 from mod.engine.viewer import Viewer
 from mod.layout import StreamLayout
@@ -219,9 +220,9 @@ def evaluate(
     questions = list(QUESTIONS)
     for seed in range(first_seed, first_seed + n_streams):
         samples = list(islice(World(seed), n_frames))
-        frames = torch.from_numpy(np.stack([s.frame for s in samples]))
+        shown = scaled(np.stack([s.frame for s in samples]), model.config.image_size)
         viewer = Viewer(model, layout)
-        texts = [outcome.text for outcome in viewer.watch(frames)]
+        texts = [outcome.text for outcome in viewer.watch(torch.from_numpy(shown))]
         question = questions[seed % len(questions)]
         runs.append(Run(samples, texts, question, viewer.ask(question)))
     return score(runs)

@@ -15,19 +15,28 @@ from transformers import logging as transformers_logging
 
 from longreel.errors import UsageError
 from mod.adopted import AdoptedModel, adopted_config, adopted_layout, load_routers
-from mod.checkpoint import OURS, Checkpoint, weight_bytes
-from mod.choice import TRAINED, RouterChoice, choose_router, require_router
-from mod.config import RoutedConfig, VideoLLMMoDConfig, placed
+from mod.checkpoint import OURS, Checkpoint
+from mod.choice import RouterChoice, choose_router, require_router
+from mod.config import RoutedConfig, VideoLLMMoDConfig
 from mod.decoder import RoutedDecoder
 from mod.families.chat import ChatLayout
 from mod.layout import Layout, StreamLayout
 from mod.modeling import VideoLLMMoD
 from mod.quantized import check_quantize, quantization
+from mod.routers import TRAINED, placed
+from mod.weights import available_bytes, refuse_larger_than
 
 _Model = TypeVar("_Model", bound=RoutedDecoder)
 
-#: Of the memory that is free, what weights may take: caches and activations need the rest.
-_SHARE = 0.9
+#: What loading ends in where files are wrong, or of a kind that needs a library that is not there.
+_BAD_FILES = (
+    ValueError,
+    OSError,
+    RuntimeError,
+    ImportError,
+    SafetensorError,
+    StrictDataclassError,
+)
 
 
 def load(
@@ -35,6 +44,8 @@ def load(
     keep_ratio: float | None = None,
     router: str | None = None,
     quantize: str | None = None,
+    *,
+    new: bool = False,
 ) -> tuple[VideoLLMMoD, StreamLayout]:
     """A VideoLLM-MoD model, in eval mode, and its stream layout.
 
@@ -44,6 +55,8 @@ def load(
         keep_ratio: overrides the checkpoint's own.
         router: takes the place of the checkpoint's own, as :mod:`mod.choice` spells it.
         quantize: what the decoder's linear maps are turned into; see :mod:`mod.quantized`.
+        new: the router is to be trained, and begins untrained where the checkpoint has no weights
+            of its kind and layers; who trains the model puts it where it learns.
 
     Raises:
         UsageError: the weights do not fit the config or the memory, or keep ratio or router cannot
@@ -53,13 +66,18 @@ def load(
         raise UsageError(
             f"the model at {str(checkpoint.folder)!r} is a {checkpoint.kind!r}, not a {OURS!r}"
         )
-    chosen = _chosen(checkpoint, keep_ratio, router)
-    with _refused(checkpoint.folder, quantize) as options:
+    chosen = _chosen(checkpoint, keep_ratio, router, new=new)
+    with _refused(checkpoint.folder, quantize, whole=new) as options:
         config = VideoLLMMoDConfig.from_pretrained(checkpoint.folder)
-        _route(config, keep_ratio, chosen)
-        model = _with_all_weights(checkpoint.folder, VideoLLMMoD, config=config, **options)
+        route(config, keep_ratio, chosen)
+        model = _with_all_weights(
+            checkpoint.folder, VideoLLMMoD, new_routers=new, config=config, **options
+        )
+        if config.router != checkpoint.router:
+            # Weights of another kind are no start for this one.
+            model.routers.apply(model._init_weights)
         layout = StreamLayout.load(checkpoint.folder, model.config)
-    return _placed(model, quantize), layout
+    return (model.eval() if new else _placed(model, quantize)), layout
 
 
 def load_any(
@@ -86,18 +104,18 @@ def load_open(
 
     Args:
         new: the router is to be trained, and begins as if there were none where the checkpoint has
-            no weights of one.
+            no weights of one; who trains the model puts it where it learns.
     """
     chosen = _chosen(checkpoint, keep_ratio, router, new=new)
-    with _refused(checkpoint.folder, quantize) as options:
+    with _refused(checkpoint.folder, quantize, whole=new) as options:
         config = adopted_config(checkpoint.folder)
-        _route(config, keep_ratio, chosen)
+        route(config, keep_ratio, chosen)
         layout = adopted_layout(checkpoint.folder, config)
         base = _with_all_weights(checkpoint.folder, AutoModelForImageTextToText, **options)
         model = AdoptedModel(config, base)
         if config.router in TRAINED:
             load_routers(model, checkpoint.folder, new=new)
-    return _placed(model, quantize), layout
+    return (model.eval() if new else _placed(model, quantize)), layout
 
 
 def _chosen(
@@ -109,21 +127,27 @@ def _chosen(
 
 
 @contextmanager
-def _refused(folder: Path, quantize: str | None) -> Iterator[dict[str, Any]]:
-    """How to load; what goes wrong with the files meanwhile is told in one line."""
+def _refused(
+    folder: Path, quantize: str | None, *, whole: bool = False
+) -> Iterator[dict[str, Any]]:
+    """How to load; what goes wrong with the files meanwhile is told in one line.
+
+    Args:
+        whole: not to be spread over several GPUs.
+    """
     check_quantize(quantize)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     on_gpu = torch.cuda.is_available()
     try:
-        refuse_larger_than_memory(folder, None if on_gpu else 4, quantize)
+        refuse_larger_than_memory(folder, quantize)
         options: dict[str, Any] = {"dtype": "auto" if on_gpu else torch.float32}
         if quantize:
             options["quantization_config"] = quantization(quantize)
-        if torch.cuda.device_count() > 1:
+        if torch.cuda.device_count() > 1 and not whole:
             options["device_map"] = "balanced"
         yield options
-    except (ValueError, OSError, RuntimeError, SafetensorError, StrictDataclassError) as failure:
+    except _BAD_FILES as failure:
         reason = " ".join(str(failure).split())
         raise UsageError(f"the model at {str(folder)!r} cannot be loaded: {reason}") from None
 
@@ -149,19 +173,33 @@ def spread(model: _Model) -> _Model:
     return model
 
 
-def _with_all_weights(folder: Path, kind: Any, **options: Any) -> Any:
-    """A model from ``folder`` that lacks none of its weights."""
+def _with_all_weights(folder: Path, kind: Any, *, new_routers: bool = False, **options: Any) -> Any:
+    """A model from ``folder`` that lacks none of its weights, new routers aside."""
     model, info = kind.from_pretrained(
-        folder, output_loading_info=True, local_files_only=True, **options
+        folder,
+        output_loading_info=True,
+        local_files_only=True,
+        ignore_mismatched_sizes=True,  # told below: transformers names them in its log alone
+        **options,
     )
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])[0]
-        raise UsageError(f"the model at {str(folder)!r} lacks the weight {missing!r}")
+    if info["mismatched_keys"]:
+        name, found, wanted = sorted(info["mismatched_keys"])[0]
+        raise UsageError(
+            f"the model at {str(folder)!r} cannot be loaded: the weight {name!r} has the shape "
+            f"{tuple(found)}, and its config asks for {tuple(wanted)}"
+        )
+    for missing in sorted(info["missing_keys"]):
+        if not (new_routers and missing.startswith("routers.")):
+            raise UsageError(f"the model at {str(folder)!r} lacks the weight {missing!r}")
     return model
 
 
-def _route(config: RoutedConfig, keep_ratio: float | None, chosen: RouterChoice | None) -> None:
-    """Have ``config`` route as was chosen."""
+def route(config: RoutedConfig, keep_ratio: float | None, chosen: RouterChoice | None) -> None:
+    """Have ``config`` route as was chosen.
+
+    Raises:
+        ValueError: it cannot; the message names the field.
+    """
     if chosen is not None:
         config.router = chosen.kind
         if chosen.layers is not None:
@@ -175,38 +213,18 @@ def _route(config: RoutedConfig, keep_ratio: float | None, chosen: RouterChoice 
     config.check()
 
 
-def refuse_larger_than_memory(folder: Path, width: int | None, quantize: str | None = None) -> None:
-    """Refuse weights that memory cannot hold, before any is read.
-
-    Args:
-        width, quantize: as for ``weight_bytes``.
+def refuse_larger_than_memory(folder: Path, quantize: str | None = None) -> None:
+    """Refuse weights that the memory here cannot hold, before any is read.
 
     Raises:
         UsageError: says what is needed and what is free.
     """
-    needed = weight_bytes(folder, width, quantize)
     on_gpu = torch.cuda.is_available()
-    free = _free_on_gpus() if on_gpu else _available_bytes()
-    if free is not None and needed > _SHARE * free:
-        raise UsageError(
-            f"the weights of the model at {str(folder)!r} take {needed / 2**30:.1f} GiB; "
-            f"{free / 2**30:.1f} GiB of {'GPU memory' if on_gpu else 'memory'} are free"
-        )
+    free = _free_on_gpus() if on_gpu else available_bytes()
+    refuse_larger_than(free, folder, quantize, on_gpu=on_gpu)
 
 
 def _free_on_gpus() -> int:
     """Memory that is free on all GPUs together."""
     devices = range(torch.cuda.device_count())
     return sum(torch.cuda.mem_get_info(device)[0] for device in devices)
-
-
-def _available_bytes() -> int | None:
-    """Memory that can be had without swapping, where the system says."""
-    for line in _lines(Path("/proc/meminfo")):
-        if line.startswith("MemAvailable:"):
-            return 1024 * int(line.split()[1])
-    return None
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.is_file() else []

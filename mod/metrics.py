@@ -7,7 +7,7 @@ what comes of them. Source: VideoLLM-online, section 4.1; VideoLLM-MoD, section 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -52,9 +52,9 @@ class _Turn:
 
 @torch.inference_mode()
 def teacher_forced(
-    model: RoutedDecoder, layout: Layout, dialogues: Sequence[Dialogue]
+    model: RoutedDecoder, layout: Layout, dialogues: Iterable[Dialogue]
 ) -> TeacherForced:
-    """Measure on ``dialogues``, one after the other.
+    """Measure on ``dialogues``, one after the other; no more than one is held.
 
     A model that does not decide to speak is asked for each narration in turn.
     """
@@ -62,11 +62,11 @@ def teacher_forced(
     late: list[float] = []
     asking = layout.asking
     if asking is not None:
-        dialogues = [
+        dialogues = (
             asked(dialogue, frame, asking.question)
             for dialogue in dialogues
             for frame in narrated(dialogue)
-        ]
+        )
     for dialogue in dialogues:
         tokens = _encode(model, dialogue)
         found = _turns(model, layout, dialogue, tokens)

@@ -37,7 +37,11 @@ class Adapter(NamedTuple):
 
 
 def readable(what: str, folder: Path, read: Callable[[], Any]) -> Any:
-    """What ``read`` returns; its failures, of whatever kind the library raises, in one line."""
+    """What ``read`` returns; its failures, of whatever kind the library raises, in one line.
+
+    Raises:
+        UsageError: there is no such folder, or what is in it cannot be read.
+    """
     if not folder.is_dir():
         raise UsageError(f"no {what} at {str(folder)!r}: there is no such folder")
     try:
@@ -49,6 +53,7 @@ def readable(what: str, folder: Path, read: Callable[[], Any]) -> Any:
 
 
 def one_line(failure: Exception) -> str:
+    """A library's account of a failure, cut down to what tells the user something."""
     lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
     if not lines:
         return type(failure).__name__
@@ -58,7 +63,11 @@ def one_line(failure: Exception) -> str:
 
 
 def loaded(what: str, folder: Path, kind: Any, dtype: Any) -> Any:
-    """A model with all its weights from ``folder``."""
+    """A model with all its weights from ``folder``.
+
+    Raises:
+        UsageError: weights are missing, of another shape, or cannot be read.
+    """
     model, info = readable(
         what,
         folder,
@@ -81,6 +90,7 @@ def loaded(what: str, folder: Path, kind: Any, dtype: Any) -> Any:
 
 
 def auto(kind: Any, folder: Path) -> Any:
+    """A part of ``kind``, one of transformers' ``Auto`` classes, out of a folder alone."""
     return kind.from_pretrained(folder, local_files_only=True)
 
 
@@ -92,6 +102,11 @@ def _json(what: str, folder: Path, name: str) -> dict[str, Any]:
 
 
 def vision_config_of(folder: Path) -> Any:
+    """The config of the SigLIP vision tower in a folder.
+
+    Raises:
+        UsageError: it is none, or cannot take frames.
+    """
     kind = _json("vision tower", folder, "config.json").get("model_type")
     named = f"the vision tower at {str(folder)!r}"
     if kind not in ("siglip", "siglip_vision_model"):
@@ -106,6 +121,11 @@ def vision_config_of(folder: Path) -> Any:
 
 
 def text_config_of(folder: Path) -> Any:
+    """The config of the language model in a folder.
+
+    Raises:
+        UsageError: it is none whose layers can attend to a whole stream.
+    """
     kind = _json("language model", folder, "config.json").get("model_type")
     config = readable("language model", folder, lambda: auto(AutoConfig, folder))
     named = f"the language model at {str(folder)!r}"
@@ -123,6 +143,11 @@ def text_config_of(folder: Path) -> Any:
 
 
 def read_adapter(folder: Path) -> Adapter:
+    """The LoRA in a folder, and the connector that came with it.
+
+    Raises:
+        UsageError: it is no LoRA, or cannot be read.
+    """
     kind = _json("LoRA", folder, "adapter_config.json").get("peft_type")
     if kind != "LORA":
         raise UsageError(f"the adapter at {str(folder)!r} is a {kind!r}, not a LoRA")
@@ -133,7 +158,11 @@ def read_adapter(folder: Path) -> Adapter:
 
 
 def fitting_connector(adapter: Adapter | None, vision: Any, text: Any) -> dict[str, Tensor]:
-    """The adapter's connector; empty where there is none."""
+    """The adapter's connector; empty where there is none.
+
+    Raises:
+        UsageError: it does not fit tower and language model.
+    """
     if not (adapter and adapter.connector):
         return {}
     with torch.device("meta"):
@@ -155,6 +184,9 @@ def refuse_other_arithmetic(text_config: Any) -> None:
 
     Some types cannot run layer by layer; others scale or cap something outside their layers and
     would be wrong without a word.
+
+    Raises:
+        UsageError: the type cannot run so, or comes to other values.
     """
     small = copy.deepcopy(text_config)
     small.num_hidden_layers, small.vocab_size, small.pad_token_id = 1, 64, None

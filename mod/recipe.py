@@ -2,6 +2,7 @@
 
 # Without postponed annotations: values are checked against the types themselves.
 import difflib
+import math
 import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -13,6 +14,8 @@ from longreel.errors import UsageError
 
 #: Starts a model of the bundled geometry from random weights.
 NEW_TINY = "new:longreel-tiny"
+#: All bytes, and the marks of a stream.
+LEAST_VOCABULARY = 256 + 5
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,10 @@ class ModelPart:
         lora_alpha: their scale is ``lora_alpha / lora_rank``.
         vocab_size: of the tokenizer that ``new:`` trains.
         keep_ratio: overrides the checkpoint's own; 0.2 of an open model that has no router yet.
-        router: ``bounded`` (where None) or ``learned``, and the layers in which it skips, as in
-            ``bounded:after-2``: given to an open model that has none.
+        router: what chooses tokens, and in which layers, in place of the start's own: any kind of
+            :mod:`mod.config`, as in ``bounded``, ``random:all`` or ``skip:after-2``; new ones that
+            learn begin untrained. Of an open model ``bounded`` (where None and it has none) or
+            ``learned``.
     """
 
     start: str = NEW_TINY
@@ -138,24 +143,68 @@ class TrainRecipe:
 
     def __post_init__(self) -> None:
         for name, value, least in (
+            ("training.seed", self.training.seed, 0),
             ("training.steps", self.training.steps, 1),
             ("training.see_steps", self.training.see_steps, 0),
+            ("training.see_frames", self.training.see_frames, 1),
+            ("training.warmup", self.training.warmup, 0),
             ("training.save_every", self.training.save_every, 1),
+            ("training.evaluate_streams", self.training.evaluate_streams, 0),
             ("data.batch_frames", self.data.batch_frames, 1),
             ("data.frames", min(self.data.frames, default=0), 1),
+            ("data.long_frames", self.data.long_frames, 1),
             ("scale.workers", self.scale.workers, 1),
+            ("scale.threads", self.scale.threads, 1),
+            ("scale.retries", self.scale.retries, 0),
             ("model.lora_rank", self.model.lora_rank, 1),
+            ("model.lora_alpha", self.model.lora_alpha, 1),
+            ("model.vocab_size", self.model.vocab_size, LEAST_VOCABULARY),
         ):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, not {value}")
+        self._check_numbers()
+        self._check_stages()
+
+    def _check_numbers(self) -> None:
+        for name in ("see_rate", "learning_rate"):
+            rate = getattr(self.training, name)
+            if not 0.0 < rate < math.inf:
+                raise ValueError(f"training.{name} must be above 0, not {rate}")
+        for name in ("tower_share", "weight_decay", "silence_weight", "perception_weight"):
+            weight = getattr(self.training, name)
+            if not 0.0 <= weight < math.inf:
+                raise ValueError(f"training.{name} must be 0 or more, not {weight}")
         for name in ("augment", "read_share", "held_out"):
             share = getattr(self.data, name)
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"data.{name} must lie in [0, 1], not {share}")
-        if self.data.narrations and self.training.see_steps:
+        keep = self.model.keep_ratio
+        if keep is not None and not 0.0 < keep <= 1.0:
+            raise ValueError(f"model.keep_ratio must lie in (0, 1], not {keep}")
+        if self.scale.gpus_per_worker not in (0, 1):
+            raise ValueError(
+                f"scale.gpus_per_worker must be 0 or 1, not {self.scale.gpus_per_worker}: more "
+                "GPUs are more workers"
+            )
+
+    def _check_stages(self) -> None:
+        seeing = self.training.see_steps
+        if not seeing:
+            return
+        if self.data.narrations:
             raise ValueError(
                 "training.see_steps must be 0 with data.narrations: own footage has no labels "
                 "for what the tower is to see"
+            )
+        if self.model.train == "lora":
+            raise ValueError(
+                "training.see_steps must be 0 with model.train 'lora', which leaves the tower as "
+                "it is"
+            )
+        if seeing >= self.training.steps:
+            raise ValueError(
+                f"training.see_steps must be below training.steps ({self.training.steps}), not "
+                f"{seeing}: no word would be learned"
             )
 
     def as_dict(self) -> dict[str, Any]:
@@ -182,7 +231,11 @@ def read_recipe(path: Path) -> TrainRecipe:
 
 
 def recipe_of(tables: dict[str, Any], source: str) -> TrainRecipe:
-    """A recipe from nested plain values; ``source`` names them in errors."""
+    """A recipe from nested plain values; ``source`` names them in errors.
+
+    Raises:
+        UsageError: a table or field is not known, or cannot have its value.
+    """
     kinds = {f.name: f.default_factory for f in fields(TrainRecipe)}
     parts: dict[str, Any] = {}
     for name, values in tables.items():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mod.choice import TRAINED, Router
+from mod.routers import TRAINED, Router
 
 #: Difference of change (0-2) that chance outweighs at most, another in each layer and frame. What
 #: stands still is seen from time to time as well, and layers do not all see the same: of a model

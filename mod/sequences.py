@@ -9,13 +9,14 @@ from typing import Protocol
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
-from mod.batches import Batch, collate
+from mod.batches import Batch, collate, scaled
 from mod.config import RoutedConfig
 from mod.dialogue import Dialogue, asked, augment, narrated
 from mod.layout import Layout
 from mod.places import Places
 from mod.recipe import TrainRecipe
 from mod.world.dialogues import look, read, watch
+from mod.world.streams import SIZE
 
 #: How often data is drawn again where none of it is spoken of.
 _TRIES = 20
@@ -29,13 +30,20 @@ class Source(Protocol):
 
 
 class GeneratedWorld:
-    """Dialogues of ``mod/world``, rendered when asked for."""
+    """Dialogues of ``mod/world``, rendered when asked for.
 
-    def __init__(self, recipe: TrainRecipe) -> None:
-        self._recipe = recipe
+    Args:
+        size: side of the model's pictures, in pixels; what is rendered is scaled to it.
+    """
+
+    def __init__(self, recipe: TrainRecipe, size: int = SIZE) -> None:
+        self._recipe, self._size = recipe, size
 
     def dialogues(self, step: int, rng: np.random.Generator) -> list[Dialogue]:
         """Short silent streams while the tower learns to see, then streams and summaries."""
+        return [replace(d, frames=scaled(d.frames, self._size)) for d in self._rendered(step, rng)]
+
+    def _rendered(self, step: int, rng: np.random.Generator) -> list[Dialogue]:
         data, training = self._recipe.data, self._recipe.training
         seeds = (int(s) for s in rng.integers(2**31, 2**62, 64))
         if step < training.see_steps:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import torch
 
 from longreel.errors import UsageError
+from mod.adopted import adopted_config
 from mod.checkpoint import OURS, Checkpoint, find_checkpoint
-from mod.choice import TRAINED, choose_router
+from mod.choice import RouterChoice, choose_router
+from mod.config import RoutedConfig, VideoLLMMoDConfig
 from mod.decoder import RoutedDecoder
 from mod.layout import Layout, StreamLayout, train_tokenizer
-from mod.loading import load, load_open
+from mod.loading import load, load_open, route
 from mod.modeling import VideoLLMMoD
 from mod.recipe import NEW_TINY, TrainRecipe
+from mod.routers import TRAINED
 from mod.tiny import tiny_config
 from mod.world.dialogues import corpus
 
@@ -26,29 +29,52 @@ def check_start(recipe: TrainRecipe) -> None:
         UsageError: there is no such checkpoint, or the recipe does not go with it.
     """
     if recipe.model.start == NEW_TINY:
+        _new_config(recipe, recipe.model.vocab_size)
         return
     checkpoint = find_checkpoint(recipe.model.start)
-    if checkpoint.kind == OURS:
-        if recipe.model.router is not None:
-            raise UsageError("model.router is for open models; VideoLLM-MoD has its own")
-        return
-    if not recipe.data.narrations:
+    if checkpoint.kind != OURS and not recipe.data.narrations:
         raise UsageError(
             f"an open model such as {checkpoint.name!r} learns from own footage: name it by "
             "data.narrations"
         )
-    _router(recipe, checkpoint)
+    router, keep_ratio = _router(recipe, checkpoint)
+    kind = VideoLLMMoDConfig.from_pretrained if checkpoint.kind == OURS else adopted_config
+    _route(kind(checkpoint.folder), keep_ratio, _chosen(router, checkpoint))
 
 
 def _router(recipe: TrainRecipe, checkpoint: Checkpoint) -> tuple[str | None, float | None]:
-    """Router and keep ratio that an open model is trained with; None keeps its own."""
+    """Router and keep ratio that a checkpoint is trained with; None keeps its own."""
     spelled, keep = recipe.model.router, recipe.model.keep_ratio
-    if spelled is None and checkpoint.router in TRAINED:
-        return None, keep
+    if checkpoint.kind == OURS or (spelled is None and checkpoint.router in TRAINED):
+        return spelled, keep
     spelled = spelled or "bounded"
-    if choose_router(spelled, checkpoint, new=True).kind not in TRAINED:
+    chosen = _chosen(spelled, checkpoint)
+    if chosen is not None and chosen.kind not in TRAINED:
         raise UsageError(f"model.router must be one that learns: {', '.join(TRAINED)}")
     return spelled, KEEP_RATIO if keep is None else keep
+
+
+def _chosen(spelled: str | None, checkpoint: Checkpoint | None) -> RouterChoice | None:
+    if spelled is None:
+        return None
+    return choose_router(spelled, checkpoint, new=True, named="model.router")
+
+
+def _route(config: RoutedConfig, keep_ratio: float | None, chosen: RouterChoice | None) -> None:
+    try:
+        route(config, keep_ratio, chosen)
+    except ValueError as failure:
+        raise UsageError(f"model.router and model.keep_ratio: {failure}") from None
+    if config.router == "none" and keep_ratio is not None and keep_ratio < 1.0:
+        raise UsageError(
+            f"model.keep_ratio of {keep_ratio:g} needs a model.router that skips, not 'none'"
+        )
+
+
+def _new_config(recipe: TrainRecipe, vocab_size: int) -> VideoLLMMoDConfig:
+    config = tiny_config(vocab_size)
+    _route(config, recipe.model.keep_ratio, _chosen(recipe.model.router, None))
+    return config
 
 
 def start(recipe: TrainRecipe) -> tuple[RoutedDecoder, Layout]:
@@ -58,19 +84,16 @@ def start(recipe: TrainRecipe) -> tuple[RoutedDecoder, Layout]:
         UsageError: see ``check_start``.
     """
     check_start(recipe)
+    torch.manual_seed(recipe.training.seed)
     if recipe.model.start != NEW_TINY:
         checkpoint = find_checkpoint(recipe.model.start)
-        if checkpoint.kind == OURS:
-            return load(checkpoint, recipe.model.keep_ratio)
         router, keep_ratio = _router(recipe, checkpoint)
+        if checkpoint.kind == OURS:
+            return load(checkpoint, keep_ratio, router, new=True)
         return load_open(checkpoint, keep_ratio, router, new=True)
-    torch.manual_seed(recipe.training.seed)
     draft = tiny_config(recipe.model.vocab_size)
     tokenizer = train_tokenizer(corpus(), draft, recipe.model.vocab_size)
-    config = tiny_config(len(tokenizer))
-    if recipe.model.keep_ratio is not None:
-        config.keep_ratio = recipe.model.keep_ratio
-        config.check()
+    config = _new_config(recipe, len(tokenizer))
     model = VideoLLMMoD(config)
     cosine_start(model)
     return model, StreamLayout.of(tokenizer, config)

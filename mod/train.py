@@ -30,11 +30,15 @@ RECIPE = Path(__file__).parent / "recipes" / "longreel-tiny.toml"
 
 
 class Curve:
-    """Averages of what a step reports, and a line every twentieth step."""
+    """Averages of what a step reports, and a line every twentieth step.
 
-    def __init__(self) -> None:
+    Args:
+        before_s: seconds that the run took before it was taken up again.
+    """
+
+    def __init__(self, before_s: float = 0.0) -> None:
         self._averages: dict[str, float] = {}
-        self._started = time.monotonic()
+        self._started = time.monotonic() - before_s
 
     def add(self, step: int, results: dict[str, float]) -> dict[str, float] | None:
         """Take in one step; returns the line when one is due."""
@@ -64,7 +68,8 @@ def train(recipe: TrainRecipe, output: Path, *, workers: int) -> None:
     model, layout = start(recipe)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trainer = Trainer(recipe, model, layout.silence, device=device)
-    batches = Batches(recipe, GeneratedWorld(recipe), layout, model.config)
+    world = GeneratedWorld(recipe, model.config.image_size)
+    batches = Batches(recipe, world, layout, model.config)
     loader = DataLoader(batches, batch_size=None, num_workers=workers)
     output.mkdir(parents=True, exist_ok=True)
     curve = Curve()
@@ -99,8 +104,6 @@ def save(
     config = copy.deepcopy(model.config)
     config.dtype = torch.bfloat16
     config.save_pretrained(output)
-    if generation := getattr(model.language_model, "generation_config", None):
-        generation.save_pretrained(output)
     _readable(output)
     tokenizer.save_pretrained(output)
 

@@ -49,6 +49,7 @@ class Trainer:
         torch.manual_seed(recipe.training.seed)
         if recipe.model.train == "lora":
             add_lora(model, recipe.model.lora_rank, recipe.model.lora_alpha)
+        _hold_exactly(model, whole=recipe.training.precision == "float32")
         if recipe.training.gradient_checkpointing:
             model.decoder.activation_checkpointing_enable()
         objective = Objective(
@@ -132,6 +133,19 @@ class Trainer:
         steps = training.steps - training.see_steps
         groups = [group for group in groups if group["params"]]
         return _Stage.over(steps, training.warmup, groups, training.weight_decay)
+
+
+def _hold_exactly(model: nn.Module, *, whole: bool) -> None:
+    """Have weights that learn in float32, whatever their checkpoint's type.
+
+    A step changes a weight by less than bfloat16 can tell from it.
+
+    Args:
+        whole: the others too; else they stay as they are, and autocast brings both together.
+    """
+    for parameter in model.parameters():
+        if whole or parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Ray Data jobs: from sources to a plan of segments, through decoding and the model, to rows.
+"""Work on a Ray cluster: bulk jobs from sources to rows, how they are sent there, and training.
 
 Planning and reducing are plain functions; the job files connect them to Ray. HTTP and model
 internals do not belong here.

@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -19,11 +20,36 @@ from pipelines.nativelog import without_native_reports
 
 #: Resource of a cluster started here: how many of its logical CPUs are cores.
 CORES = "longreel_cores"
+_LOCAL = "local"
+#: The limit of a container (``docker run --cpus``) on Linux with cgroup version 2.
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
-def cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0))
+def cores(quota: Path = _QUOTA) -> int:
+    """Processor cores this process may use: by its affinity, and by its container's limit.
+
+    Args:
+        quota: file with microseconds of processor time in a period, and the period's length.
+    """
+    allowed = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):  # there is none, or it says "max"
+        time_us, period_us = quota.read_text().split()
+        allowed = min(allowed, max(1, int(time_us) // int(period_us)))
+    return allowed
+
+
+def logical_cpus() -> int:
+    """Logical CPUs of a cluster started here.
+
+    On purpose more than cores: decoding actors and the replica get one each and are pinned to one
+    thread; Ray's own helpers need some to be scheduled at all.
+    """
+    return 2 * cores() + 2
+
+
+def starts_one(address: str | None) -> bool:
+    """Whether ``connected`` starts a cluster, which ends with it, where there is no connection."""
+    return (address or os.environ.get("RAY_ADDRESS") or _LOCAL) == _LOCAL
 
 
 @contextmanager
@@ -42,13 +68,11 @@ def connected(address: str | None = None, *, takes_jobs: bool = False) -> Iterat
         _quiet()
         yield
         return
-    target = address or os.environ.get("RAY_ADDRESS") or "local"
+    target = address or os.environ.get("RAY_ADDRESS") or _LOCAL
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {}
-    if target == "local":
-        # Logical CPUs, on purpose more than cores: decoding actors and the replica get one each
-        # and are pinned to one thread; Ray's own helpers need some to be scheduled at all.
-        options = {"num_cpus": 2 * cores() + 2, "resources": {CORES: cores()}}
+    if target == _LOCAL:
+        options = {"num_cpus": logical_cpus(), "resources": {CORES: cores()}}
         options["include_dashboard"] = takes_jobs
         # Frames are handed on and done with. Ray's own second before their memory can be used
         # again lets the store grow by all that is decoded meanwhile, page by fresh page.
@@ -65,7 +89,7 @@ def _connection(target: str, options: dict[str, Any]) -> Iterator[None]:
         ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as failure:  # Ray raises just that when it does not come up in time
         reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
-        what = f"no Ray cluster at {target!r}" if target != "local" else "Ray did not start here"
+        what = f"no Ray cluster at {target!r}" if target != _LOCAL else "Ray did not start here"
         raise LongreelError(f"{what}: {reason}") from None
     _quiet()
     if threading.current_thread() is threading.main_thread():
@@ -74,7 +98,7 @@ def _connection(target: str, options: dict[str, Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        if target == "local":
+        if target == _LOCAL:
             serve.shutdown()
         _stay_disconnected()
         ray.shutdown()

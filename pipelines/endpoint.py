@@ -66,7 +66,11 @@ class Endpoint:
             ) from None
 
     def models(self) -> list[str]:
-        """Names of the models there."""
+        """Names of the models there.
+
+        Raises:
+            LongreelError: the endpoint does not say, or cannot be reached.
+        """
         answer = self._asked("GET", "/models", None, attempts=2)
         try:
             return [str(model["id"]) for model in answer["data"]]

@@ -9,7 +9,7 @@ from typing import Any
 
 import longreel
 from longreel.errors import UsageError
-from mod.checkpoint import TINY
+from mod.checkpoint import located_model
 from pipelines.job import SummarizeRequest, located
 
 #: The option of ``longreel summarize`` for each field of a request that is one value.
@@ -47,7 +47,7 @@ def placed(request: SummarizeRequest) -> SummarizeRequest:
         request,
         sources=tuple(map(located, request.sources)),
         output=located(request.output),
-        model=request.model if request.model == TINY else str(Path(request.model).absolute()),
+        model=located_model(request.model),
     )
 
 

@@ -18,7 +18,7 @@ from actors.decode import decode_segment
 from actors.grid import exact, exact_fps, first_index_at, grid_size
 from actors.objects import is_s3, join_uri, list_objects, normalize_uri
 from actors.probe import VideoInfo, probe
-from longreel.errors import LongreelError, UsageError
+from longreel.errors import LongreelError, StorageError, UsageError
 from mod.dialogue import Dialogue, Turn
 from pipelines.globs import has_wildcards, matching_objects
 from pipelines.tables import EXTENSIONS, rows, text_in
@@ -41,12 +41,30 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
+    """What a row says of a video at ``time_s``; an answer where it has a question."""
+
     file: str
     uri: str
     time_s: float
     text: str
     question: str
+
+
+def read_narrations(narrations: Sequence[str]) -> dict[str, list[Row]]:
+    """The rows of ``narrations`` (files, folders or globs) by the uri of their video.
+
+    Raises:
+        UsageError: there is no row, or one that cannot be understood.
+        StorageError: a file that cannot be read.
+    """
+    found: dict[str, list[Row]] = {}
+    for file in _files(narrations):
+        for row in _rows(file):
+            found.setdefault(row.uri, []).append(row)
+    if not found:
+        raise UsageError(f"no row in {', '.join(narrations)}")
+    return found
 
 
 def read_footage(narrations: Sequence[str], fps: float, warn: Callable[[str], None]) -> list[Clip]:
@@ -59,10 +77,7 @@ def read_footage(narrations: Sequence[str], fps: float, warn: Callable[[str], No
         UsageError: a file or row that cannot be understood, or nothing usable at all.
         StorageError: a file that cannot be read.
     """
-    found: dict[str, list[_Row]] = {}
-    for file in _files(narrations):
-        for row in _rows(file):
-            found.setdefault(row.uri, []).append(row)
+    found = read_narrations(narrations)
     clips = []
     with ThreadPoolExecutor(8) as pool:
         for (uri, about), info in zip(found.items(), pool.map(_probed, found), strict=True):
@@ -173,23 +188,35 @@ def _is_table(uri: str) -> bool:
     return uri[uri.rfind(".") :].lower() in EXTENSIONS
 
 
-def _rows(file: str) -> list[_Row]:
+def _rows(file: str) -> list[Row]:
     found = []
     for number, row in enumerate(rows(file, ["uri", "time_s", "text"], ["question"]), start=1):
         uri, text = text_in(file, "uri", row["uri"]), text_in(file, "text", row["text"])
         question = text_in(file, "question", row["question"])
-        try:
-            time_s = float(row["time_s"])
-        except (TypeError, ValueError):
-            time_s = math.nan
-        if not uri or not text or not time_s >= 0:
+        time_s = _seconds(row["time_s"])
+        if not uri or not text or time_s is None:
             lacking = "uri" if not uri else "text" if not text else "time_s of 0 or more"
             raise UsageError(f"row {number} of {file} has no {lacking}")
-        if "://" not in uri and not uri.startswith("/"):
-            folder = file.rpartition("/")[0]
-            uri = join_uri(folder, uri) if is_s3(file) else normalize_uri(f"{folder}/{uri}")
-        found.append(_Row(file, normalize_uri(uri), time_s, text, question))
+        try:
+            if "://" not in uri and not uri.startswith("/"):
+                folder = file.rpartition("/")[0]
+                uri = join_uri(folder, uri) if is_s3(file) else normalize_uri(f"{folder}/{uri}")
+            uri = normalize_uri(uri)
+        except StorageError as failure:
+            raise UsageError(f"row {number} of {file} has no usable uri: {failure}") from None
+        found.append(Row(file, uri, time_s, text, question))
     return found
+
+
+def _seconds(value: object) -> float | None:
+    """A time as a row may give it; None where it is none."""
+    if isinstance(value, bool):
+        return None
+    try:
+        time_s = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return time_s if 0 <= time_s < math.inf else None
 
 
 def _probed(uri: str) -> VideoInfo | LongreelError:
@@ -199,7 +226,7 @@ def _probed(uri: str) -> VideoInfo | LongreelError:
         return failure
 
 
-def _clip(info: VideoInfo, found: Sequence[_Row], fps: float, warn: Callable[[str], None]) -> Clip:
+def _clip(info: VideoInfo, found: Sequence[Row], fps: float, warn: Callable[[str], None]) -> Clip:
     clip = Clip(info, grid_size(info.duration_s, fps))
     for row in sorted(found, key=lambda row: row.time_s):
         if row.time_s > info.duration_s:

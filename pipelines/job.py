@@ -11,7 +11,7 @@ from actors.objects import normalize_uri, printable_uri
 from actors.progress import Progress
 from longreel import __version__
 from longreel.errors import StorageError, UsageError
-from mod.checkpoint import TINY, Checkpoint
+from mod.checkpoint import Checkpoint, located_model
 from mod.choice import choose_router, require_router
 from mod.quantized import check_quantize
 from pipelines.endpoint import check_address
@@ -190,8 +190,7 @@ def _asked(request: SummarizeRequest) -> dict[str, Any]:
     options = asdict(request)
     for name in ("sources", "output", "job_id", "address"):
         del options[name]
-    if request.model != TINY:
-        options["model"] = os.path.abspath(request.model)
+    options["model"] = located_model(request.model)
     sources = []
     for source in request.sources:
         try:

@@ -20,11 +20,12 @@ from longreel.errors import LongreelError, StorageError, UsageError
 from longreel.schemas import FAILED, OK, PARTIAL
 from mod.checkpoint import TINY
 from pipelines import submission
-from pipelines.entrypoint import checkout, entrypoint
+from pipelines.entrypoint import checkout, entrypoint, placed
 from pipelines.job import SummarizeRequest
 from pipelines.sending import ready_to_send
 from pipelines.standing import standing
 from pipelines.submission import Jobs, Run, jobs_address
+from serve.observe.logs import encoding
 
 _STATUS = {
     submission.WAITING: "pending",
@@ -63,7 +64,7 @@ class JobsService:
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self._lock = threading.Lock()
+        self._lock, self._sending = threading.Lock(), threading.Lock()
         self._cluster: Jobs | None = None
         # Of runs that have ended, whose rows change no more.
         self._ended: OrderedDict[str, dict[str, Any] | None] = OrderedDict()
@@ -72,7 +73,8 @@ class JobsService:
         """Send a job, or send one again that began in the same output.
 
         Args:
-            wanted: ``sources`` and what else the API takes; None stands for what is left out.
+            wanted: ``sources`` and what else the API takes, and ``owner``, the id of the API key
+                that it is sent with; None stands for what is left out.
 
         Raises:
             UsageError: it cannot work, or runs already.
@@ -84,10 +86,15 @@ class JobsService:
             if not (is_s3(uri) or uri.startswith(("/", "file:///"))):
                 # What a relative path is relative to, the client cannot know.
                 raise UsageError(f"{uri!r} is neither an absolute path nor an s3:// address")
+        owner = wanted.get("owner")
+        # Before anything is said of what lies there.
+        self._require_own(request.job_id, placed(request).output, owner)
         ready = ready_to_send(request)
         assert ready.job_id is not None
         line = entrypoint(ready, ready.job_id)
-        run = self._jobs().send(ready.job_id, ready.output, line, checkout())
+        with self._sending:
+            self._require_own(ready.job_id, ready.output, owner)
+            run = self._jobs().send(ready.job_id, ready.output, line, checkout(), owner)
         return self._shown([run], run)
 
     def list(self) -> list[dict[str, Any]]:
@@ -109,6 +116,19 @@ class JobsService:
         runs = self._jobs().runs()
         run = _latest(runs, job)
         return None if run is None else self._shown(runs, self._jobs().cancel(run))
+
+    def _require_own(self, job: str | None, output: str, owner: str | None) -> None:
+        """Refuse another key's job or output; says no more than that it is taken."""
+        if owner is None:
+            return
+        runs = self._jobs().runs()
+        for run in runs:
+            if _owner(runs, run) == owner:
+                continue
+            if run.job_id == job:
+                raise UsageError(f"the job id {job!r} is taken")
+            if run.output == output:
+                raise UsageError(f"the output {output!r} is another job's")
 
     def _jobs(self) -> Jobs:
         with self._lock:
@@ -132,6 +152,7 @@ class JobsService:
             "output": run.output,
             "progress": progress,
             "error": error,
+            "owner": _owner(runs, run),
         }
 
     def _progress(self, run: Run) -> dict[str, Any] | None:
@@ -191,7 +212,9 @@ def jobs_deployment(address: str | None = None) -> Application | None:
         # A cancel waits in a thread until the job has written its rows out.
         max_ongoing_requests=64,
         ray_actor_options={"num_cpus": 0},
-        logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
+        logging_config=LoggingConfig(
+            log_level="WARNING", enable_access_log=False, encoding=encoding()
+        ),
     )(_Deployed)
     return deployed.bind(found)
 
@@ -209,6 +232,11 @@ def _latest(runs: Sequence[Run], job: str) -> Run | None:
 
 def _created(runs: Sequence[Run], run: Run) -> float:
     return min((r.submitted_at for r in runs if r.job_id == run.job_id), default=run.submitted_at)
+
+
+def _owner(runs: Sequence[Run], run: Run) -> str | None:
+    """Of the job: where it was resumed from the command line, its first sender keeps it."""
+    return next((r.owner for r in runs if r.job_id == run.job_id and r.owner), None)
 
 
 def _as_json(found: Progress) -> dict[str, Any]:

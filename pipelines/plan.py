@@ -9,7 +9,7 @@ import pyarrow as pa
 import ray.data
 
 from actors.probe import probe
-from actors.shards import plan_segments
+from actors.segments import plan_segments
 from longreel.errors import UNUSABLE_ACCESS, LongreelError, kind_of
 from longreel.schemas import PLAN, PROBE
 from pipelines.ids import Recipe, segment_id, video_id

@@ -53,7 +53,7 @@ def summaries(segments: Sequence[dict[str, Any]]) -> list[Node]:
     return [Node(s["start_s"], s["end_s"], s["summary"]) for s in segments if s["summary"]]
 
 
-def captions(segments: Sequence[dict[str, Any]], most: int = MOST_TEXT) -> list[Node]:
+def leaves_of(segments: Sequence[dict[str, Any]], most: int = MOST_TEXT) -> list[Node]:
     """Leaves for another model to summarize: narrations, a line each with its time.
 
     A leaf holds as many lines as fit into ``most`` characters, one at least.

@@ -34,7 +34,10 @@ def ready_to_send(request: SummarizeRequest, *, look: bool = True) -> SummarizeR
         UsageError, StorageError: the request cannot work.
     """
     sent = placed(request)
-    checkpoint = find_checkpoint(request.model if look else TINY)
+    # Of a model that only the cluster has, nothing is known of its layers.
+    checkpoint = (
+        find_checkpoint(request.model) if look else replace(find_checkpoint(TINY), n_layers=None)
+    )
     recipe = job_recipe(request, checkpoint)
     if look and not any(map(is_s3, sent.sources)):
         expand_sources(sent.sources)

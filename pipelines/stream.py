@@ -17,6 +17,7 @@ from longreel.errors import LongreelError, StorageError
 from pipelines.asking import UNAVAILABLE, answer, replicas
 from pipelines.worker import WorkOrder, hand_over, segment_row
 from serve.narrated import Narrated
+from serve.observe.traces import flush
 
 #: Seconds between two states that are kept for a run after this one.
 SAVE_EVERY_S = 30.0
@@ -56,6 +57,7 @@ class StreamWorker:
         decoded = self._order.decode(plan[begin])
         for number in range(begin, len(plan)):
             planned, current, before = plan[number], decoded, state
+            began_ns = time.time_ns()
             response = self._follow(current, before) if len(current.indices) else None
             if number + 1 < len(plan):
                 decoded = self._order.decode(plan[number + 1])
@@ -69,6 +71,7 @@ class StreamWorker:
                     raise LongreelError(f"{planned['uri']} at {planned['start_s']:.1f} s: {error}")
             if attempt := ray.get(self._ledger.begin.remote(planned["segment_id"])):
                 row = segment_row(planned, current, narrated, error, self._order.provenance)
+                self._order.trace(row, began_ns)
                 yield hand_over(row | {"attempt": attempt}, self._ledger)
             if state is not None and time.monotonic() - saved_at >= SAVE_EVERY_S:
                 ray.get(self._ledger.flush.remote())
@@ -76,6 +79,7 @@ class StreamWorker:
                 saved_at = time.monotonic()
         ray.get(self._ledger.flush.remote())
         kept.delete()
+        flush()
 
     def _follow(self, decoded: DecodedSegment, state: bytes | None) -> DeploymentResponse:
         recipe, instruction = self._order.recipe, self._order.instruction

@@ -43,6 +43,7 @@ _STATES = {
 }
 #: Ray's metadata of a job that is ours; its values are shown to everyone on the cluster.
 _JOB, _RUN, _OUTPUT, _VERSION = (f"longreel_{name}" for name in ("job", "run", "output", "version"))
+_OWNER = "longreel_owner"
 _ANSWER_WITHIN_S = 10.0
 _POLL_S = 0.5
 
@@ -58,6 +59,7 @@ class Run:
         exit_status: of the driver, None while it runs or where it was killed.
         reason: why it failed, one line.
         submitted_at, ended_at: seconds since the epoch.
+        owner: id of the API key that it was sent with, if any.
     """
 
     job_id: str
@@ -71,6 +73,7 @@ class Run:
     entrypoint: str
     submitted_at: float
     ended_at: float | None
+    owner: str | None = None
 
     @property
     def active(self) -> bool:
@@ -157,12 +160,20 @@ class Jobs:
             if run.active and (run.job_id == job_id or run.output == output):
                 raise UsageError(f"job {run.job_id} is {run.state} already, into {run.output}")
 
-    def send(self, job_id: str, output: str, entrypoint: str, code: Path | None) -> Run:
+    def send(
+        self,
+        job_id: str,
+        output: str,
+        entrypoint: str,
+        code: Path | None,
+        owner: str | None = None,
+    ) -> Run:
         """Start a run of a job and return it.
 
         Args:
             entrypoint: its shell line.
             code: checkout to send with it, None where the cluster has longreel.
+            owner: id of the API key that it is sent with, if any.
 
         Raises:
             UsageError: the job is running already.
@@ -176,6 +187,8 @@ class Jobs:
             number += 1
             name = f"{job_id}-{number}"
         metadata = {_JOB: job_id, _RUN: str(number), _OUTPUT: output, _VERSION: __version__}
+        if owner is not None:
+            metadata[_OWNER] = owner
         with self._asking():
             self._client.submit_job(
                 entrypoint=entrypoint,
@@ -303,6 +316,7 @@ def _run(details: JobDetails) -> Run | None:
         entrypoint=details.entrypoint,
         submitted_at=(details.start_time or 0) / 1000,
         ended_at=details.end_time / 1000 if details.end_time else None,
+        owner=metadata.get(_OWNER),
     )
 
 

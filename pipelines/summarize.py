@@ -17,6 +17,7 @@ from actors.rows import drop_repeated, parquet_files, read_table, require_schema
 from actors.standing import stand
 from longreel.schemas import PLAN, PROBE, SEGMENTS, VIDEOS
 from mod.checkpoint import Checkpoint, find_checkpoint
+from mod.weights import loaded_bytes
 from pipelines.background import in_background
 from pipelines.cluster import connected
 from pipelines.endpoint import find_endpoint
@@ -31,6 +32,8 @@ from pipelines.superseded import drop_superseded, still_unusable
 from pipelines.videos import ReduceOrder
 from pipelines.worker import WorkOrder
 from serve.app import ReplicaPlan, deploy, require_same, running
+from serve.observe.ids import current, of_job, under
+from serve.observe.traces import span
 
 
 def summarize(request: SummarizeRequest, report: Report) -> Outcome:
@@ -55,7 +58,7 @@ def summarize(request: SummarizeRequest, report: Report) -> Outcome:
             require_schema(join_uri(output, name), schema)
         job_id = claim_output(output, recipe, request)
         columns = provenance(job_id, recipe)
-        with connected(request.address):
+        with connected(request.address), under(of_job(job_id)), span("job", longreel__job=job_id):
             service = partial(in_background, partial(_start_service, request, checkpoint))
             # A job that begins needs the model: it comes up while the videos are probed.
             begins = not parquet_files(join_uri(output, "_longreel", "plan"))
@@ -72,14 +75,18 @@ def summarize(request: SummarizeRequest, report: Report) -> Outcome:
                 drop_repeated(join_uri(output, "videos"), VIDEOS, "video_id")
                 drop_repeated(join_uri(output, "segments"), SEGMENTS, "segment_id")
             if _needs_model(probes, plan, standing.finished):
-                report("starting the model", standing.progress)
+                needed = loaded_bytes(
+                    checkpoint.folder, request.quantize, on_gpu=request.num_gpus > 0
+                )
+                told = f"starting the model, {needed / 2**20:,.0f} MiB of weights"
+                report(told, standing.progress)
                 (starting or service()).result()
             # On this node: it must not die but with this process.
             here_only = NodeAffinitySchedulingStrategy(
                 ray.get_runtime_context().get_node_id(), soft=False
             )
             ledger = LedgerActor.options(scheduling_strategy=here_only).remote(
-                output, work, lease.token
+                output, work, lease.token, job_id
             )
             workers = pool_size(request.workers, request.max_replicas)
             run = Run(output, work, ledger, workers, report, standing.finished)
@@ -91,6 +98,7 @@ def summarize(request: SummarizeRequest, report: Report) -> Outcome:
                     instruction=request.prompt or checkpoint.instruction,
                     image_size=checkpoint.image_size,
                     provenance=columns,
+                    span=current(),
                 ),
             )
             run.reduce(probes, ReduceOrder(output, columns, endpoint))

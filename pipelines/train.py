@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +21,27 @@ from torch.utils.data import DataLoader
 
 from actors.objects import arrow_filesystem, exists, join_uri, read_bytes, write_bytes
 from longreel.errors import LongreelError, UsageError
+from mod.checkpoint import located_model
 from mod.decoder import RoutedDecoder
 from mod.dialogue import Dialogue
 from mod.evaluate import evaluate
 from mod.layout import Layout, StreamLayout
 from mod.metrics import teacher_forced
 from mod.modeling import VideoLLMMoD
-from mod.recipe import TrainRecipe, recipe_of
-from mod.sequences import Batches, GeneratedWorld, Source
+from mod.narrations import narrations
+from mod.recipe import NEW_TINY, ScalePart, TrainRecipe, recipe_of
+from mod.sequences import Batches
 from mod.start import check_start, start
-from mod.train import Curve, save
+from mod.train import save
 from mod.trainer import Trainer
-from mod.world.dialogues import watch
-from pipelines.cluster import connected
-from pipelines.footage import Footage, read_footage, split
+from pipelines.cluster import connected, logical_cpus, starts_one
+from pipelines.curves import Curves
+from pipelines.footage import read_narrations
+from pipelines.job import located
+from pipelines.lessons import lessons
 
 #: Files of an output beside the checkpoint's own.
-RECIPE, METRICS, CURVE, STATE = "recipe.json", "metrics.json", "training.jsonl", "state.pt"
-#: Length and first seed of the generated dialogues on which teacher-forced metrics are taken.
-_WORLD_FRAMES, _WORLD_SEED = 24, 5_000
+RECIPE, METRICS, STATE = "recipe.json", "metrics.json", "state.pt"
 
 
 @dataclass(frozen=True)
@@ -66,15 +68,29 @@ def train(
         The metrics, also in ``metrics.json``.
 
     Raises:
-        UsageError: the recipe cannot work, or ``output`` holds a run of another.
+        UsageError: the recipe or its narrations cannot work, or ``output`` holds a run of another.
+        StorageError: the narrations or ``output`` cannot be read.
         LongreelError: the run failed more often than ``scale.retries`` allows.
     """
     check_start(recipe)
+    # Workers have working folders of their own.
+    recipe, output = _located(recipe), located(output)
+    finished = exists(join_uri(output, METRICS))
+    if recipe.data.narrations and not finished:
+        # For what is wrong with them: a worker says it only when the cluster has started.
+        read_narrations(recipe.data.narrations)
+    alone = starts_one(address) and not ray.is_initialized()
+    if alone and not finished:
+        have = {"CPU": logical_cpus(), "GPU": torch.cuda.device_count()}
+        if short := lacking(recipe.scale, have):
+            raise UsageError(f"scale.workers: {short}")
     _claim(recipe, output)
-    if exists(join_uri(output, METRICS)):
+    if finished:
         report(Told("remark", {"text": f"{output} holds this run, finished"}))
         return dict(json.loads(read_bytes(join_uri(output, METRICS))))
     with connected(address):
+        if short := lacking(recipe.scale, ray.cluster_resources()):
+            report(Told("remark", {"text": f"waiting for more nodes: {short}"}))
         mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
         done = threading.Event()
         listener = threading.Thread(target=_listen, args=(mailbox, report, done), daemon=True)
@@ -85,6 +101,27 @@ def train(
             done.set()
             listener.join(timeout=10)
     return dict(json.loads(read_bytes(join_uri(output, METRICS))))
+
+
+def lacking(scale: ScalePart, have: Mapping[str, float]) -> str | None:
+    """What workers need beyond ``have``, a cluster's resources; None if all is there.
+
+    Ray waits for it without a word.
+    """
+    for resource, each in (("CPU", 1), ("GPU", scale.gpus_per_worker)):
+        needed, there = scale.workers * each, have.get(resource, 0)
+        if there < needed:
+            return f"{scale.workers} need {needed} {resource}s, there are {there:g}"
+    return None
+
+
+def _located(recipe: TrainRecipe) -> TrainRecipe:
+    """The recipe as it reads from any working folder."""
+    model, data = recipe.model, recipe.data
+    if model.start != NEW_TINY:
+        model = replace(model, start=located_model(model.start))
+    narrations = [located(uri) for uri in data.narrations]
+    return replace(recipe, model=model, data=replace(data, narrations=narrations))
 
 
 def _claim(recipe: TrainRecipe, output: str) -> None:
@@ -165,7 +202,9 @@ def _worker(config: dict[str, Any]) -> None:
         mailbox = config["mailbox"]
     torch.set_num_threads(recipe.scale.threads)
     model, layout = start(recipe)
-    source, held_out = _source(recipe, model, mailbox)
+    source, held_out = lessons(
+        recipe, model.config, lambda text: _tell(mailbox, "remark", text=text)
+    )
     device = ray_train.torch.get_device()
     trainer = Trainer(
         recipe,
@@ -188,7 +227,7 @@ def _worker(config: dict[str, Any]) -> None:
         start=trainer.step_number,
         rank=rank,
     )
-    curves = _Curves(output, trainer.step_number) if rank == 0 else None
+    curves = Curves(output, trainer.step_number) if rank == 0 else None
     for batch in DataLoader(batches, batch_size=None, num_workers=1):
         results = trainer.step(batch)
         line = curves.add(trainer.step_number, results) if curves else None
@@ -207,32 +246,6 @@ def _worker(config: dict[str, Any]) -> None:
 def _tell(mailbox: Any, kind: str, **values: Any) -> None:
     if mailbox is not None:
         ray.get(mailbox.put.remote(Told(kind, values)))
-
-
-def _source(
-    recipe: TrainRecipe, model: RoutedDecoder, mailbox: Any
-) -> tuple[Source, Iterable[Dialogue]]:
-    """Where batches come from, and dialogues to measure on that are no part of them."""
-    data = recipe.data
-    if not data.narrations:
-        seeds = range(_WORLD_SEED, _WORLD_SEED + recipe.training.evaluate_streams)
-        return GeneratedWorld(recipe), (watch(seed, _WORLD_FRAMES) for seed in seeds)
-    fps, size = float(model.config.fps), int(model.config.image_size)
-    clips = read_footage(data.narrations, fps, lambda text: _tell(mailbox, "remark", text=text))
-    learned, measured = split(clips, data.held_out)
-
-    def footage(chosen: Any) -> Footage:
-        return Footage(
-            chosen, fps=fps, size=size, lengths=data.frames, batch_frames=data.batch_frames
-        )
-
-    longest = max(data.frames)
-    held = (
-        footage([clip]).stretch(clip, at, min(clip.frames, at + longest))
-        for clip in measured
-        for at in range(0, clip.frames, longest)
-    )
-    return footage(learned), (dialogue for dialogue in held if len(dialogue.frames))
 
 
 def _wrapper(strategy: str, workers: int) -> Callable[[nn.Module], nn.Module]:
@@ -261,38 +274,6 @@ def _save_state(trainer: Trainer, rank: int) -> None:
         )
 
 
-class _Curves:
-    """The run's curves: lines of JSON, and TensorBoard events; published with each saved state."""
-
-    def __init__(self, output: str, step: int) -> None:
-        from tensorboardX import SummaryWriter
-
-        self._output = output
-        self._folder = tempfile.TemporaryDirectory()
-        self._events = SummaryWriter(self._folder.name, filename_suffix=f".{step}")
-        self._curve = Curve()
-        uri = join_uri(output, CURVE)
-        earlier = read_bytes(uri).decode().splitlines() if exists(uri) else []
-        # What was written after the state that the run goes on from is written again.
-        self._lines = [line for line in earlier if line and json.loads(line)["step"] <= step]
-
-    def add(self, step: int, results: dict[str, float]) -> dict[str, Any] | None:
-        line = self._curve.add(step, results)
-        if line is None:
-            return None
-        self._lines.append(json.dumps(line))
-        for name, value in line.items():
-            if name != "step":
-                self._events.add_scalar(name, value, step)
-        return line
-
-    def publish(self) -> None:
-        self._events.flush()
-        write_bytes(join_uri(self._output, CURVE), ("\n".join(self._lines) + "\n").encode())
-        for file in Path(self._folder.name).iterdir():
-            write_bytes(join_uri(self._output, "curves", file.name), file.read_bytes())
-
-
 def _finish(
     recipe: TrainRecipe,
     model: RoutedDecoder,
@@ -313,8 +294,17 @@ def _finish(
             write_bytes(join_uri(output, file.name), file.read_bytes())
         trained, layout = load_any(find_checkpoint(name))
     metrics: dict[str, Any] = {"steps": recipe.training.steps}
-    if measured := list(held_out):
-        metrics["teacher_forced"] = asdict(teacher_forced(trained, layout, measured))
+    if layout.asking is None:
+        try:
+            told = narrations(trained, layout, held_out)
+        except RuntimeError as failure:
+            # A model that learned nothing may speak without end; its other figures still count.
+            _tell(mailbox, "remark", text=f"narrations were not measured: {failure}")
+        else:
+            metrics |= {"narrations": asdict(told)} if told.true else {}
+    measured = teacher_forced(trained, layout, held_out)
+    if measured.turns:
+        metrics["teacher_forced"] = asdict(measured)
     n_streams = recipe.training.evaluate_streams
     if isinstance(trained, VideoLLMMoD) and not recipe.data.narrations and n_streams:
         assert isinstance(layout, StreamLayout)

@@ -21,8 +21,8 @@ from pipelines.reduce import (
     Node,
     Summarize,
     build_tree,
-    captions,
     chapters,
+    leaves_of,
     outline,
     status_of,
     summaries,
@@ -116,7 +116,7 @@ class VideoReducer:
             return video_row(probed, segments, summaries(segments), _by_replica, provenance)
         leaves = [
             Node(leaf.start_s, leaf.end_s, endpoint.summarize([leaf]))
-            for leaf in captions(segments)
+            for leaf in leaves_of(segments)
         ]
         return video_row(probed, segments, leaves, endpoint.summarize, provenance)
 

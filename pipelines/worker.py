@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from pipelines.asking import answer, replicas
 from pipelines.ids import Recipe
 from pipelines.keyframes import PER_SEGMENT, choose
 from serve.narrated import Narrated
+from serve.observe.ids import Ids
+from serve.observe.traces import flush, record
 
 DONE = pa.schema([("segment_id", pa.string()), ("status", pa.string())])
 
@@ -29,6 +32,7 @@ class WorkOrder:
         output: folder or prefix of the job.
         image_size: side of the model's pictures, in pixels.
         provenance: the provenance columns of a row, and ``job_id``.
+        span: of the job; those of its segments belong under it.
     """
 
     output: str
@@ -36,10 +40,16 @@ class WorkOrder:
     instruction: str
     image_size: int
     provenance: dict[str, Any]
+    span: Ids | None = None
 
     def decode(self, planned: dict[str, Any]) -> DecodedSegment:
         """The pictures of one PLAN row."""
         return decode_planned(planned, self.image_size)
+
+    def trace(self, row: dict[str, Any], began_ns: int) -> None:
+        """Tell of a segment that began at ``began_ns``, in nanoseconds since 1970."""
+        about = {"longreel__segment": row["segment_id"], "longreel__video": row["video_id"]}
+        record("segment", self.span, began_ns, failed=row["status"] == FAILED, **about)
 
 
 class SegmentWorker:
@@ -67,11 +77,13 @@ class SegmentWorker:
             waiting = submitted
         if waiting:
             yield self._finish(waiting)
+        flush()
 
     def _submit(self, planned: dict[str, Any], attempt: int) -> _Submitted:
+        began_ns = time.time_ns()
         decoded = self._order.decode(planned)
         response = self._narrate(decoded) if len(decoded.indices) else None
-        return _Submitted(planned, attempt, decoded, response)
+        return _Submitted(planned, attempt, decoded, response, began_ns)
 
     def _narrate(self, decoded: DecodedSegment) -> DeploymentResponse:
         recipe = self._order.recipe
@@ -84,6 +96,7 @@ class SegmentWorker:
         if work.response is not None:
             narrated, error = answer(work.response, lambda: self._narrate(work.decoded))
         row = segment_row(work.planned, work.decoded, narrated, error, self._order.provenance)
+        self._order.trace(row, work.began_ns)
         return hand_over(row | {"attempt": work.attempt}, self._ledger)
 
 
@@ -93,6 +106,7 @@ class _Submitted:
     attempt: int
     decoded: DecodedSegment
     response: DeploymentResponse | None
+    began_ns: int
 
 
 def hand_over(row: dict[str, Any], ledger: ActorHandle) -> pa.Table:

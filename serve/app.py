@@ -5,29 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ray import serve
-from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 from ray.serve.deployment import Application, Deployment
-from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from longreel import __version__
 from longreel.errors import LongreelError, UsageError
 from mod.checkpoint import Checkpoint, find_checkpoint
-from serve.directory import start_directory
+from serve.directory import claim_store, directory_name
 from serve.gateway import GatewayDeployment, GatewayPlan
+from serve.handles import APP, replica_handle
+from serve.observe.logs import encoding
 from serve.routes.context import ApiSettings
 
-APP = "longreel"
 # By its name: torch takes seconds to import, and of all processes only replicas need it.
 _REPLICA = serve.deployment(
     name="replica",
     graceful_shutdown_wait_loop_s=0.1,  # what a replica that has nothing to do waits to end
     user_config={},  # makes Ray Serve call ``reconfigure``
 )("serve.replica.Replica")
+#: How often replicas tell the controller what ``serve.scaling`` decides by, in seconds; a flash
+#: crowd is there within seconds.
+_REPORTS = {"RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2"}
 #: Calls that a replica has at once: segments of bulk jobs; with sessions, whoever awaits events.
 _BULK_CALLS, _SESSION_CALLS = 8, 2000
 
@@ -39,13 +43,15 @@ class ReplicaPlan:
     Attributes:
         model: name or folder of the checkpoint.
         keep_ratio: overrides the checkpoint's own when not None.
-        min_replicas, max_replicas: bounds of autoscaling.
+        min_replicas, max_replicas: bounds of autoscaling; with 0, the last one goes after minutes
+            without work, and the next session or job brings one back.
         num_gpus: of each replica.
         threads: of torch in each replica; 0 leaves torch's default.
         state: uri of the state store of live sessions; None serves bulk jobs alone.
         idle_s: after which a session that nobody uses is kept in the store alone.
         router: takes the place of the checkpoint's own when not None; see :mod:`mod.choice`.
         quantize: what the decoder's weights are turned into; see :mod:`mod.quantized`.
+        aims: of autoscaling, where they are not the defaults of ``serve.scaling.Aims``.
     """
 
     model: str
@@ -58,6 +64,7 @@ class ReplicaPlan:
     idle_s: float = 120.0
     router: str | None = None
     quantize: str | None = None
+    aims: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def version(self) -> str:
@@ -66,6 +73,73 @@ class ReplicaPlan:
         same += [self.keep_ratio, self.num_gpus, self.threads, self.state, self.idle_s]
         same += [self.router, self.quantize]
         return hashlib.sha256(json.dumps(same).encode()).hexdigest()[:12]
+
+
+def _quiet() -> LoggingConfig:
+    return LoggingConfig(log_level="WARNING", enable_access_log=False, encoding=encoding())
+
+
+def build(
+    plan: ReplicaPlan,
+    *,
+    gateway: bool,
+    settings: ApiSettings | None = None,
+    jobs: Application | None = None,
+    router: str = "serve.routing.SessionRouter",
+) -> Application:
+    """The application, bound; nothing is started.
+
+    Args:
+        gateway: with the HTTP API before the replicas; without it, for bulk jobs alone.
+        settings: what clients may send.
+        jobs: takes bulk jobs; None where there is no such service.
+        router: class of the replicas' request router.
+
+    Raises:
+        ValueError: the gateway is asked for and the plan has no state store.
+    """
+    replica = _REPLICA.options(
+        max_ongoing_requests=_SESSION_CALLS if plan.state else _BULK_CALLS,
+        request_router_config=RequestRouterConfig(request_router_class=router),
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=plan.min_replicas,
+            # One comes up at first in any case: whether the model can be had shows at once.
+            initial_replicas=max(1, plan.min_replicas),
+            max_replicas=max(1, plan.min_replicas, plan.max_replicas),
+            # The policy knows itself how long to wait.
+            upscale_delay_s=0.0,
+            downscale_delay_s=0.0,
+            policy=AutoscalingPolicy(
+                policy_function="serve.scaling:ReplicaPolicy", policy_kwargs=dict(plan.aims)
+            ),
+        ),
+        ray_actor_options={
+            "num_cpus": 1,
+            "num_gpus": plan.num_gpus,
+            "runtime_env": {"env_vars": _REPORTS},
+        },
+        logging_config=_quiet(),
+    )
+    directory = directory_name(plan.state) if plan.state else None
+    bound = _as_version(replica, plan.version).bind(
+        plan.model,
+        plan.keep_ratio,
+        plan.threads,
+        plan.state,
+        directory,
+        plan.idle_s,
+        plan.router,
+        plan.quantize,
+    )
+    if not gateway:
+        return bound
+    if plan.state is None or directory is None:
+        raise ValueError("the gateway needs a state store")
+    made = GatewayPlan(plan.state, directory, settings or ApiSettings())
+    # What clients may send is the gateway's alone: other settings replace it and no replica.
+    version = f"{plan.version}-{made.settings}-{jobs is not None}"
+    front = GatewayDeployment.options(logging_config=_quiet())
+    return _as_version(front, version).bind(made, bound, jobs)
 
 
 def deploy(
@@ -82,53 +156,22 @@ def deploy(
 
     Args:
         http: host and port of the gateway; None deploys the replica alone, for bulk jobs.
-        settings: what clients may send.
-        jobs: takes bulk jobs; None where there is no such service.
-        router: class of the replicas' request router.
+        settings, jobs, router: see ``build``.
 
     Raises:
-        LongreelError: the model did not come up.
+        LongreelError: the model did not come up, or another cluster serves from the state store.
     """
-    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
-    directory = start_directory(plan.state) if plan.state else None
-    replica = _REPLICA.options(
-        max_ongoing_requests=_SESSION_CALLS if plan.state else _BULK_CALLS,
-        request_router_config=RequestRouterConfig(request_router_class=router),
-        autoscaling_config=AutoscalingConfig(
-            min_replicas=plan.min_replicas,
-            initial_replicas=plan.min_replicas,
-            max_replicas=max(plan.min_replicas, plan.max_replicas),
-            # Whoever awaits the events of a session is a call as well.
-            target_ongoing_requests=64 if plan.state else 2,
-        ),
-        ray_actor_options={"num_cpus": 1, "num_gpus": plan.num_gpus},
-        logging_config=quiet,
-    )
-    replica = _as_version(replica, plan.version).bind(
-        plan.model,
-        plan.keep_ratio,
-        plan.threads,
-        plan.state,
-        directory,
-        plan.idle_s,
-        plan.router,
-        plan.quantize,
-    )
+    if plan.state:
+        claim_store(plan.state)
+    gateway = http is not None
+    target = build(plan, gateway=gateway, settings=settings, jobs=jobs, router=router)
     if http is None:
-        serve.start(proxy_location="Disabled", logging_config=quiet)
-        target, prefix = replica, None
+        serve.start(proxy_location="Disabled", logging_config=_quiet())
     else:
         host, port = http
-        serve.start(http_options={"host": host, "port": port}, logging_config=quiet)
-        if plan.state is None or directory is None:
-            raise ValueError("the gateway needs a state store")
-        made = GatewayPlan(plan.state, directory, settings or ApiSettings())
-        gateway = GatewayDeployment.options(logging_config=quiet)
-        # What clients may send is the gateway's alone: other settings replace it and no replica.
-        version = f"{plan.version}-{made.settings}-{jobs is not None}"
-        target, prefix = _as_version(gateway, version).bind(made, replica, jobs), "/"
+        serve.start(http_options={"host": host, "port": port}, logging_config=_quiet())
     try:
-        serve.run(target, name=APP, route_prefix=prefix, logging_config=quiet)
+        serve.run(target, name=APP, route_prefix="/" if gateway else None, logging_config=_quiet())
     except RuntimeError as failure:
         reason = _why_not() or str(failure).strip().splitlines()[-1]
         raise LongreelError(f"the model service did not start: {reason}") from None
@@ -159,11 +202,6 @@ def running() -> bool:
     """Whether the application is deployed on the connected cluster."""
     applications = serve.status().applications
     return APP in applications and applications[APP].status == "RUNNING"
-
-
-def replica_handle() -> DeploymentHandle:
-    """A handle to the replicas, for bulk work."""
-    return serve.get_deployment_handle("replica", APP)
 
 
 def require_same(plan: ReplicaPlan, wanted: Checkpoint) -> None:

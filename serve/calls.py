@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-from serve.live.items import Input, Receipt, SessionEvent, SessionOptions, SessionView
+from serve.live.items import Input, Kept, Receipt, SessionEvent, SessionOptions, SessionView
 
 
 class Sessions(Protocol):
@@ -39,11 +39,14 @@ class Sessions(Protocol):
     ) -> list[SessionEvent]:
         """Events with numbers above ``after``; waits for the first, empty when none came."""
 
-    def follow(self, session: str, after: int = 0) -> AsyncIterator[SessionEvent]:
-        """All events above ``after`` as they come, until ``session.closed``."""
+    async def kept(self, session: str, frame: int) -> Kept:
+        """What the router kept of one of the last frames, of a session that asks for it."""
 
     async def view(self, session: str) -> SessionView:
         """How it stands."""
+
+    async def owner(self, session: str) -> str | None:
+        """Id of the API key that it belongs to; None where it belongs to nobody."""
 
     async def list(self) -> list[SessionView]:
         """All sessions that are not closed."""

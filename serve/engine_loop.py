@@ -15,8 +15,10 @@ from typing import Any, Literal, Protocol, TypeVar
 from torch import Tensor
 
 from mod.engine.engine import Engine
-from mod.engine.events import Collector, Event, FrameOutcome
+from mod.engine.events import Collector, Event, FrameOutcome, FrameSeen, TurnEnded, Word
 from mod.engine.policy import Policy
+from serve.live.pace import StepTimes
+from serve.observe.replica import STEP_FAILURES, STEP_SECONDS
 
 _Result = TypeVar("_Result")
 
@@ -25,9 +27,13 @@ class Sink(Protocol):
     """Who hears of a stream; called by the engine's thread, between steps.
 
     Attributes:
+        live: whether frames come as they happen; else it is part of a bulk job.
+        aside: whether it belongs to another stream's call.
         model_s: seconds of the engine's steps, this stream's part of them.
     """
 
+    live: bool
+    aside: bool
     model_s: float
 
     def take(self, events: Sequence[Event], engine: Engine) -> None:
@@ -42,10 +48,16 @@ class ModelError(RuntimeError):
 
 
 class EngineLoop:
-    """Steps an engine while anything waits; all else is done to it by its thread, between steps."""
+    """Steps an engine while anything waits; all else is done to it by its thread, between steps.
+
+    Attributes:
+        engine: for a look at its figures; all else is its thread's.
+        times: what steps with live work cost.
+    """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self.engine = self._engine = engine
+        self.times = StepTimes()
         self._actions: SimpleQueue[tuple[Callable[[Engine], Any], Future[Any]]] = SimpleQueue()
         self._streams: dict[str, Sink] = {}
         self._numbers = itertools.count(1)
@@ -85,13 +97,22 @@ class EngineLoop:
         """
         return await self._begin("bulk", lambda engine, name: engine.restore(name, state))
 
+    @property
+    def bulk_calls(self) -> int:
+        """Calls of bulk jobs that are under way."""
+        return sum(not s.live and not s.aside for s in self._streams.copy().values())
+
     async def fork(self, stream: LoopStream) -> LoopStream:
         """A second stream with the same past."""
-        return await self._begin("bulk", lambda engine, name: engine.fork(stream.name, name))
+        return await self._begin(
+            "bulk", lambda engine, name: engine.fork(stream.name, name), aside=True
+        )
 
-    async def _begin(self, kind: str, opening: Callable[[Engine, str], None]) -> LoopStream:
+    async def _begin(
+        self, kind: str, opening: Callable[[Engine, str], None], *, aside: bool = False
+    ) -> LoopStream:
         name = f"{kind}-{next(self._numbers)}"
-        stream = LoopStream(self, name, asyncio.get_running_loop())
+        stream = LoopStream(self, name, asyncio.get_running_loop(), kind == "live", aside)
         await self.attach(name, stream, lambda engine: opening(engine, name))
         return stream
 
@@ -147,6 +168,7 @@ class EngineLoop:
         try:
             events = self._engine.step()
         except Exception as failure:
+            STEP_FAILURES.inc()
             # No input's fault, so everybody hears of it, and nobody waits for ever.
             for name, stream in self._streams.items():
                 self._engine.close(name)
@@ -154,9 +176,14 @@ class EngineLoop:
             self._streams.clear()
             return
         seconds = time.perf_counter() - started
+        STEP_SECONDS.observe(seconds)
         told: dict[str, list[Event]] = {}
         for event in events:
             told.setdefault(event.session, []).append(event)
+        if any(s.live for name in told if (s := self._streams.get(name))):
+            kinds = [type(event) for event in events]
+            counts = (kinds.count(FrameSeen), kinds.count(Word), kinds.count(TurnEnded))
+            self.times.stepped(time.monotonic(), seconds, *counts)
         for name, happened in told.items():
             if (sink := self._streams.get(name)) is None:
                 continue
@@ -169,11 +196,21 @@ class LoopStream:
     """One stream for one caller, who awaits each input before giving the next.
 
     Attributes:
+        live: whether its frames come as they happen.
+        aside: whether it belongs to another's call.
         model_s: seconds of the engine's steps, this stream's part of them.
     """
 
-    def __init__(self, loop: EngineLoop, name: str, caller: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        loop: EngineLoop,
+        name: str,
+        caller: asyncio.AbstractEventLoop,
+        live: bool,
+        aside: bool,
+    ) -> None:
         self.name = name
+        self.live, self.aside = live, aside
         self.model_s = 0.0
         self._loop, self._caller = loop, caller
         self._done: asyncio.Future[None] | None = None

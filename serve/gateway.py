@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,9 +10,13 @@ from typing import Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from longreel import __version__
 from serve.chat import Answered
-from serve.directory import directory_handle
+from serve.decoding.calls import decoders
+from serve.directory import DirectoryCluster, directory_handle, start_directory
 from serve.jobs import RemoteJobs
+from serve.observe import logs
+from serve.observe.gathering import GatheredMetrics
 from serve.pinned import PinnedSessions
 from serve.pulling import RayStreams, ServedSessions
 from serve.routes.app import build
@@ -51,11 +56,16 @@ class Gateway:
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
         self, plan: GatewayPlan, replica: DeploymentHandle, jobs: DeploymentHandle | None
     ) -> None:
+        logs.install()
         # Choosing a replica takes no time worth a thread of its own; the way to one and back does.
         replica._init(_run_router_in_separate_loop=False)
-        sessions = self._sessions = PinnedSessions(replica, directory_handle(plan.directory))
+        directory = directory_handle(start_directory(plan.state))
+        sessions = self._sessions = PinnedSessions(replica, directory)
         model = ModelInfo(**await replica.info.remote())
+        # The first picture shall not wait for the process that decodes it.
+        self._warming = asyncio.create_task(decoders(plan.settings).pictures.warm())
         there = ServedSessions(plan.directory)
+        about = {"version": __version__, "model": model.name, "revision": model.revision}
         self._context = Context(
             sessions=sessions,
             answers=_Answers(replica),
@@ -64,10 +74,13 @@ class Gateway:
             settings=plan.settings,
             streams=RayStreams(sessions, there, model, plan.state, plan.settings),
             jobs=None if jobs is None else RemoteJobs(jobs),
+            metrics=GatheredMetrics(replica, directory_handle(plan.directory), about),
+            cluster=DirectoryCluster(plan.directory),
         )
 
     def __serve_build_asgi_app__(self) -> Any:
-        app = build(self._context)
+        # Ray Serve's proxy answers with the request's id already.
+        app = build(self._context, tells_ids=False)
         self._sessions.moving = lambda sessions: app.state.connections.goaway(
             "its replica is going", sessions
         )

@@ -10,8 +10,8 @@ import asyncio
 import contextvars
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from actors.statestore import Manifest
 from serve.live.items import (
     CLOSED_S,
     Input,
+    Kept,
     Receipt,
     Refusal,
     SessionError,
@@ -33,6 +34,8 @@ from serve.live.items import (
     SessionOptions,
     SessionView,
 )
+from serve.observe.ids import carried
+from serve.observe.traces import span
 from serve.routable import ROUTABLE
 
 #: How long a call looks for an owner that takes it, in seconds.
@@ -95,7 +98,7 @@ class PinnedSessions:
             manifest = await self._place(name, options, 1)
             self._brief[name] = _Brief(manifest, options)
         else:
-            manifest = await self._ask("open", name, asdict(options), secrets.token_hex(8))
+            manifest = await self._assigned("open", name, asdict(options), secrets.token_hex(8))
             self._known[name] = manifest
         # Refused here if its options cannot work, and its opening is computed meanwhile.
         try:
@@ -150,14 +153,10 @@ class PinnedSessions:
             return reply
         raise SessionError("session_closed", f"session {manifest.session!r} is closed")
 
-    async def follow(self, session: str, after: int = 0) -> AsyncIterator[SessionEvent]:
+    async def kept(self, session: str, frame: int) -> Kept:
         """See ``serve.calls.Sessions``."""
-        while True:
-            for event in await self.events(session, after):
-                yield event
-                after = event.number
-                if event.type == "session.closed":
-                    return
+        found: Kept = await self._call(session, "session_kept", frame)
+        return found
 
     async def view(self, session: str) -> SessionView:
         """See ``serve.calls.Sessions``."""
@@ -173,6 +172,14 @@ class PinnedSessions:
         counts = await self._call(session, "session_counts")
         state = "recovering" if counts["replaying"] else "live"
         return _view(self._known.get(session, manifest), state, counts)
+
+    async def owner(self, session: str) -> str | None:
+        """See ``serve.calls.Sessions``."""
+        brief = self._brief.get(session)
+        manifest = brief.manifest if brief else self._closed.get(session)
+        manifest = manifest or self._known.get(session) or await self._ask("manifest", session)
+        found: str | None = manifest.options.get("owner")
+        return found
 
     async def list(self) -> list[SessionView]:
         """See ``serve.calls.Sessions``; counts are those of the last snapshots."""
@@ -207,9 +214,13 @@ class PinnedSessions:
         deadline = time.monotonic() + PATIENCE_S
         pause = _FIRST_PAUSE_S
         unknown_until = away_until = time.monotonic() + UNKNOWN_S
-        direct = True
+        direct, made = True, None
         while True:
             manifest = await self._manifest(session)
+            # A name may be used anew, by another client, while this looks for the owner.
+            made = manifest.created if made is None or session in self._brief else made
+            if manifest.created != made:
+                raise SessionError("session_not_found", f"there is no session {session!r}")
             assert manifest.owner is not None
             assert manifest.replica is not None
             there = ROUTABLE.has(manifest.replica)
@@ -217,7 +228,8 @@ class PinnedSessions:
             try:
                 handle = self._handle(manifest.replica, method, direct=direct)
                 async with asyncio.timeout(DIRECT_S if direct else None):
-                    reply = await _sent(handle, manifest, *args)
+                    with self._span(method, session):
+                        reply = await _sent(handle, manifest, *args)
             except TimeoutError:
                 reply = Refusal("unavailable", "the replica does not answer")
             except BackPressureError:
@@ -246,6 +258,12 @@ class PinnedSessions:
             await asyncio.sleep(pause)
             pause = min(_LAST_PAUSE_S, 2 * pause)
 
+    @staticmethod
+    def _span(method: str, session: str) -> AbstractContextManager[object]:
+        if method == "session_events":  # a reader makes one every few seconds, for hours
+            return nullcontext()
+        return span(method, "CLIENT", longreel__session=session)
+
     async def _manifest(self, session: str) -> Manifest:
         if brief := self._brief.get(session):
             return brief.manifest
@@ -253,7 +271,7 @@ class PinnedSessions:
             raise SessionError("session_closed", f"session {session!r} is closed")
         manifest = self._known.get(session)
         if manifest is None:
-            manifest = self._known[session] = await self._ask("locate", session)
+            manifest = self._known[session] = await self._assigned("locate", session)
         return manifest
 
     async def _lost(self, manifest: Manifest, reason: str) -> None:
@@ -275,8 +293,15 @@ class PinnedSessions:
         if self._directory is None:
             owner, replica = await _sent(self._replica.session_owner)
         else:
-            owner, replica = await self._ask("place")
+            owner, replica = await self._assigned("place")
         return Manifest(session, time.time(), asdict(options), epoch, owner, replica)
+
+    async def _assigned(self, method: str, *args: Any) -> Any:
+        """The directory's answer to a call that needs a replica."""
+        if not ROUTABLE.there():
+            # A call that waits for one makes Ray Serve start it.
+            self._later(_sent(self._replica.session_owner))
+        return await self._ask(method, *args)
 
     async def _ask(self, method: str, *args: Any) -> Any:
         if self._directory is None:
@@ -311,10 +336,8 @@ class PinnedSessions:
 
     def _later(self, what: Awaitable[Any]) -> None:
         async def quietly() -> None:
-            try:
+            with suppress(SessionError, RayError, RayServeException):
                 await what
-            except SessionError:
-                return
 
         task = asyncio.ensure_future(quietly())
         self._tasks.add(task)
@@ -328,7 +351,7 @@ def _sent(handle: DeploymentHandle, *args: Any) -> DeploymentResponse[Any]:
     keeps calls that wait for a replica by their id: of two of one request, such as a connection's
     for events and with frames, one would wait for ever (2.60).
     """
-    response: DeploymentResponse[Any] = contextvars.Context().run(handle.remote, *args)
+    response: DeploymentResponse[Any] = contextvars.Context().run(handle.remote, *args, **carried())
     return response
 
 

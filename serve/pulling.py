@@ -19,9 +19,16 @@ import ray
 from ray.exceptions import RayError
 
 from actors.objects import printable_uri
+from actors.reported import reported
+from longreel import metrics
 from longreel.errors import StorageError
+from serve.addresses import check_outside
 from serve.calls import Sessions
+from serve.decoding.limits import limit_memory
+from serve.directory import directory_handle
+from serve.handles import replica_handle
 from serve.live.items import SessionError, SessionOptions
+from serve.pinned import PinnedSessions
 from serve.routes.context import ApiSettings, ModelInfo
 from serve.sources.addresses import SourceError, SourceSettings, check_bucket, place_of
 from serve.sources.following import Follower
@@ -39,7 +46,10 @@ MOST_STREAMS = 32
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ANSWER_S = 1.0
 _MOST_DEATHS = 5
+#: Of one process that pulls, which holds some 200 MB itself.
+_MEMORY_BYTES = 4 * 2**30
 _KEEP_AGAIN_S = 2.0
+_TELL_S = 2.0
 
 #: Called where a stream is pulled, to reach the sessions from there; travels to that process.
 MakeSessions = Callable[[], Sessions]
@@ -57,11 +67,6 @@ class ServedSessions:
 
     def __call__(self) -> Sessions:
         """Sessions on its replicas; a loop must run."""
-        # Here, where they are pulled: the application itself imports this module.
-        from serve.app import replica_handle
-        from serve.directory import directory_handle
-        from serve.pinned import PinnedSessions
-
         return PinnedSessions(replica_handle(), directory_handle(self.directory))
 
 
@@ -81,6 +86,7 @@ class Puller:
         make_sessions: MakeSessions,
         settings: SourceSettings,
     ) -> None:
+        limit_memory(_MEMORY_BYTES)
         self._url, self._stream, self._store = url, stream, store
         self._make_sessions, self._settings = make_sessions, settings
         self._follower: Follower | None = None
@@ -122,11 +128,34 @@ class Puller:
             lambda kept: write_record(self._store, kept),
         )
         self._follower = follower
+        telling = asyncio.create_task(_tell(follower))
         try:
             return await follower.run()
         except Exception as failure:  # whatever it is, the stream must not seem to go on
             error = f"pulling it failed ({type(failure).__name__})"
             return replace(follower.record, state="failed", error=error, ended_at=time.time())
+        finally:
+            telling.cancel()
+
+
+async def _tell(follower: Follower) -> None:
+    """Tell of a stream in metrics until cancelled."""
+    pulled = reported(metrics.STREAMS)
+    counted = {
+        "frames": reported(metrics.STREAM_FRAMES),
+        "dropped": reported(metrics.STREAM_DROPPED),
+        "connections": reported(metrics.STREAM_CONNECTIONS),
+    }
+    # What a process before this one did was told by it.
+    told = {name: getattr(follower.record, name) for name in counted}
+    while True:
+        pulled.set(1)
+        for name, counter in counted.items():
+            now = getattr(follower.record, name)
+            if now > told[name]:  # Ray refuses 0
+                counter.inc(now - told[name])
+                told[name] = now
+        await asyncio.sleep(_TELL_S)
 
 
 class RayStreams:
@@ -184,6 +213,7 @@ class RayStreams:
             created=now,
             began_at=now,
             deaths=-1,  # the first process counts one
+            owner=options.owner,
         )
         try:
             await asyncio.to_thread(write_record, self._store, record)
@@ -231,6 +261,7 @@ class RayStreams:
         try:
             if url.startswith("s3://"):
                 check_bucket(url, self._settings)
+                check_outside(url, self._store)
             else:
                 place_of(url, self._settings)
         except SourceError as failure:
@@ -279,7 +310,7 @@ def source_settings(settings: ApiSettings) -> SourceSettings:
 
 
 def shown(record: StreamRecord) -> dict[str, Any]:
-    """A stream as the API spells it."""
+    """A stream as the API spells it, and what it keeps to itself: ``owner``, ``fps``."""
     return {
         "id": record.id,
         "object": "stream",
@@ -293,6 +324,8 @@ def shown(record: StreamRecord) -> dict[str, Any]:
         "seq": record.seq,
         "connections": record.connections,
         "created": int(record.created),
+        "owner": record.owner,
+        "fps": record.fps,
     }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,10 @@ from mod.cost import vision_token_layers
 from mod.engine.cache import Memory
 from mod.engine.engine import Engine
 from mod.engine.policy import Window
-from mod.loading import load_any
+from mod.loading import load_any, refuse_larger_than_memory
 from mod.summarizing import by_rule, plain_lines
 from serve.chat import Answered
-from serve.directory import ActorDirectory
+from serve.directory import ActorDirectory, start_directory
 from serve.engine_loop import EngineLoop, LoopStream
 from serve.live.calls import SessionCalls, replica_name
 from serve.live.owner import Owner, OwnerSettings
@@ -54,7 +56,8 @@ class Replica(SessionCalls):
     ) -> None:
         if threads:
             torch.set_num_threads(threads)
-        self._checkpoint = find_checkpoint(model)
+        room = partial(refuse_larger_than_memory, quantize=quantize)
+        self._checkpoint = find_checkpoint(model, check=room)
         network, layout = load_any(self._checkpoint, keep_ratio, router, quantize)
         self._router, self._quantize = router, quantize
         self._config, self._layout = network.config, layout
@@ -73,6 +76,8 @@ class Replica(SessionCalls):
         engine = Engine(network, layout, memory, identity=identity)
         self._engine = EngineLoop(engine)
         self._memory = memory
+        if state:
+            start_directory(state)
         owner = Owner(
             self._engine,
             OwnerSettings(
@@ -110,6 +115,10 @@ class Replica(SessionCalls):
             "digest": config.summarizer == "digest",
             "summary_request": config.summary_request,
         }
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """The fields of ``serve.scaling.Report``; Ray Serve asks for them."""
+        return asdict(self._owner.report())
 
     async def describe(self) -> tuple[Checkpoint, float, str | None, str | None]:
         """The checkpoint, the keep ratio in use, the router where it is not its own, and what its

@@ -36,6 +36,11 @@ class Routable:
         with self._lock:
             return replica in self._there
 
+    def there(self) -> frozenset[str]:
+        """All that are there."""
+        with self._lock:
+            return frozenset(self._there)
+
     def has_gone(self, replica: str) -> bool:
         """Whether it was there and is no more."""
         with self._lock:

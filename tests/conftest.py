@@ -5,9 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import boto3
 import pytest
+from botocore.config import Config
+from botocore.exceptions import ReadTimeoutError
 
 from infra.objectstore import ObjectStore
 
@@ -17,6 +20,14 @@ from infra.objectstore import ObjectStore
 os.environ["RAY_AUTH_MODE"] = "disabled"
 
 _numbers = itertools.count(1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Of several workers, what ``tests.workers`` says."""
+    from tests.workers import FilesAndClusters  # without several it need not be there
+
+    return FilesAndClusters(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +45,13 @@ def objectstore() -> Iterator[ObjectStore]:
 @pytest.fixture
 def bucket(objectstore: ObjectStore) -> str:
     """The name of a fresh bucket."""
-    name = f"bucket-{next(_numbers)}"
-    boto3.client("s3", endpoint_url=objectstore.endpoint_url).create_bucket(Bucket=name)
+    # Swift was seen to hang on one bucket for its whole minute, among thousands.
+    patience = Config(read_timeout=15, retries={"total_max_attempts": 1})
+    client = boto3.client("s3", endpoint_url=objectstore.endpoint_url, config=patience)
+    try:
+        name = f"bucket-{next(_numbers)}"
+        client.create_bucket(Bucket=name)
+    except ReadTimeoutError:
+        name = f"bucket-{next(_numbers)}"
+        client.create_bucket(Bucket=name)
     return name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,10 @@ BELOW = {
     "bench": {"ground", "mod", "actors", "serve", "pipelines", "infra", "bench"},
     "roof": {"ground", "mod", "actors", "serve", "pipelines", "roof"},
 }
-GROUND = {"longreel", "longreel.errors", "longreel.schemas"}
+GROUND = {"longreel", "longreel.errors", "longreel.metrics", "longreel.schemas"}
 PACKAGES = {"longreel", "mod", "actors", "pipelines", "serve", "infra", "bench"}
 #: The model runs where neither Ray nor a video library is installed.
-ABSENT_FROM_MOD = {"ray", "av", "boto3", "pyarrow", "fastapi"}
+ABSENT_FROM_MOD = {"ray", "av", "boto3", "pyarrow", "fastapi", "prometheus_client"}
 
 
 def _floor(module: str) -> str:
@@ -43,8 +44,14 @@ def _imports(path: Path, module: str = "") -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module)
+            wholes = (f"{node.module}.{alias.name}" for alias in node.names)
+            found |= {whole if _is_module(whole) else node.module for whole in wholes}
     return found
+
+
+def _is_module(name: str) -> bool:
+    place = ROOT.joinpath(*name.split("."))
+    return place.is_dir() or place.with_suffix(".py").is_file()
 
 
 def _for_type_checkers(node: ast.stmt) -> bool:
@@ -63,7 +70,7 @@ def _modules() -> list[tuple[str, Path]]:
     ("module", "path"), _modules(), ids=lambda v: v if isinstance(v, str) else ""
 )
 def test_a_module_imports_only_from_its_floor_and_below(module: str, path: Path) -> None:
-    """Guards against circles and against Ray or a codec creeping into the model."""
+    """Guards against packages that need each other, and Ray or a codec creeping into the model."""
     for imported in _imports(path, module):
         if imported.split(".")[0] in PACKAGES:
             assert _floor(imported) in BELOW[_floor(module)], f"{module} imports {imported}"
@@ -71,9 +78,25 @@ def test_a_module_imports_only_from_its_floor_and_below(module: str, path: Path)
             assert imported.split(".")[0] not in ABSENT_FROM_MOD, f"{module} imports {imported}"
 
 
+def test_no_module_needs_itself() -> None:
+    """Guards against circles, those through imports inside functions and for types included: of two
+    modules that need each other neither can be read, tested or moved alone.
+    """
+    modules = dict(_modules())
+    needs = {module: _imports(path, module) & set(modules) for module, path in modules.items()}
+    tuple(TopologicalSorter(needs).static_order())  # names the circle
+
+
 @pytest.mark.parametrize("package", sorted(PACKAGES))
 def test_a_package_says_what_belongs_in_it(package: str) -> None:
+    """Guards against a folder in which anything may be put."""
     assert ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text()))
+
+
+def test_tests_lie_in_the_folders_that_they_test() -> None:
+    """Guards against tests that nobody finds beside what they test once folders have changed."""
+    folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("*.py")}
+    assert not {str(folder) for folder in folders if not (ROOT / folder).is_dir()}
 
 
 def test_the_ground_floor_loads_no_client_until_it_is_asked_for() -> None:

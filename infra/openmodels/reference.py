@@ -1,7 +1,7 @@
 """What transformers says about tiny checkpoints, from a process of its own.
 
 Its processors for videos need torchvision, which must be nowhere near the processes under test:
-``make`` installs it apart, and ``tiny`` makes it work there.
+``make`` installs it apart, and it is made to work there.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 _TORCHVISION = Path(sys.prefix) / "torchvision"
@@ -96,14 +97,32 @@ def _process() -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nothing, cwd=root)
 
 
+def _complete_torchvision() -> None:
+    """Let ``torchvision`` be imported beside a PyTorch that it was not built for.
+
+    The index has it built for CUDA. A CPU build of PyTorch cannot load the operators compiled in
+    it, and still it registers what two of them do to shapes, which fails where nothing has
+    declared them. What processors take from it, its transforms, needs neither.
+    """
+    try:
+        import_module("torchvision")
+    except RuntimeError:
+        for name in ("nms", "qnms"):
+            schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            torch.library.define(f"torchvision::{name}", schema)
+        import_module("torchvision")
+
+
 def _answers() -> None:
     """What the other process does: read what is asked, write what is answered."""
     # What libraries print is not to stand between answers.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     sys.path.append(str(_TORCHVISION))
+    # transformers imports it when a processor is first looked up.
+    _complete_torchvision()
     # Here, and not in the process that asks: that one has transformers without torchvision.
-    tiny = import_module("infra.openmodels.tiny")
+    answers, tiny = (import_module(f"infra.openmodels.{name}") for name in ("answers", "tiny"))
     while True:
         try:
             name, args = pickle.load(sys.stdin.buffer)
@@ -114,7 +133,7 @@ def _answers() -> None:
                 family, folder, options = args
                 answer = "answer", tiny.FAMILIES[family](folder, **options)
             else:
-                answer = "answer", getattr(tiny, name)(*args)
+                answer = "answer", getattr(answers, name)(*args)
         except Exception:
             answer = "failure", traceback.format_exc()
         pickle.dump(answer, out)

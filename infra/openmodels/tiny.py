@@ -1,4 +1,4 @@
-"""Tiny checkpoints of open video models in their published layout, and what transformers says.
+"""Tiny checkpoints of open video models in their published layout.
 
 Classes, processors, chat templates and files are the real ones; sizes are not, and weights are
 random: large enough that answers vary with the frames and with the question.
@@ -6,16 +6,13 @@ random: large enough that answers vary with the frames and with the question.
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
-from numpy.typing import NDArray
 from tokenizers import (
     Regex,
     Tokenizer,
@@ -28,6 +25,8 @@ from tokenizers import (
 from torch import nn
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
+from infra.openmodels import templates
+
 _SENTENCES = (
     "What happens in the video? What happens next? And then? Why is that so?",
     "Describe in one short sentence what is happening now. Be brief.",
@@ -38,108 +37,6 @@ _SENTENCES = (
     "Two children are playing with a ball on the beach, then they run away.",
     "User: Assistant: System: user assistant system",
 )
-
-_LLAVA_ONEVISION = (
-    "{% for message in messages %}{{'<|im_start|>' + message['role'] + ' '}}"
-    "{# Render all images first #}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}"
-    "{{ '<image>' }}{% endfor %}"
-    "{# Render all video then #}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'video') %}"
-    "{{ '<video>' }}{% endfor %}"
-    "{# Render all text next #}{% if message['role'] != 'assistant' %}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
-    "{{ '\n' + content['text'] }}{% endfor %}{% else %}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
-    "{% generation %}{{ '\n' + content['text'] }}{% endgeneration %}{% endfor %}{% endif %}"
-    "{{'<|im_end|>'}}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-_SMOLVLM = (
-    "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}"
-    "{% if message['content'][0]['type'] == 'image' %}{{':'}}{% else %}{{': '}}{% endif %}"
-    "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{line['text']}}"
-    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}"
-    "<end_of_utterance>\n{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
-)
-_IDEFICS3 = _SMOLVLM.replace("<|im_start|>", "<|begin_of_text|>").replace(
-    "{{message['role'] | capitalize}}", "{{message['role'].capitalize()}}"
-)
-_QWEN2_5_VL = (
-    "{% set image_count = namespace(value=0) %}{% set video_count = namespace(value=0) %}"
-    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
-    "<|im_start|>{{ message['role'] }}\n{% if message['content'] is string %}"
-    "{{ message['content'] }}<|im_end|>\n{% else %}{% for content in message['content'] %}"
-    "{% if content['type'] == 'image' or 'image' in content or 'image_url' in content %}"
-    "{% set image_count.value = image_count.value + 1 %}"
-    "{% if add_vision_id %}Picture {{ image_count.value }}: {% endif %}"
-    "<|vision_start|><|image_pad|><|vision_end|>"
-    "{% elif content['type'] == 'video' or 'video' in content %}"
-    "{% set video_count.value = video_count.value + 1 %}"
-    "{% if add_vision_id %}Video {{ video_count.value }}: {% endif %}"
-    "<|vision_start|><|video_pad|><|vision_end|>"
-    "{% elif 'text' in content %}{{ content['text'] }}{% endif %}{% endfor %}"
-    "<|im_end|>\n{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-#: Without what the published one has for tools.
-_QWEN3_VL = """\
-{%- if messages[0].role == 'system' %}
-    {{- '<|im_start|>system\\n' }}
-    {%- if messages[0].content is string %}
-        {{- messages[0].content }}
-    {%- else %}
-        {%- for content in messages[0].content %}
-            {%- if 'text' in content %}
-                {{- content.text }}
-            {%- endif %}
-        {%- endfor %}
-    {%- endif %}
-    {{- '<|im_end|>\\n' }}
-{%- endif %}
-{%- set image_count = namespace(value=0) %}
-{%- set video_count = namespace(value=0) %}
-{%- for message in messages %}
-    {%- if message.role == "user" %}
-        {{- '<|im_start|>' + message.role + '\\n' }}
-        {%- if message.content is string %}
-            {{- message.content }}
-        {%- else %}
-            {%- for content in message.content %}
-                {%- if content.type == 'image' or 'image' in content or 'image_url' in content %}
-                    {%- set image_count.value = image_count.value + 1 %}
-                    {%- if add_vision_id %}Picture {{ image_count.value }}: {% endif -%}
-                    <|vision_start|><|image_pad|><|vision_end|>
-                {%- elif content.type == 'video' or 'video' in content %}
-                    {%- set video_count.value = video_count.value + 1 %}
-                    {%- if add_vision_id %}Video {{ video_count.value }}: {% endif -%}
-                    <|vision_start|><|video_pad|><|vision_end|>
-                {%- elif 'text' in content %}
-                    {{- content.text }}
-                {%- endif %}
-            {%- endfor %}
-        {%- endif %}
-        {{- '<|im_end|>\\n' }}
-    {%- elif message.role == "assistant" %}
-        {{- '<|im_start|>' + message.role + '\\n' }}
-        {%- if message.content is string %}
-            {{- message.content }}
-        {%- else %}
-            {%- for content_item in message.content %}
-                {%- if 'text' in content_item %}
-                    {{- content_item.text }}
-                {%- endif %}
-            {%- endfor %}
-        {%- endif %}
-        {{- '<|im_end|>\\n' }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\\n' }}
-{%- endif %}
-"""
 
 #: The marks of Qwen2.5-VL and Qwen3-VL.
 _QWEN_VL = (
@@ -169,26 +66,6 @@ _SHUFFLED: dict[str, Any] = {
 }
 
 
-def complete_torchvision() -> None:
-    """Let ``torchvision`` be imported beside a PyTorch that it was not built for.
-
-    The index has it built for CUDA. A CPU build of PyTorch cannot load the operators compiled in
-    it, and still it registers what two of them do to shapes, which fails where nothing has
-    declared them. What processors take from it, its transforms, needs neither.
-    """
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError:
-        for name in ("nms", "qnms"):
-            schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            torch.library.define(f"torchvision::{name}", schema)
-        importlib.import_module("torchvision")
-
-
-# transformers imports it when a processor is first looked up.
-complete_torchvision()
-
-
 def llava_onevision(folder: Path, image_size: int = 56, *, tied: bool = False) -> None:
     """LLaVA-OneVision: patches of 14 pixels, pooled by two.
 
@@ -208,7 +85,7 @@ def llava_onevision(folder: Path, image_size: int = 56, *, tied: bool = False) -
         transformers.LlavaOnevisionVideoProcessor(size=size, **normal),
         num_image_tokens=(image_size // 14) ** 2,
         vision_feature_select_strategy="full",
-        chat_template=_LLAVA_ONEVISION,
+        chat_template=templates.LLAVA_ONEVISION,
     )
     config = transformers.LlavaOnevisionConfig(
         vision_config={
@@ -267,7 +144,7 @@ def smolvlm(folder: Path) -> None:
         tokenizer,
         transformers.SmolVLMVideoProcessor(size=side, max_image_size=side, video_sampling=sampling),
         image_seq_len=4,
-        chat_template=_SMOLVLM,
+        chat_template=templates.SMOLVLM,
     )
     config = transformers.SmolVLMConfig(
         vision_config={"model_type": "smolvlm_vision", **_SHUFFLED},
@@ -301,7 +178,7 @@ def idefics3(folder: Path, *, marks: bool = False) -> None:
         ),
         tokenizer,
         image_seq_len=4,
-        chat_template=_IDEFICS3,
+        chat_template=templates.IDEFICS3,
     )
     config = transformers.Idefics3Config(
         vision_config={"model_type": "idefics3_vision", **_SHUFFLED},
@@ -322,7 +199,7 @@ def qwen2_5_vl(folder: Path) -> None:
         transformers.Qwen2VLImageProcessor(size=size, **normal),
         tokenizer,
         transformers.Qwen2VLVideoProcessor(size=size, **normal),
-        chat_template=_QWEN2_5_VL,
+        chat_template=templates.QWEN2_5_VL,
     )
     config = transformers.Qwen2_5_VLConfig(
         vision_config={
@@ -361,7 +238,7 @@ def qwen3_vl(folder: Path) -> None:
         transformers.Qwen3VLVideoProcessor(
             size={"shortest_edge": 64**2, "longest_edge": 24576 * 32**2}, **normal
         ),
-        chat_template=_QWEN3_VL,
+        chat_template=templates.QWEN3_VL,
     )
     config = transformers.Qwen3VLConfig(
         vision_config={
@@ -393,118 +270,6 @@ FAMILIES: dict[str, Callable[..., None]] = {
     "qwen2_5_vl": qwen2_5_vl,
     "qwen3_vl": qwen3_vl,
 }
-
-
-def frames_of(n: int, side: int, seed: int) -> NDArray[np.uint8]:
-    """``n`` pictures (n, side, side, 3) of 7 x 7 fields; a third of them change each time."""
-    random = np.random.default_rng(seed)
-    fields = random.integers(0, 256, (7, 7, 3))
-    where = np.arange(side) * 7 // side
-    pictures = []
-    for _ in range(n):
-        pictures.append(fields[where][:, where])
-        changes = random.random((7, 7, 1)) < 1 / 3
-        fields = np.where(changes, random.integers(0, 256, (7, 7, 3)), fields)
-    return np.stack(pictures).astype(np.uint8)
-
-
-def side_of(folder: Path) -> int:
-    """Side of the square pictures that ``reference`` shows without resizing, in pixels."""
-    processor = transformers.AutoProcessor.from_pretrained(folder)
-    if hasattr(processor.image_processor, "max_image_size"):
-        return int(processor.image_processor.max_image_size["longest_edge"])
-    seen = processor.video_processor
-    if hasattr(seen, "merge_size"):
-        return int(3 * seen.patch_size * seen.merge_size)
-    return int(seen.size["height"])
-
-
-def reference(
-    folder: Path,
-    frames: NDArray[np.uint8],
-    question: str,
-    fps: float,
-    max_new_tokens: int = 24,
-    quantize: str | None = None,
-) -> list[int]:
-    """Greedy tokens of transformers' ``generate``, the one that ends them included if it comes.
-
-    Args:
-        frames: (n, side, side, 3), all that there are of a video.
-        fps: how many of them a second has.
-        quantize: bits of the decoder's linear maps, all but those of tower, connector and head.
-    """
-    inputs = _inputs(folder, frames, question, fps)
-    options: dict[str, Any] = {}
-    model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
-    if quantize:
-        names = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
-        apart = [n for n in names if "visi" in n or "visual" in n or ".layers." not in n]
-        whole = [f"{name}$" for name in apart]
-        config = transformers.QuantoConfig(weights=quantize, modules_to_not_convert=whole)
-        options = {"quantization_config": config}
-        model = transformers.AutoModelForImageTextToText.from_pretrained(folder, **options).eval()
-    tokens = model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)
-    answer: list[int] = tokens[0, inputs["input_ids"].shape[1] :].tolist()
-    return answer
-
-
-def loss(
-    folder: Path, frames: NDArray[np.uint8], question: str, answer: Sequence[int], fps: float
-) -> float:
-    """Mean negative log-likelihood that transformers gives the tokens of an answer."""
-    inputs = _inputs(folder, frames, question, fps)
-    more = torch.tensor([list(answer)])
-    n = inputs["input_ids"].shape[1]
-    inputs["input_ids"] = torch.cat([inputs["input_ids"], more], dim=1)
-    for name in ("attention_mask", "mm_token_type_ids"):
-        if name in inputs:
-            rest = torch.full_like(more, int(name == "attention_mask"))
-            inputs[name] = torch.cat([inputs[name], rest.to(inputs[name].dtype)], dim=1)
-    model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
-    with torch.inference_mode():
-        logits = model(**inputs).logits[0, n - 1 : -1]
-    return float(nn.functional.cross_entropy(logits.float(), more[0]))
-
-
-def prompt_ids(folder: Path, frames: NDArray[np.uint8], question: str, fps: float) -> list[int]:
-    """The ids that ``reference`` starts from; see there."""
-    ids: list[int] = _inputs(folder, frames, question, fps)["input_ids"][0].tolist()
-    return ids
-
-
-def _inputs(folder: Path, frames: NDArray[np.uint8], question: str, fps: float) -> Any:
-    processor = transformers.AutoProcessor.from_pretrained(folder)
-    n, height, width, _ = frames.shape
-    shown: list[dict[str, Any]]
-    if hasattr(processor, "video_processor"):
-        shown = [{"type": "video", "video": frames}]
-        options: dict[str, Any] = {
-            "do_sample_frames": False,
-            "video_metadata": [
-                {
-                    "total_num_frames": n,
-                    "fps": fps,
-                    "duration": n / fps,
-                    "frames_indices": list(range(n)),
-                    "height": height,
-                    "width": width,
-                }
-            ],
-        }
-    else:
-        shown = [{"type": "image", "image": frame} for frame in frames]
-        # As published, it enlarges pictures by four, to split them.
-        side = processor.image_processor.max_image_size
-        options = {"do_image_splitting": False, "size": dict(side)}
-    return processor.apply_chat_template(
-        [{"role": "user", "content": [*shown, {"type": "text", "text": question}]}],
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        processor_kwargs=options,
-    )
 
 
 def _backend(pre_tokenizer: Any, first: Sequence[str] = ()) -> Tokenizer:

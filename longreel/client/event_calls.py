@@ -185,7 +185,11 @@ def _events_request(session: str, after: int, frames: bool) -> Request:
 
 
 def events(session: str, after: int, frames: bool, patience_s: float) -> Steps[None]:
-    """Emit a session's events above ``after`` until it is closed, across lost connections."""
+    """Emit a session's events above ``after`` until it is closed, across lost connections.
+
+    Raises:
+        APIError: the service refuses it, or is away for longer than ``patience_s`` seconds.
+    """
     backoff = Backoff(patience_s)
     began = False
     while True:

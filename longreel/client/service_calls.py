@@ -104,6 +104,10 @@ def upload(given: Video, name: str | None, purpose: str, patience_s: float) -> S
 
     Args:
         given: its path, which is read as it is sent, or its bytes.
+
+    Raises:
+        UsageError: the file cannot be read.
+        APIError: the service does not take it.
     """
     if isinstance(given, str | PathLike):
         shown = name or Path(given).name

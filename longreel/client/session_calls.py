@@ -51,7 +51,12 @@ class Numbers:
 def opened(
     session: str | None, options: Mapping[str, Any], patience_s: float
 ) -> Steps[types.SessionInfo]:
-    """A new session with ``options``, or the one of that id as it stands."""
+    """A new session with ``options``, or the one of that id as it stands.
+
+    Raises:
+        UsageError: options are given for a session that is open.
+        APIError: the service refuses it, or is away for longer than ``patience_s`` seconds.
+    """
     given = {key: value for key, value in options.items() if value is not None}
     if session is not None:
         if given:
@@ -119,7 +124,12 @@ def push(
     wait: bool,
     patience_s: float,
 ) -> Steps[list[types.FrameOutcome]]:
-    """Hand in frames, each as its bytes and media type."""
+    """Hand in frames, each as its bytes and media type.
+
+    Raises:
+        UsageError: there are not as many times as pictures.
+        APIError: the service refuses them, or is away for longer than ``patience_s`` seconds.
+    """
     if times_s is not None and len(times_s) != len(pictures):
         raise UsageError(f"{len(pictures)} frames with {len(times_s)} times")
     if not pictures:

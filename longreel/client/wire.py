@@ -31,7 +31,7 @@ def settings(base_url: str | None, api_key: str | None, timeout_s: float) -> dic
         api_key: ``LONGREEL_API_KEY`` of the environment, if any, when None.
 
     Raises:
-        UsageError: the address is no http(s) URL.
+        UsageError: the address is no http(s) URL, or the key cannot be one.
     """
     url = base_url or os.environ.get("LONGREEL_SERVER") or DEFAULT_URL
     try:
@@ -42,7 +42,10 @@ def settings(base_url: str | None, api_key: str | None, timeout_s: float) -> dic
         raise UsageError(f"no address of a service: {url!r} (http://host:port is meant)")
     headers = {"user-agent": f"longreel/{__version__}"}
     key = api_key if api_key is not None else os.environ.get("LONGREEL_API_KEY")
-    if key:
+    if key := (key or "").strip():
+        if not (key.isascii() and key.isprintable() and " " not in key):
+            # Before a library says what it cannot send.
+            raise UsageError("the API key has characters that no key has")
         headers["authorization"] = f"Bearer {key}"
     return {"base_url": url, "headers": headers, "timeout": _timeout(timeout_s)}
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mod.config import RoutedConfig
+from mod.engine.log import FRAME
 from mod.engine.pages import OutOfPagesError, PagePool
 
 #: Tokens of a page; on CUDA large ones, as attention's block tables are made anew each step.
@@ -40,6 +41,11 @@ def layer_classes(
         groups.setdefault((config.tokens_in_layer(layer), device), []).append(layer)
     ordered = sorted(groups.items(), key=lambda group: (-group[0][0], group[1]))
     return [LayerClass(tuple(layers), n, device) for (n, device), layers in ordered]
+
+
+def rows_of(ids: Sequence[int], kind: LayerClass) -> Tensor:
+    """(entries,) how many rows each entry of a log has in the layers of a class."""
+    return torch.tensor([kind.tokens_per_frame if i == FRAME else 1 for i in ids], dtype=torch.long)
 
 
 class Memory:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mod.engine.blocks import Block
-from mod.engine.cache import LayerClass, Memory, PagedCache
+from mod.engine.cache import Memory, PagedCache, rows_of
 from mod.engine.log import FRAME, StreamLog
 from mod.engine.pages import OutOfPagesError
 from mod.engine.policy import Departure, Retrieve
@@ -16,11 +16,6 @@ from mod.engine.rotation import Rotation
 from mod.engine.state import SessionState
 from mod.layout import Layout
 from mod.places import Cursor, Places
-
-
-def rows_of(ids: Sequence[int], kind: LayerClass) -> Tensor:
-    """(entries,) how many rows each entry of a log has in the layers of a class."""
-    return torch.tensor([kind.tokens_per_frame if i == FRAME else 1 for i in ids], dtype=torch.long)
 
 
 def shifts(ids: Sequence[int], keep: Sequence[bool], places: Places) -> Tensor:

@@ -12,7 +12,9 @@ from torch import Tensor
 from mod.decoder import RoutedDecoder
 from mod.engine.cache import Memory, PagedCache
 from mod.engine.events import Event
+from mod.engine.figures import Figures
 from mod.engine.graphs import DecodeGraphs, Recorder, cuda_recorder
+from mod.engine.kept import KeptFrame, KeptTokens
 from mod.engine.log import FRAME
 from mod.engine.outcomes import Outcomes
 from mod.engine.paged import Kernel, kernel_for, triton_kernel
@@ -53,6 +55,8 @@ class Engine:
     Args:
         memory: where caches live.
         step_tokens: tokens that one step aims at.
+        max_chunk: steps of frames that are run as if the model stayed silent after each, at most;
+            None takes what suits the memory's device, 1 runs frame by frame.
         spill: what becomes of an evicted cache: ``copy`` keeps its content in host memory,
             ``rebuild`` drops it and computes it again from the log.
         identity: of the model, such as its revision; snapshots go on where it is the same.
@@ -60,6 +64,13 @@ class Engine:
         kernel: attends over pages; None takes the one of the memory's device, if there is one, and
             else attends session by session.
         recorder: records decode-only steps; None records CUDA graphs where a paged kernel runs.
+
+    Raises:
+        ValueError: ``max_chunk`` is below 1.
+
+    Attributes:
+        step_tokens: as above.
+        figures: what it has done so far; any thread may read them.
     """
 
     def __init__(
@@ -69,6 +80,7 @@ class Engine:
         memory: Memory,
         *,
         step_tokens: int = 1024,
+        max_chunk: int | None = None,
         spill: Literal["copy", "rebuild"] = "copy",
         identity: str = "",
         clock: Callable[[], float] = time.monotonic,
@@ -76,7 +88,8 @@ class Engine:
         recorder: Recorder | None = None,
     ) -> None:
         self._model, self._layout, self.memory = model, layout, memory
-        self._step_tokens, self._clock = step_tokens, clock
+        self.step_tokens, self._clock = step_tokens, clock
+        self.figures = Figures()
         self._identity = identity
         kernel = kernel or kernel_for(memory, model.config.get_text_config().num_attention_heads)
         one_device = len({kind.device for kind in memory.classes}) == 1
@@ -86,10 +99,16 @@ class Engine:
         self._runner = Runner(model, memory, layout.silence, kernel, graphs)
         n, self._per_step = model.config.tokens_per_frame, model.config.frames_per_step
         self._rotation = Rotation(model)
-        self._residence = Residence(memory, self._runner, self._rotation, layout, n, spill)
+        self._residence = Residence(
+            memory, self._runner, self._rotation, layout, n, spill, self.figures
+        )
         on_gpu = memory.pools[0].keys.device.type == "cuda"
-        max_chunk = MAX_CHUNK_ON_GPU if on_gpu else MAX_CHUNK
-        self._outcomes = Outcomes(layout, memory.classes, self._per_step, max_chunk)
+        if max_chunk is None:
+            max_chunk = MAX_CHUNK_ON_GPU if on_gpu else MAX_CHUNK
+        if max_chunk < 1:
+            raise ValueError(f"max_chunk must be at least 1, not {max_chunk}")
+        self._max_chunk = max_chunk
+        self._outcomes = Outcomes(layout, memory.classes, self._per_step, max_chunk, self.figures)
         self._sessions: dict[str, SessionState] = {}
         self.steps = 0
 
@@ -262,6 +281,15 @@ class Engine:
             session.cache.release()
         del self._sessions[name]
 
+    def watch_kept(self, name: str, frames: int) -> None:
+        """From now on remember what the routers keep of a session's last ``frames``."""
+        self._session(name).kept = KeptTokens(frames)
+
+    def kept(self, name: str, frame: int) -> KeptFrame | None:
+        """What they kept of one frame, where it is among those that are remembered."""
+        session = self._session(name)
+        return session.kept.of(frame, self._model.config) if session.kept else None
+
     def evict(self, name: str) -> None:
         """Free a session's pages; the cache comes back when it is needed."""
         self._residence.evict(self._session(name))
@@ -330,13 +358,18 @@ class Engine:
 
     def _step(self) -> list[Event]:
         config, sessions = self._model.config, self._sessions.values()
-        waiting = [work for s in sessions if (work := work_of(s, self._layout, config))]
-        taken = self._encoded(self._with_room(plan(waiting, self._step_tokens)))
+        most = self._max_chunk
+        waiting = [w for s in sessions if (w := work_of(s, self._layout, config, most))]
+        taken = self._encoded(self._with_room(plan(waiting, self.step_tokens)))
         if taken:
             self.steps += 1
+            self.figures.parts += len(taken)
             items = [
                 item_of(self._sessions[t.work.session], t, self._layout, config) for t in taken
             ]
+            for t in taken:
+                ran = t.work.fixed_tokens + t.units * t.work.unit_tokens
+                self.figures.tokens[t.work.kind] += ran
             for item, outcome in zip(items, self._runner.run(items), strict=True):
                 item.session.used = self.steps
                 if isinstance(outcome, str):

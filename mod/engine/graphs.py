@@ -88,10 +88,7 @@ class DecodeGraphs:
             host: per class of layers, the step's tables; pages are taken already.
         """
         n = len(ids)
-        padded = [
-            decode_bucket(step, pool.page_size)
-            for step, pool in zip(host, self._memory.pools, strict=True)
-        ]
+        padded = [decode_bucket(step) for step in host]
         size = len(padded[0].used)
         device = self._memory.pools[0].keys.device
         fresh_ids = on_device([*ids, *[ids[-1]] * (size - n)], torch.long, device)

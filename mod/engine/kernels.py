@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mod.engine.paged import PAGE_MULTIPLE
+from mod.engine.pages import PAGE_MULTIPLE
 
 #: Keys of one step of a program's walk; pages are multiples of it.
 BLOCK_N = PAGE_MULTIPLE

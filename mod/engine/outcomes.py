@@ -9,6 +9,7 @@ from torch import Tensor
 from mod.asking import changes
 from mod.engine.cache import LayerClass
 from mod.engine.events import Event, Failed, FrameSeen, TurnEnded, Word
+from mod.engine.figures import Figures
 from mod.engine.log import FRAME
 from mod.engine.runner import Item, Reading
 from mod.engine.state import MIN_CHUNK, FrameRun, Question, SessionState, Turn, half_of
@@ -23,6 +24,7 @@ class Outcomes:
         classes: of the model's layers.
         frames_per_step: frames that the model sees as one.
         max_chunk: steps of the largest speculative chunk.
+        figures: where what happens is counted.
     """
 
     def __init__(
@@ -31,8 +33,9 @@ class Outcomes:
         classes: Sequence[LayerClass],
         frames_per_step: int,
         max_chunk: int,
+        figures: Figures,
     ) -> None:
-        self._layout, self._classes = layout, classes
+        self._layout, self._classes, self._figures = layout, classes, figures
         self._per_step, self._max_chunk = frames_per_step, max_chunk
         self._events: list[Event] = []
 
@@ -57,6 +60,9 @@ class Outcomes:
         else:
             asked = item.question is not None
             self._commit(session, item.ids, item.features, item.lead, asked=asked)
+            if session.kept is not None and item.features is not None:
+                # The frame that waited for others to make a step went ahead of the question.
+                session.kept.note(session.n_frames - 1, 1, 1)
         if item.question:
             session.half = None
             session.lead, session.watching, session.expected = [], False, None
@@ -72,7 +78,7 @@ class Outcomes:
         session.forget_recall()
         if session.turn:
             turn = session.turn
-            self._events.append(Failed(session.name, turn.frame, turn.question, error))
+            self._failed(session, turn.frame, turn.question, error)
             if not turn.aside:
                 # Its last word was never fed and is no part of the stream.
                 session.lead = list(self._layout.closing)
@@ -83,7 +89,7 @@ class Outcomes:
         if isinstance(head, Question):
             # It may be the frame before it that cannot be seen.
             session.half = None
-            self._events.append(Failed(session.name, None, head.name, error))
+            self._failed(session, None, head.name, error)
             return
         first = self._per_step - (session.half is not None)
         if len(head.pixels) > first:
@@ -92,9 +98,15 @@ class Outcomes:
             return
         session.half = None
         for _ in head.pixels:
-            self._events.append(Failed(session.name, session.n_frames, None, error))
+            self._failed(session, session.n_frames, None, error)
             # Frame numbers stay those that were pushed.
             session.n_frames += 1
+
+    def _failed(
+        self, session: SessionState, frame: int | None, question: str | None, error: str
+    ) -> None:
+        self._figures.failures += 1
+        self._events.append(Failed(session.name, frame, question, error))
 
     def cancel_turn(self, session: SessionState) -> None:
         """End what a session says where it stands."""
@@ -113,12 +125,17 @@ class Outcomes:
             if speaks:
                 break
         seen = i + 1
+        self._figures.frames_run += item.frames
+        self._figures.frames_kept += seen
         steps, left = divmod(seen + (session.half is not None), self._per_step)
         if steps:
             # At a frame that speaks, its silence and all that follows is no part of the stream.
             spoken, silent = item.cuts[steps - 1]
             end = spoken if speaks and asking is None else silent
             self._commit(session, item.ids[:end], item.features, item.lead)
+            if session.kept is not None:
+                first = session.n_frames - (session.half is not None)
+                session.kept.note(first, steps, self._per_step)
             # A narration of its own ends the stretch of frames; an aside does not.
             session.lead, session.watching = [], not speaks or asking is not None
         else:
@@ -203,6 +220,7 @@ class Outcomes:
             self._close_turn(session, unfed=[], cancelled=False)
             return
         turn.said.append(token)
+        self._figures.words += 1
         self._events.append(Word(session.name, turn.frame, turn.question, token))
 
     def _close_turn(self, session: SessionState, *, unfed: list[int], cancelled: bool) -> None:

@@ -16,13 +16,11 @@ from torch import Tensor
 
 from mod.attention import causal_attention
 from mod.engine.cache import Memory, PagedCache
-from mod.engine.pages import PagePool
+from mod.engine.pages import PAGE_MULTIPLE, PagePool
 from mod.engine.recall import Recall
 from mod.engine.tables import Tables, tables
 
 _DTYPES = (torch.float16, torch.bfloat16)
-#: The kernel reads pages of multiples of this many tokens.
-PAGE_MULTIPLE = 64
 
 
 def on_device(

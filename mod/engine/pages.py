@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import torch
 
+#: The attention kernel reads pages of multiples of this many tokens.
+PAGE_MULTIPLE = 64
+
 
 class OutOfPagesError(Exception):
     """No page is free."""

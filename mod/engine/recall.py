@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from mod.engine.blocks import Block
-from mod.engine.cache import Memory, PagedCache
-from mod.engine.compaction import rows_of
+from mod.engine.cache import Memory, PagedCache, rows_of
 from mod.engine.log import is_said
 from mod.engine.rotation import Rotation
 from mod.places import Cursor, Places

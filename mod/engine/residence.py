@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mod.engine.cache import Memory, PagedCache
 from mod.engine.compaction import Compactor
+from mod.engine.figures import Figures
 from mod.engine.log import FRAME
 from mod.engine.policy import Retrieve
 from mod.engine.recall import Recall, pages_for
@@ -27,6 +28,7 @@ class Residence:
         spill: what becomes of an evicted cache: ``copy`` keeps its content in host memory,
             ``rebuild`` drops it and computes it again from the log. A session that let go of
             something is copied either way: what it keeps was computed when the rest was there.
+        figures: where evictions are counted.
     """
 
     def __init__(
@@ -37,7 +39,9 @@ class Residence:
         layout: Layout,
         tokens_per_frame: int,
         spill: Literal["copy", "rebuild"],
+        figures: Figures,
     ) -> None:
+        self._figures = figures
         self._memory, self._runner, self._spill = memory, runner, spill
         self._rotation, self._layout = rotation, layout
         self._compactor = Compactor(memory, rotation, layout, tokens_per_frame)
@@ -46,6 +50,7 @@ class Residence:
         """Free a session's pages."""
         if session.cache is None:
             return
+        self._figures.evictions += 1
         session.forget_recall()
         session.drop_aside()
         copied = self._spill == "copy" or session.past.left

@@ -13,11 +13,13 @@ from mod.change import change
 from mod.decoder import RoutedDecoder, Stream, frames_before
 from mod.engine.cache import Memory, PagedCache
 from mod.engine.graphs import DecodeGraphs
+from mod.engine.kept import hand_out
 from mod.engine.log import FRAME, StreamLog, token_of
 from mod.engine.paged import Kernel, PagedStep, on_device
 from mod.engine.recall import Recall
 from mod.engine.state import FrameRun, Question, SessionState
 from mod.places import Cursor, Places
+from mod.routing import Routing
 
 #: Tokens of one piece when a cache is computed again from its log.
 REBUILD_TOKENS = 512
@@ -255,15 +257,25 @@ class Runner:
             for item in items
             for session in (item.session,)
         ]
-        hidden, bases = self._forward(fed, caches)
+        watched = any(item.session.kept is not None for item in items)
+        routings: dict[int, Routing] | None = {} if watched else None
+        hidden, bases = self._forward(fed, caches, routings)
+        if routings is not None:
+            hand_out([(i.session.kept, i.ids.count(FRAME)) for i in items], routings)
         wanted = [b + w for b, item in zip(bases, items, strict=True) for w in item.wanted]
         out: Tensor = self._model.logits(hidden[on_device(wanted, torch.long, self._device)])
         return out.float()
 
     def _forward(
-        self, fed: Sequence[Fed], caches: Sequence[PagedCache | Recall]
+        self,
+        fed: Sequence[Fed],
+        caches: Sequence[PagedCache | Recall],
+        routings: dict[int, Routing] | None = None,
     ) -> tuple[Tensor, list[int]]:
         """Append some sequences' new tokens to their caches.
+
+        Args:
+            routings: filled with the outcome of each MoD layer's router, when given.
 
         Returns:
             Hidden states (tokens, D) of all of them, and where each sequence's begin.
@@ -320,7 +332,7 @@ class Runner:
             changes,
             deep,
         )
-        out: Tensor = self._model(stream)
+        out: Tensor = self._model(stream, routings)
         return out, bases
 
     def _pixels(self, parts: Sequence[Tensor]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,13 +12,12 @@ from torch import Tensor
 from mod.decoder import frames_before
 from mod.engine.blocks import Block
 from mod.engine.cache import PagedCache
+from mod.engine.kept import KeptTokens
 from mod.engine.log import StreamLog
 from mod.engine.policy import Full, Past, Policy
+from mod.engine.recall import Recall
 from mod.layout import Parts
 from mod.places import Cursor, Places
-
-if TYPE_CHECKING:
-    from mod.engine.recall import Recall
 
 #: Frames of one speculative chunk; it grows while the model stays silent. A GPU is busy with large
 #: ones alone; on a CPU they gain nothing, and a live session waits for the whole step.
@@ -162,6 +161,7 @@ class SessionState:
         policy: what it remembers; ``past`` is how its log divides by it.
         blocks: what left its window and can be looked back at, the oldest first.
         recall: what the answer in progress looks back at, while the cache is in place.
+        kept: what the routers kept of its last frames; None where nobody asked for it.
     """
 
     name: str
@@ -193,6 +193,7 @@ class SessionState:
     past: Past = field(default_factory=lambda: Past(0))
     blocks: list[Block] = field(default_factory=list)
     recall: Recall | None = None
+    kept: KeptTokens | None = None
 
     def drop_aside(self) -> None:
         """Take out of the cache what is no part of the stream; it is fed anew if it goes on."""

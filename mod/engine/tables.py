@@ -58,7 +58,7 @@ def bucket(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-def decode_bucket(step: Tables, page_size: int) -> Tables:
+def decode_bucket(step: Tables) -> Tables:
     """A step of one token a sequence, filled up to sizes that repeat.
 
     Its last sequence stands for those that are missing: they write the same to the same place.

@@ -13,18 +13,26 @@ from mod.engine.events import Collector, FrameOutcome
 from mod.layout import Layout
 
 #: Room for caches; host memory is taken as it is touched.
-_CAPACITY_BYTES = 2**30
+CAPACITY_BYTES = 2**30
 
 
 class Viewer:
     """A stream with an engine of its own.
 
     Args:
+        capacity_bytes: room for caches.
         options: of :meth:`mod.engine.engine.Engine.open`.
     """
 
-    def __init__(self, model: RoutedDecoder, layout: Layout, **options: Any) -> None:
-        memory = Memory(model.config, _CAPACITY_BYTES, dtype=model.dtype, device=model.device)
+    def __init__(
+        self,
+        model: RoutedDecoder,
+        layout: Layout,
+        *,
+        capacity_bytes: int = CAPACITY_BYTES,
+        **options: Any,
+    ) -> None:
+        memory = Memory(model.config, capacity_bytes, dtype=model.dtype, device=model.device)
         self.engine = Engine(model, layout, memory)
         self.engine.open("viewer", **options)
 

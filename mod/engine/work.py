@@ -14,8 +14,10 @@ from mod.engine.state import FrameRun, Question, SessionState
 from mod.layout import Layout, Parts
 
 
-def work_of(session: SessionState, layout: Layout, config: RoutedConfig) -> Work | None:
-    """What waits in a session, the first of it."""
+def work_of(
+    session: SessionState, layout: Layout, config: RoutedConfig, max_chunk: int
+) -> Work | None:
+    """What waits in a session, the first of it; of frames ``max_chunk`` steps at most."""
     n = config.tokens_per_frame
     bulk = session.kind == "bulk"
     if session.turn:
@@ -32,7 +34,8 @@ def work_of(session: SessionState, layout: Layout, config: RoutedConfig) -> Work
     fixed = len(_lead_ids(session, layout, config.frames_per_step))
     # A chunk ends where something leaves the session's window, whatever its size.
     steps = -(-(_begun(session) + _frames_left(session, head, layout)) // config.frames_per_step)
-    units = min(steps, session.chunk, session.policy.frames_left(session.past))
+    chunk = min(max_chunk, session.chunk)
+    units = min(steps, chunk, session.policy.frames_left(session.past))
     return Work(session.name, kind, head.since, fixed, units, n + layout.beside_tokens, alone=bulk)
 
 

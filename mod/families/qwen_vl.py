@@ -28,11 +28,15 @@ class Qwen25VL(Family):
     frames_per_step = 2
 
     def image_size(self, base: Any, wanted: int | None) -> int:
-        """Any multiple of what one token shows: 28 pixels in the published ones, or 32."""
+        """Any multiple of what one token shows: 28 pixels in the published ones, or 32.
+
+        Raises:
+            ValueError: ``wanted`` is no such multiple.
+        """
         side = wanted or _SIDE
         unit = base.vision_config.patch_size * base.vision_config.spatial_merge_size
-        if side < unit or side % unit:
-            raise ValueError(f"picture_size must be a multiple of {unit} pixels, not {side}")
+        if not isinstance(side, int) or side < unit or side % unit:
+            raise ValueError(f"picture_size must be a multiple of {unit} pixels, not {side!r}")
         return int(side)
 
     def tokens_per_frame(self, base: Any, side: int) -> int:

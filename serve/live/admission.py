@@ -85,7 +85,11 @@ class Counters:
         return Admitted(receipts, new, now)
 
     def time_of(self, given: Input) -> float:
-        """Seconds of an input in its stream; of a question, those of the last frame."""
+        """Seconds of an input in its stream; of a question, those of the last frame.
+
+        Raises:
+            SessionError: ``invalid_value``: it is no time.
+        """
         if isinstance(given, Question):
             return self.time_s
         if given.time_s is not None:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 #: Pixels as the model takes them, (side, side, 3) RGB.
 Pixels = NDArray[np.uint8]
+#: Of a question or an instruction: it is read in one step of the engine, for which everybody waits.
+MOST_CHARACTERS = 4096
 #: How long readers hear that a session was closed, and not that there is none, in seconds.
 CLOSED_S = 30.0
 
@@ -31,6 +33,8 @@ class SessionOptions:
         kind: ``live`` goes before ``bulk`` in every step.
         asked: whether a model that has to be asked in order to narrate is asked.
         frames: how many will come, where that is known.
+        owner: id of the API key that it belongs to; None where keys are off.
+        kept: whether it can be asked which vision tokens the router kept of its last frames.
     """
 
     instruction: str | None = None
@@ -43,6 +47,8 @@ class SessionOptions:
     kind: Literal["live", "bulk"] = "live"
     asked: bool = True
     frames: int | None = None
+    owner: str | None = None
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,12 +141,29 @@ class SessionView:
     created: float
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What the router kept of one frame.
+
+    Attributes:
+        rows, columns: of its vision tokens, as they lie in the picture.
+        layers: that route; all others run every token.
+        counts: of each token, row by row, in how many of ``layers`` it ran.
+    """
+
+    frame: int
+    rows: int
+    columns: int
+    layers: int
+    counts: list[int]
+
+
 class SessionError(Exception):
     """An input or call that a session cannot take; nothing was done.
 
-    ``code`` is for programs: ``session_not_found``, ``session_closed``, ``sequence_gap``,
-    ``invalid_frame``, ``invalid_value``, ``context_length_exceeded``, ``overloaded``,
-    ``unavailable``.
+    ``code`` is for programs: ``session_not_found``, ``session_closed``, ``frame_not_found``,
+    ``sequence_gap``, ``invalid_frame``, ``invalid_value``, ``context_length_exceeded``,
+    ``overloaded``, ``unavailable``, ``quota_exceeded``.
     """
 
     def __init__(self, code: str, message: str) -> None:

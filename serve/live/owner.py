@@ -8,7 +8,8 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from actors.directory import DirectoryError
 from actors.placement import Load
@@ -17,40 +18,33 @@ from actors.statestore import Manifest, Record, StateStore, effective
 from longreel.errors import StorageError
 from mod.engine.snapshot import SnapshotError
 from serve.engine_loop import EngineLoop, ModelError
+from serve.live.directory import DirectoryCalls
 from serve.live.items import (
     CLOSED_S,
     Input,
+    Kept,
     Receipt,
     Refusal,
     SessionError,
     SessionEvent,
     SessionOptions,
 )
+from serve.live.keeping import due, keep
+from serve.live.load import load_of, report_of
+from serve.live.pace import Pace
+from serve.live.past import Past
 from serve.live.records import Replayed, replayed
+from serve.live.relief import Relief
 from serve.live.session import LiveSession, MovedError
+from serve.observe import replica as observed
+from serve.observe.instruments import Sample
+from serve.scaling import Report
 
-_log = logging.getLogger("ray.serve")
+_log = logging.getLogger("longreel.sessions")
 _Result = TypeVar("_Result")
 
-#: Frames after which a session is kept anew; of one that forgets nothing, as many as half of
-#: what it has, so that all its snapshots together grow with its length and not with its square.
-KEEP_FRAMES = 64
 #: How often an owner reports and looks after its sessions, in seconds.
 REPORT_S = 1.0
-#: How long what a lost owner logged is kept in memory for the next of its sessions.
-_TAIL_S = 60.0
-
-
-class DirectoryCalls(Protocol):
-    """The directory, as awaited calls; see ``actors.directory.Directory``."""
-
-    async def report(self, owner: str, replica: str, load: Load) -> bool: ...
-
-    async def manifest(self, session: str) -> Manifest: ...
-
-    async def kept(
-        self, session: str, epoch: int, snapshot: str, counts: dict[str, int], *, in_memory: bool
-    ) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -90,23 +84,30 @@ class Owner:
         self._store, self._directory = store, directory
         self._sessions: dict[str, LiveSession] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        self._tails: dict[str, tuple[float, dict[str, list[Record]]]] = {}
-        self._tail_lock = asyncio.Lock()
+        self._past = Past(store) if store else None
         self._taken_in: set[str] = set()
         #: For whoever asks for the last events of what was just closed.
         self._closed: dict[str, LiveSession] = {}
+        self._pace = Pace(loop.times)
+        self._waiting_sessions = 0
+        self._relief = Relief(self._pace, lambda: self._sessions, self._offload)
         self._begin()
 
     def _begin(self) -> None:
         self.name = f"{self._settings.replica}-{secrets.token_hex(4)}"
-        self._log = SessionLog(self._store, self.name) if self._store else None
+        wrote = partial(observed.store_wrote, "log")
+        self._log = SessionLog(self._store, self.name, wrote) if self._store else None
 
     async def run(self) -> None:
         """Report and look after sessions until cancelled."""
         while True:
             try:
-                if self._directory and not await self._report():
-                    await self._begin_anew()
+                live = [s for s in self._sessions.values() if s.options.kind == "live"]
+                self._pace.look(
+                    time.monotonic(), {s.id: (s.counters.frames, s.counters.fps) for s in live}
+                )
+                if self._directory:
+                    await self._report()
                 await self._look_after()
             except asyncio.CancelledError:
                 raise
@@ -131,9 +132,13 @@ class Owner:
         self, manifest: Manifest, after: int, wait_s: float
     ) -> list[SessionEvent] | Refusal:
         """See ``LiveSession.events``; the last ones of a session that was just closed too."""
-        if (closed := self._closed.get(manifest.session)) and closed.epoch == manifest.epoch:
+        if (closed := self._closed.get(manifest.session)) and closed.is_of(manifest):
             return closed.transcript.after(after)
         return await self._with(manifest, lambda session: session.events(after, wait_s))
+
+    async def kept(self, manifest: Manifest, frame: int) -> Kept | Refusal:
+        """See ``LiveSession.kept``."""
+        return await self._with(manifest, lambda session: session.kept(frame))
 
     async def counts(self, manifest: Manifest) -> dict[str, Any] | Refusal:
         """Inputs and events of a session so far."""
@@ -159,14 +164,17 @@ class Owner:
 
     def load(self) -> Load:
         """How full this replica is."""
-        free, capacity = self._settings.memory()
-        there = list(self._sessions.values())
-        frames = sum(s.transcript.waiting_frames for s in there)
-        waiting = sum(s.transcript.waiting for s in there)
-        now = time.monotonic()
-        live = [s.transcript.waiting_since for s in there if s.options.kind == "live"]
-        lag = max((now - since for since in live if since is not None), default=0.0)
-        return Load(free, capacity, len(there), frames, waiting - frames, lag)
+        sessions = list(self._sessions.values())
+        return load_of(sessions, self._pace, self._settings.memory(), time.monotonic())
+
+    def report(self) -> Report:
+        """What the autoscaling policy is told."""
+        return report_of(self.load(), self._loop.bulk_calls, self._waiting_sessions)
+
+    def samples(self) -> list[Sample]:
+        """Metrics of this replica."""
+        _, capacity = self._settings.memory()
+        return observed.samples(self._loop.engine, capacity, self.load())
 
     async def _with(
         self, manifest: Manifest, call: Callable[[LiveSession], Awaitable[_Result]]
@@ -191,8 +199,10 @@ class Owner:
             await self._begin_anew()
             return Refusal("stale")
         except SnapshotError as error:
+            _log.warning("it cannot go on here: %s", error, extra={"session": manifest.session})
             return Refusal("unavailable", f"the session cannot go on here: {error}")
         except (StorageError, ModelError) as error:
+            _log.warning("a call failed: %s", error, extra={"session": manifest.session})
             return Refusal("unavailable", str(error))
 
     # Taking in
@@ -202,7 +212,7 @@ class Owner:
 
     async def _session(self, manifest: Manifest) -> LiveSession | Refusal:
         have = self._sessions.get(manifest.session)
-        if have is not None and have.epoch == manifest.epoch and have.broken is None:
+        if have is not None and have.is_of(manifest) and have.broken is None:
             return have
         if manifest.owner != self.name:
             return Refusal("stale")
@@ -210,25 +220,29 @@ class Owner:
             return await self._take_in(manifest)
 
     async def _take_in(self, manifest: Manifest) -> LiveSession | Refusal:
+        started, broken = time.monotonic(), False
         options = SessionOptions(**_known(manifest.options))
         if options.durable:
             # The caller's may be old; what others did to the session meanwhile stands here.
-            if self._directory is None or self._store is None:
+            if self._directory is None or self._past is None:
                 return Refusal("unavailable", "sessions are not kept by this service")
             now = await self._directory.manifest(manifest.session)
-            if now.owner != self.name or now.epoch != manifest.epoch:
+            same = (now.created, now.epoch) == (manifest.created, manifest.epoch)
+            if now.owner != self.name or not same:
                 return Refusal("stale")
             manifest = now
         have = self._sessions.get(manifest.session)
         if have is not None:
-            if have.epoch == manifest.epoch and have.broken is None:
+            if have.is_of(manifest) and have.broken is None:
                 return have
+            broken = have.broken is not None
             del self._sessions[manifest.session]
             await have.end(told=False)
         snapshot: bytes | None = None
         records: list[Record] = []
-        if options.durable:
-            snapshot, records = await self._past(manifest)
+        if self._past is not None and options.durable:
+            mine = manifest.session in self._taken_in
+            snapshot, records = await self._past.of(manifest, self.name, mine=mine)
         session = LiveSession(
             self._loop,
             manifest,
@@ -243,50 +257,36 @@ class Owner:
             return replayed(effective(records), after)
 
         await session.begin(snapshot, past)
+        if cause := self._cause(manifest, broken=broken):
+            session.came_back(cause, started)
+            _log.info("taken in (%s)", cause, extra={"session": manifest.session})
         self._sessions[manifest.session] = session
         self._taken_in.add(manifest.session)
         return session
 
-    async def _past(self, manifest: Manifest) -> tuple[bytes | None, list[Record]]:
-        assert self._store is not None
-        snapshot = None
-        if manifest.snapshot is not None:
-            snapshot = await asyncio.to_thread(
-                self._store.read_snapshot, manifest.session, manifest.snapshot
-            )
-        records: list[Record] = []
-        for owner in manifest.tail:
-            if owner != self.name or manifest.session in self._taken_in:
-                tail = await self._tail(owner)
-                records += tail.get(manifest.session, [])
-        return snapshot, records
-
-    async def _tail(self, owner: str) -> dict[str, list[Record]]:
-        """What an owner logged, by session; of a lost one it is read once for all of them."""
-        assert self._store is not None
-        async with self._tail_lock:
-            now = time.monotonic()
-            self._tails = {n: t for n, t in self._tails.items() if now - t[0] < _TAIL_S}
-            if owner in self._tails and owner != self.name:
-                return self._tails[owner][1]
-            store, found = self._store, dict[str, list[Record]]()
-
-            def read() -> None:
-                for record in store.records(owner):
-                    found.setdefault(record.session, []).append(record)
-
-            await asyncio.to_thread(read)
-            self._tails[owner] = time.monotonic(), found
-            return found
+    def _cause(self, manifest: Manifest, *, broken: bool) -> str | None:
+        """Why a session had to be taken in, None where it begins."""
+        if broken:
+            return "engine"
+        if any(owner != self.name for owner in manifest.tail):
+            return "lost"
+        return "idle" if manifest.snapshot else None
 
     # Letting go
 
-    async def _report(self) -> bool:
+    async def _report(self) -> None:
         assert self._directory is not None
-        return await self._directory.report(self.name, self._settings.replica, self.load())
+        reply = await self._directory.report(self.name, self._settings.replica, self.load())
+        if reply is None:
+            await self._begin_anew()
+            return
+        self._waiting_sessions = reply.waiting_sessions
+        if reply.relieve:
+            self._relief.begin()
 
     async def _begin_anew(self) -> None:
         """This owner was declared lost: what it has is others', and it comes as a new one."""
+        _log.warning("declared lost as %s, with %d sessions", self.name, len(self._sessions))
         sessions, self._sessions = self._sessions, {}
         if self._log is not None:
             self._log.close()
@@ -303,7 +303,7 @@ class Owner:
             if session.options.durable:
                 if idle:
                     await self._offload(session)
-                elif _due(session):
+                elif due(session):
                     await self._keep(session, in_memory=True)
             elif idle:
                 await self.drop(session.id)
@@ -316,6 +316,7 @@ class Owner:
             del self._sessions[session.id]
             try:
                 if await self._keep(session, in_memory=False):
+                    observed.OFFLOADS.inc()
                     await session.end(told=False)
                 elif not session.leaving:
                     self._sessions[session.id] = session
@@ -325,39 +326,14 @@ class Owner:
                 raise
 
     async def _keep(self, session: LiveSession, *, in_memory: bool) -> bool:
-        """Write a snapshot and let the directory know; whether that was done."""
+        """See ``serve.live.keeping.keep``; what the log has of it can go then."""
         assert self._store is not None
         assert self._directory is not None
-        taken = await session.snapshot(leaving=not in_memory)
-        if taken is None:
+        if not await keep(session, self._store, self._directory, in_memory=in_memory):
             return False
-        data, seq = taken
-        counts = session.counts()
-        name = f"snapshot-{session.epoch}-{seq}-{secrets.token_hex(3)}"
-        await asyncio.to_thread(self._store.write_snapshot, session.id, name, data)
-        if not await self._directory.kept(
-            session.id, session.epoch, name, counts, in_memory=in_memory
-        ):
-            await asyncio.to_thread(self._store.delete_snapshot, session.id, name)
-            return False
-        session.snapshot_seq, session.snapshot_frames = seq, session.counters.frames
         if self._log is not None:
-            self._log.forget(session.id, seq)
+            self._log.forget(session.id, session.snapshot_seq)
         return True
-
-
-def _due(session: LiveSession) -> bool:
-    """Whether a session has grown so much that it should be kept anew."""
-    if session.transcript.waiting:
-        return False
-    if session.epoch > 1 and not session.snapshot_seq and session.counters.seq:
-        # Taken over: what lost owners logged can go when this one needs it no more.
-        return True
-    new = session.counters.frames - session.snapshot_frames
-    least = KEEP_FRAMES
-    if session.options.memory != "window":
-        least = max(least, session.snapshot_frames // 2)
-    return new >= least
 
 
 def _known(options: dict[str, Any]) -> dict[str, Any]:

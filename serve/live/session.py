@@ -6,107 +6,37 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from actors.sessionlog import SessionLog
 from actors.statestore import Manifest, Record
-from mod.engine.engine import ContextError, Engine
-from mod.engine.events import Event, Word
-from mod.engine.policy import Full, Policy, Retrieve, Window
+from mod.engine.engine import UnknownSessionError
+from mod.engine.events import Event
 from serve.engine_loop import EngineLoop, ModelError
 from serve.live.admission import Admitted, Counters, receipt_of
+from serve.live.engine_side import EngineSide
 from serve.live.items import (
+    MOST_CHARACTERS,
     Frame,
     Input,
+    Kept,
+    Pixels,
     Question,
     Receipt,
     SessionError,
     SessionEvent,
     SessionOptions,
 )
-from serve.live.records import Replayed, Stop, record_of, stop_record, turn_name
+from serve.live.measured import Measured
+from serve.live.records import Replayed, record_of, stop_record
 from serve.live.transcript import Transcript
 
-#: Of a question: it is read in one step of the engine, for which everybody waits.
-MOST_CHARACTERS = 4096
 #: Calls that can be told from others when they are made again.
 _TOKENS = 256
 #: Frames of one piece in which a log is replayed.
 _REPLAY_FRAMES = 256
-
-
-def policy_of(options: SessionOptions) -> Policy:
-    """What a session remembers.
-
-    Raises:
-        SessionError: the numbers cannot work.
-    """
-    try:
-        if options.memory == "full":
-            return Full()
-        kind = Window if options.memory == "window" else Retrieve
-        return kind(frames=options.memory_frames)
-    except ValueError as failure:
-        raise SessionError("invalid_value", f"memory: {failure}") from None
-
-
-@dataclass
-class EngineSide:
-    """A session's ear in the engine's thread.
-
-    Turns end where they were ended before: ``ends`` says after how many tokens. A turn that is
-    ended now is told of only when that is durable.
-    """
-
-    name: str
-    publish: Callable[[list[Event]], None]
-    lost: Callable[[ModelError], None]
-    ends: dict[str, int] = field(default_factory=dict)
-    model_s: float = 0.0
-    _tokens: int = 0
-    _turn: str = ""
-    _held: list[Event] | None = None
-
-    def take(self, events: Sequence[Event], engine: Engine) -> None:
-        """Count words, end turns, pass events on."""
-        for event in events:
-            if isinstance(event, Word):
-                turn = turn_name(event.frame, event.question)
-                self._tokens = self._tokens + 1 if turn == self._turn else 1
-                self._turn = turn
-                if self.ends.get(turn) == self._tokens:
-                    engine.stop(self.name)
-        if self._held is not None:
-            self._held += events
-        else:
-            self.publish(list(events))
-
-    def fail(self, error: ModelError) -> None:
-        """The engine lost the session."""
-        self.lost(error)
-
-    def stop(self, engine: Engine, response: str | None) -> Stop | None:
-        """End what is being said, or withdraw ``response``; hold back what follows."""
-        said = engine.speaking(self.name)
-        if said is not None and response in (None, said.question):
-            engine.stop(self.name)
-            self._held = []
-            return Stop(turn_name(said.frame, said.question), len(said.said))
-        if response is not None and engine.withdraw(self.name, response):
-            self._held = []
-            return Stop(response, 0)
-        return None
-
-    def release(self) -> None:
-        """Pass on what was held back."""
-        held, self._held = self._held, None
-        if held:
-            self.publish(held)
 
 
 class MovedError(Exception):
@@ -141,9 +71,11 @@ class LiveSession:
         log: SessionLog | None,
     ) -> None:
         self.id, self.epoch, self.options = manifest.session, manifest.epoch, options
-        self._loop, self._log, self._side = loop, log, side
+        self._created = manifest.created
+        self._log, self._side = log, side
         self.counters = Counters(self.id, options.fps or fps)
-        self.transcript = Transcript(decode, options.max_tokens)
+        self._measured = Measured(options.kind)
+        self.transcript = Transcript(decode, options.max_tokens, watcher=self._measured)
         self.used = time.monotonic()
         self.readers = 0
         self._replayed_seq = 0
@@ -154,18 +86,29 @@ class LiveSession:
         self._tokens: dict[str, int] = {}
         self._lock = asyncio.Lock()
         self._news = asyncio.Event()
-        self._home = asyncio.get_running_loop()
-        self._name = f"{options.kind}-{self.id}-{self.epoch}"
-        self._ear = EngineSide(
-            self._name,
-            lambda events: self._call_home(self._publish, events),
-            lambda error: self._call_home(self._break, error),
+        self._engine = EngineSide(
+            loop,
+            f"{options.kind}-{self.id}-{self.epoch}",
+            options.kind,
+            self._publish,
+            self._break,
         )
 
     @property
     def leaving(self) -> bool:
         """Whether it takes nothing in any more."""
         return self._left
+
+    def leave(self, leaving: bool = True) -> None:
+        """Take nothing in any more, or again; what was taken in is dealt with."""
+        self._left = leaving
+
+    def is_of(self, manifest: Manifest) -> bool:
+        """Whether this is the session, and the assignment, that ``manifest`` tells of.
+
+        A name may have been closed and used anew, by another client.
+        """
+        return (self._created, self.epoch) == (manifest.created, manifest.epoch)
 
     # Beginning and end
 
@@ -179,45 +122,27 @@ class LiveSession:
             SnapshotError: the snapshot is of another model.
             SessionError: the options cannot work.
         """
-        options = self.options
-        policy = policy_of(options)
-        if snapshot is None:
-
-            def opening(engine: Engine) -> None:
-                engine.open(
-                    self._name,
-                    instruction=options.instruction,
-                    threshold=options.silence_threshold,
-                    max_new_tokens=options.max_tokens,
-                    kind=options.kind,
-                    policy=policy,
-                    asked=options.asked,
-                    frames=options.frames,
-                    fps=options.fps,
-                )
-        else:
-            size = int.from_bytes(snapshot[:4], "little")
-            state = json.loads(snapshot[4 : 4 + size])
-            self.counters = Counters.of(self.id, state["counters"])
-            self.transcript.restore(state["transcript"])
-            self._tokens = state["tokens"]
+        state = None
+        if snapshot is not None:
+            head, state = _unpacked(snapshot)
+            self.counters = Counters.of(self.id, head["counters"])
+            self.transcript.restore(head["transcript"])
+            self._tokens = head["tokens"]
             self.snapshot_seq, self.snapshot_frames = self.counters.seq, self.counters.frames
-
-            def opening(engine: Engine) -> None:
-                engine.restore(self._name, snapshot[4 + size :])
-
-        try:
-            await self._loop.attach(self._name, self._ear, opening)
-        except ContextError as failure:
-            raise SessionError("context_length_exceeded", str(failure)) from None
+        await self._engine.open(self.options, state)
         self._replay(past(self.counters.seq))
+
+    def came_back(self, cause: str, since: float) -> None:
+        """It was taken in for ``cause`` (see ``longreel.metrics.RECOVERY``), begun at ``since``."""
+        self._measured.returning(cause, since)
+        self._see_whether_replayed()
 
     async def end(self, *, told: bool) -> None:
         """Leave the engine; ``told`` says to readers that nothing more comes."""
         if told:
             self.transcript.closed()
         self._break(ModelError("the session has left this replica"))
-        await self._loop.close(self._name)
+        await self._engine.close()
 
     # Inputs
 
@@ -234,7 +159,7 @@ class LiveSession:
             SessionError: they cannot be taken; none was.
             FencedError, MovedError: the session is no longer this replica's.
         """
-        self.used = time.monotonic()
+        received = self.used = time.monotonic()
         for given in inputs:
             if isinstance(given, Frame):
                 self._check(given.pixels)
@@ -256,7 +181,7 @@ class LiveSession:
                     ]
                 )
                 self._remember(token, seq)
-                self._take_in(decided)
+                self._take_in(decided, received)
             return decided.receipts
 
     async def cancel(self, response: str | None) -> bool:
@@ -264,7 +189,7 @@ class LiveSession:
         self.used = time.monotonic()
         async with self._lock:
             self._check_here()
-            stop = await self._loop.use(lambda engine: self._ear.stop(engine, response))
+            stop = await self._engine.stop(response)
             if stop is None:
                 return False
             try:
@@ -276,7 +201,7 @@ class LiveSession:
             if not stop.tokens:
                 self.transcript.withdraw(stop.turn)
                 self._notify()
-            await self._loop.use(lambda _: self._ear.release())
+            await self._engine.release()
             return True
 
     async def events(self, after: int, wait_s: float) -> list[SessionEvent]:
@@ -300,6 +225,28 @@ class LiveSession:
                 return []
         return found
 
+    async def kept(self, frame: int) -> Kept:
+        """What the router kept of a frame.
+
+        Raises:
+            SessionError: the session does not ask for it, or the frame is not among those that
+                this replica saw last.
+        """
+        if not self.options.kept:
+            raise SessionError("invalid_value", "the session was opened without kept")
+        self._check_here()
+        try:
+            found = await self._engine.kept(frame)
+        except UnknownSessionError:
+            raise MovedError from None
+        if found is None:
+            raise SessionError(
+                "frame_not_found",
+                f"what was kept of frame {frame} is not there: it was not seen yet, or too long "
+                "ago, or by a replica before this one",
+            )
+        return found
+
     # Snapshots
 
     async def snapshot(self, *, leaving: bool) -> tuple[bytes, int] | None:
@@ -311,23 +258,16 @@ class LiveSession:
         async with self._lock:
             if self.transcript.waiting or self.broken is not None:
                 return None
-            data = await self._loop.use(
-                lambda engine: (
-                    None
-                    if engine.waits(self._name)
-                    else engine.snapshot(self._name, with_cache=leaving)
-                )
-            )
+            data = await self._engine.snapshot(with_cache=leaving)
             if data is None or self.transcript.waiting:
                 return None
-            state = {
+            head = {
                 "counters": self.counters.state(),
                 "transcript": self.transcript.state(),
                 "tokens": self._tokens,
             }
-            head = json.dumps(state).encode()
             self._left = leaving
-            return len(head).to_bytes(4, "little") + head + data, self.counters.seq
+            return _packed(head, data), self.counters.seq
 
     def _remember(self, token: str | None, seq: int) -> None:
         if token is not None:
@@ -361,42 +301,36 @@ class LiveSession:
         if self._log is not None:
             await asyncio.wrap_future(self._log.append(records))
 
-    def _take_in(self, decided: Admitted) -> None:
+    def _take_in(self, decided: Admitted, received: float) -> None:
         self.counters = decided.after
-        run: list[Tensor] = []
+        self._measured.taken_in(decided.new)
+        run: list[Pixels] = []
         for given, receipt, time_s in decided.new:
             if isinstance(given, Question):
                 self._push(run)
-                self._ask(given, receipt)
+                self._ask(given, receipt, received)
             elif receipt.outcome == "accepted":
-                self.transcript.expect_frame(receipt.seq, time_s, time.monotonic())
-                run.append(torch.from_numpy(np.array(given.pixels)))
+                self.transcript.expect_frame(receipt.seq, time_s, received)
+                run.append(given.pixels)
         self._push(run)
 
-    def _push(self, run: list[Tensor]) -> None:
-        if run:
-            frames = torch.stack(run)
-            run.clear()
-            self._loop.post(lambda engine: engine.push(self._name, frames))
+    def _push(self, run: list[Pixels]) -> None:
+        self._engine.push(run)
+        run.clear()
 
-    def _ask(self, question: Question, receipt: Receipt) -> None:
+    def _ask(self, question: Question, receipt: Receipt, received: float) -> None:
         assert receipt.response is not None
-        response, text = receipt.response, question.text
-        self.transcript.expect_answer(receipt.seq, response, question.max_tokens, time.monotonic())
-
-        def ask(engine: Engine) -> None:
-            if question.max_tokens is not None:
-                self._ear.ends.setdefault(response, question.max_tokens)
-            engine.ask(self._name, response, text)
-
-        self._loop.post(ask)
+        most = question.max_tokens
+        self.transcript.expect_answer(receipt.seq, receipt.response, most, received)
+        self._engine.ask(receipt.response, question.text, most)
 
     def _replay(self, past: Replayed) -> None:
         """Give the engine what the log has; nothing is decided anew."""
         ends = {stop.turn: stop.tokens for stop in past.stops}
         withdrawn = {turn for turn, tokens in ends.items() if not tokens}
-        self._loop.post(lambda _: self._ear.ends.update(ends))
-        run: list[Tensor] = []
+        self._engine.end_again(ends)
+        self._measured.replayed = self.counters.seq + len(past.inputs)
+        run: list[Pixels] = []
         for dropped, given, time_s, token in past.inputs:
             self._remember(token, self.counters.seq + 1)
             outcome = self.counters.frames if dropped is None else dropped
@@ -404,7 +338,7 @@ class LiveSession:
             self.counters = self.counters.with_outcome(outcome, time_s)
             if isinstance(given, Frame):
                 self.transcript.expect_frame(receipt.seq, time_s, time.monotonic())
-                run.append(torch.from_numpy(np.array(given.pixels)))
+                run.append(given.pixels)
                 if len(run) == _REPLAY_FRAMES:
                     self._push(run)
             elif isinstance(given, Question):
@@ -414,13 +348,18 @@ class LiveSession:
                     self.transcript.expect_answer(receipt.seq, receipt.response, None, 0.0)
                     self.transcript.withdraw(receipt.response)
                 else:
-                    self._ask(given, receipt)
+                    self._ask(given, receipt, time.monotonic())
         self._push(run)
         self._replayed_seq = self.counters.seq
 
     def _publish(self, events: list[Event]) -> None:
         self.transcript.take(events)
+        self._see_whether_replayed()
         self._notify()
+
+    def _see_whether_replayed(self) -> None:
+        if not self.transcript.waits_for(self._replayed_seq):
+            self._measured.returned()
 
     def _break(self, error: ModelError) -> None:
         self.broken = self.broken or error
@@ -430,9 +369,13 @@ class LiveSession:
         news, self._news = self._news, asyncio.Event()
         news.set()
 
-    def _call_home(self, what: Callable[[Any], None], value: Any) -> None:
-        try:
-            self._home.call_soon_threadsafe(what, value)
-        except RuntimeError:
-            # The event loop has ended, and with it everybody who would hear of it.
-            return
+
+def _packed(head: dict[str, Any], state: bytes) -> bytes:
+    """A snapshot: what the session itself knows, then the engine's state."""
+    encoded = json.dumps(head).encode()
+    return len(encoded).to_bytes(4, "little") + encoded + state
+
+
+def _unpacked(snapshot: bytes) -> tuple[dict[str, Any], bytes]:
+    size = int.from_bytes(snapshot[:4], "little")
+    return json.loads(snapshot[4 : 4 + size]), snapshot[4 + size :]

@@ -39,6 +39,25 @@ class _Expected:
     withdrawn: bool = False
 
 
+class Watcher:
+    """Hears how long inputs took; this one does nothing with it.
+
+    ``since`` is what ``Transcript`` was told when the input was expected.
+    """
+
+    def seen(self, seq: int, since: float) -> None:
+        """The model has seen a frame."""
+
+    def narrated(self, seq: int) -> None:
+        """It has narrated one."""
+
+    def began(self, seq: int, since: float) -> None:
+        """The first word of an answer came."""
+
+    def answered(self, seq: int, since: float, status: str) -> None:
+        """An answer has ended, as ``response.done`` says."""
+
+
 @dataclass
 class Transcript:
     """The events of one session.
@@ -50,6 +69,7 @@ class Transcript:
     Attributes:
         events: the last ``KEPT``; ``last`` is the number of the newest.
         times: seconds of each accepted frame.
+        watcher: hears of what is dealt with.
     """
 
     decode: Callable[[Sequence[int]], str]
@@ -57,6 +77,7 @@ class Transcript:
     events: list[SessionEvent] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     last: int = 0
+    watcher: Watcher = field(default_factory=Watcher)
     _turn: _Turn | None = None
     _expected: deque[_Expected] = field(default_factory=deque)
 
@@ -110,6 +131,7 @@ class Transcript:
         for event in happened:
             match event:
                 case FrameSeen(frame=frame, p_silence=p, speaks=speaks):
+                    self.watcher.seen(self._expected[0].seq, self._expected[0].since)
                     self._tell(
                         "frame.seen",
                         frame=frame,
@@ -159,6 +181,8 @@ class Transcript:
 
     def _word(self, word: Word) -> None:
         turn = self._begin(word.question)
+        if word.question is not None and not turn.ids:
+            self.watcher.began(self._expected[0].seq, self._expected[0].since)
         turn.ids.append(word.token)
         text = self.decode(turn.ids)
         if text.endswith(_PARTIAL):
@@ -171,6 +195,7 @@ class Transcript:
         self._delta(ended.frame, ended.question, ended.text[len(turn.told) :])
         if ended.question is None:
             assert ended.frame is not None
+            self.watcher.narrated(self._expected[0].seq)
             self._tell(
                 "narration",
                 frame=ended.frame,
@@ -203,6 +228,7 @@ class Transcript:
         self._dealt_with()
 
     def _done(self, response: str, text: str, status: str, tokens: int) -> None:
+        self.watcher.answered(self._expected[0].seq, self._expected[0].since, status)
         self._tell(
             "response.done", response=response, text=text, status=status, output_tokens=tokens
         )

@@ -14,23 +14,40 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.decoding.calls import decode_pictures, decode_video
+from serve.decoding.media import kind_of
+from serve.keys.serving import check_frames, take_frames
 from serve.live.items import Frame, SessionError
 from serve.routes.context import ApiSettings
 from serve.routes.errors import error_response
-from serve.routes.media import MediaError, decode_image, decode_piece, kind_of
+from serve.routes.measured import measured_decoding
 
 #: Of one request.
 MOST_FRAMES = 1000
 #: Of a body that holds no media. A larger one would only keep the event loop parsing.
 MOST_JSON_BYTES = 2**20
+#: Values in a body of JSON, about. One of media is long by its strings; of as many lists as bytes
+#: it would fill the memory a hundred times over.
+MOST_JSON_VALUES = 100_000
+#: Seconds in which some of a body must come; and bodies that are held at a time, in as many as
+#: the largest has bytes.
+SILENCE_S = 30.0
+_MOST_AT_ONCE = 4
 _WITH_MEDIA = ("/frames", "/files", "/chat/completions")
+_NO_JSON = ("/frames", "/files")
+_BEFORE_VALUES = (b",", b"[", b"{")
 
 
 class BoundedBodies:
-    """ASGI middleware: a request's body ends in 413 at the bound and is never held beyond it."""
+    """ASGI middleware: a request's body ends in 413 at the bound and is never held beyond it.
+
+    One that stops coming ends in 408, and all bodies together are bounded too: those beyond end
+    in 429.
+    """
 
     def __init__(self, app: ASGIApp, most_bytes: int) -> None:
         self._app, self._most_bytes = app, most_bytes
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -44,18 +61,37 @@ class BoundedBodies:
         if declared.isdigit() and int(declared) > most:
             await error_response(413, message, "media_too_large")(scope, receive, send)
             return
-        seen = 0
+        seen, values, whole = 0, 0, False
+        as_json = not scope["path"].endswith(_NO_JSON)
 
         async def bounded() -> Message:
-            nonlocal seen
-            part = await receive()
-            seen += len(part.get("body", b""))
+            nonlocal seen, values, whole
+            if whole:
+                return await receive()
+            # FastAPI lets this class pass and takes any other for a body that is not JSON.
+            try:
+                async with asyncio.timeout(SILENCE_S):
+                    part = await receive()
+            except TimeoutError:
+                raise HTTPException(408, "the body stopped coming") from None
+            whole = not part.get("more_body")
+            body = part.get("body", b"")
+            size = len(body)
+            seen += size
+            self._held += size
             if seen > most:
-                # FastAPI lets this class pass and takes any other for a body that is not JSON.
                 raise HTTPException(413, message)
+            values += sum(map(body.count, _BEFORE_VALUES)) if as_json else 0
+            if values > MOST_JSON_VALUES:
+                raise HTTPException(413, f"the body has more than {MOST_JSON_VALUES} values")
+            if self._held > _MOST_AT_ONCE * self._most_bytes:
+                raise HTTPException(429, "too much is being sent at once")
             return part
 
-        await self._app(scope, bounded, send)
+        try:
+            await self._app(scope, bounded, send)
+        finally:
+            self._held -= seen
 
 
 @dataclass(frozen=True)
@@ -126,7 +162,8 @@ async def _read_form(request: Request, seq: int | None, time_s: float | None) ->
 
 
 def _seq(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**53):
+    # The length first: Python itself reads no number of thousands of digits.
+    if not (text.isascii() and text.isdigit() and len(text) <= 16 and 0 < int(text) < 2**53):
         raise SessionError("invalid_value", f"seq must be a number from 1, not {text[:40]!r}")
     return int(text)
 
@@ -149,33 +186,27 @@ def is_time(value: Any) -> bool:
     return number and 0 <= value < 1e9 and math.isfinite(value)
 
 
+@measured_decoding
 async def decode(sent: Sent, side: int, fps: float, settings: ApiSettings) -> list[Frame]:
     """The frames that were sent, ``side`` high and wide; a piece's on the grid of ``fps``.
 
     Raises:
         MediaError: one of them cannot be decoded; its message says which.
+        SessionError: ``overloaded``: too much waits to be decoded.
+        QuotaError: they come faster than the client's key may push frames.
     """
-    return await asyncio.to_thread(_decode, sent, side, fps, settings)
-
-
-def _decode(sent: Sent, side: int, fps: float, settings: ApiSettings) -> list[Frame]:
-    frames = []
-    for number, (data, time_s) in enumerate(zip(sent.media, sent.times, strict=True)):
-        if len(sent.media) == 1 and kind_of(data) == "video":
-            return _piece(data, time_s, side, fps, settings)
-        try:
-            frames.append(Frame(decode_image(data, side, settings), time_s))
-        except MediaError as error:
-            if len(sent.media) == 1:
-                raise
-            raise MediaError(error.code, f"frames[{number}]: {error.message}") from None
+    check_frames()
+    frames = await _decoded(sent, side, fps, settings)
+    take_frames(len(frames))
     return frames
 
 
-def _piece(
-    data: bytes, time_s: float | None, side: int, fps: float, settings: ApiSettings
-) -> list[Frame]:
-    found = decode_piece(data, side, fps, settings)
-    if time_s is None:  # the grid goes on where the last frame was
-        return [Frame(pixels) for _, pixels in found]
-    return [Frame(pixels, time_s + after_s) for after_s, pixels in found]
+async def _decoded(sent: Sent, side: int, fps: float, settings: ApiSettings) -> list[Frame]:
+    if len(sent.media) == 1 and kind_of(sent.media[0]) == "video":
+        (time_s,) = sent.times
+        found = await decode_video(sent.media[0], side, fps, settings)
+        if time_s is None:  # the grid goes on where the last frame was
+            return [Frame(pixels) for _, pixels in found]
+        return [Frame(pixels, time_s + after_s) for after_s, pixels in found]
+    pictures = await decode_pictures(sent.media, side, settings)
+    return [Frame(*each) for each in zip(pictures, sent.times, strict=True)]

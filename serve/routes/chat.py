@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from serve.live.items import SessionError
+from serve.live.items import MOST_CHARACTERS, SessionError
 from serve.routes import docs
-from serve.routes.completions import ChatRequest, Completion, Usage, event
+from serve.routes.completions import MOST_TEXT, ChatRequest, Completion, Usage, event
 from serve.routes.context import Context
 from serve.routes.errors import error_object, status_of
 from serve.routes.models import require_model
@@ -63,9 +63,11 @@ def router() -> APIRouter:
 async def _answers(asked: ChatRequest, context: Context) -> AsyncIterator[Told]:
     """Pieces of the answer, then how it ended; an empty one says that nothing is wrong so far."""
     turns = asked.turns
+    _require_short("system messages", asked.system, MOST_CHARACTERS)
     if not any(turn.sources for turn in turns):
         if not asked.text.strip():
             raise SessionError("invalid_value", "messages hold nothing to answer")
+        _require_short("messages without pictures and videos", asked.text, MOST_TEXT)
         answered = await context.answers.chat(asked.system, asked.text, asked.most_tokens)
         yield answered.text
         finished = Finished(
@@ -73,6 +75,9 @@ async def _answers(asked: ChatRequest, context: Context) -> AsyncIterator[Told]:
         )
         yield finished, Usage(answered.prompt_tokens, 0, answered.completion_tokens)
         return
+    for turn in turns:
+        # A session would refuse it too, when it has seen all that is to be seen before.
+        _require_short("text beside pictures and videos", turn.text, MOST_CHARACTERS)
     async with shown(turns, context) as readable:
         async for said in converse(readable, asked.system, asked.most_tokens, context):
             if isinstance(said, str):
@@ -81,6 +86,15 @@ async def _answers(asked: ChatRequest, context: Context) -> AsyncIterator[Told]:
             text = await context.answers.tokens([asked.system, *said.asked])
             vision = context.model.vision_tokens(said.frames)
             yield said, Usage(text, vision, said.tokens)
+
+
+def _require_short(what: str, text: str, most: int) -> None:
+    """Raises ``SessionError`` where the replica, and all who share it, would have to read on."""
+    if len(text) > most:
+        raise SessionError(
+            "context_length_exceeded",
+            f"{what} may have {most} characters in all, not {len(text)}",
+        )
 
 
 class _Answer:

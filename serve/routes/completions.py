@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+#: Of a chat without pictures and videos, in characters: more than a job asks of a summarizer.
+MOST_TEXT = 16_000
 #: Bound on an answer that names none, in tokens.
 _MOST_TOKENS = 256
 _EXAMPLE: dict[str, Any] = {

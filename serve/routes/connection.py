@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from fastapi import WebSocket, WebSocketDisconnect
 
+from serve.keys.serving import take_upload
 from serve.live.items import Frame, Question, SessionError, SessionView
 from serve.routes.bodies import decode
 from serve.routes.context import Context
@@ -47,6 +49,8 @@ STALL_S = 20.0
 _CLOSE_S = 5.0
 #: Messages, and bytes of them, that wait to be handed in; messages that wait to be written.
 _MOST_HEARD, _MOST_HEARD_BYTES, _MOST_UNSENT = 32, 64 * 2**20, 256
+#: Pings, cancellations and what is no message, a second, after so many at once.
+_ANSWERS_A_S, _BURST = 100, 200
 #: Pixels, in bytes, from which on decoded frames are handed in before more is decoded.
 _MOST_DECODED_BYTES = 32 * 2**20
 
@@ -109,6 +113,7 @@ class Connection:
         self._talk = Conversation(frames, context.settings.max_upload_bytes)
         self._heard = _Heard()
         self._unsent: asyncio.Queue[Said | End] = asyncio.Queue(_MOST_UNSENT)
+        self._paced_until = 0.0
 
     @property
     def session(self) -> str:
@@ -148,16 +153,38 @@ class Connection:
             if message["type"] == "websocket.disconnect":
                 raise _EndedError(None)
             text, data = message.get("text"), message.get("bytes")
-            order = self._talk.hear(text if text is not None else data or b"")
+            sent = text if text is not None else data or b""
+            order = self._within_quota(self._talk.hear(sent), len(sent))
             match order:
                 case None:
                     pass
                 case Cancel(response):  # not behind the frames that it is to interrupt
+                    await self._pace()
                     await self._cancel(response)
                 case Reply(said) if said["type"] == "pong":
+                    await self._pace()
                     await self._say(said)
                 case _:
                     await self._heard.put(order)
+
+    def _within_quota(self, order: Order | None, size: int) -> Order | None:
+        """``order``, or what is said of one that is more than the client's key may send."""
+        try:
+            if isinstance(order, Give | Put):
+                take_upload(size)
+        except SessionError as error:
+            if isinstance(order, Put):
+                return Reply(refused(error, order.seq))
+            assert isinstance(order, Give)
+            return Reply(self._talk.not_taken(error, order.sent.seq))
+        return order
+
+    async def _pace(self) -> None:
+        """Wait where a client asks so often for answers that cost it nothing."""
+        now = time.monotonic()
+        self._paced_until = max(self._paced_until, now - _BURST / _ANSWERS_A_S) + 1 / _ANSWERS_A_S
+        if self._paced_until > now:
+            await asyncio.sleep(self._paced_until - now)
 
     async def _hand_in(self) -> None:
         while True:
@@ -180,6 +207,7 @@ class Connection:
                     case Close():
                         await self._close_session()
                     case Reply(said):
+                        await self._pace()
                         await self._say(said)
             await self._give(items)
 
@@ -201,7 +229,7 @@ class Connection:
             if not frames:
                 for item in run:
                     if isinstance(item.given, SessionError):
-                        await self._say(refused(item.given, item.seq))
+                        await self._say(self._talk.not_taken(item.given, item.seq))
                 continue
             try:
                 receipts = await self._context.sessions.give(self._view.id, frames, run[0].seq)

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from serve.calls import Sessions
 from serve.chat import Answered
+from serve.observe.own import Metrics, OwnMetrics
+from serve.settings import ApiSettings as ApiSettings
 
 
 @dataclass(frozen=True)
@@ -39,27 +41,6 @@ class ModelInfo:
     def vision_tokens(self, frames: int) -> int:
         """Vision tokens of some frames that follow each other."""
         return -(-frames // self.frames_per_step) * self.tokens_per_frame
-
-
-@dataclass(frozen=True)
-class ApiSettings:
-    """What clients may send.
-
-    Attributes:
-        max_upload_bytes: of one request or file.
-        max_pixels: of one picture or frame, as encoded.
-        max_video_s: length of a video that is taken in by one call.
-        fetch_timeout_s: for fetching a URL, in all.
-        allow_private_urls: fetch from loopback and private addresses too (tests, closed nets).
-        s3_buckets: buckets that ``s3://`` URLs may name; none by default.
-    """
-
-    max_upload_bytes: int = 512 * 2**20
-    max_pixels: int = 50_000_000
-    max_video_s: float = 3600.0
-    fetch_timeout_s: float = 60.0
-    allow_private_urls: bool = False
-    s3_buckets: Sequence[str] = ()
 
 
 class Answers(Protocol):
@@ -108,12 +89,20 @@ class Jobs(Protocol):
         """Stop it; it can be resumed."""
 
 
+class Cluster(Protocol):
+    """The replicas."""
+
+    async def state(self) -> dict[str, Any]:
+        """As ``serve.routes.cluster.ClusterObject`` spells it."""
+
+
 @dataclass(frozen=True)
 class Context:
     """Everything that routes reach for: ``request.app.state.context``.
 
     Attributes:
         store: uri of the state store; uploaded files lie under ``files/`` in it.
+        metrics: what ``/metrics`` tells.
     """
 
     sessions: Sessions
@@ -123,3 +112,5 @@ class Context:
     settings: ApiSettings = field(default_factory=ApiSettings)
     streams: Streams | None = None
     jobs: Jobs | None = None
+    metrics: Metrics = field(default_factory=OwnMetrics)
+    cluster: Cluster | None = None

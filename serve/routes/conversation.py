@@ -138,6 +138,17 @@ class Conversation:
             said["time_s"] = frame.time_s
         return {**said, "repeated": receipt.repeated}
 
+    def not_taken(self, error: SessionError, seq: int | None) -> Said:
+        """What is said of a frame that was refused.
+
+        One without a number that is beyond its key's quota is gone, like any that is dropped. A
+        number stays free, and is asked for again; so a frame that has one may be sent again.
+        """
+        if error.code == "quota_exceeded" and seq is None:
+            self._counts["dropped"] += 1
+            return {"type": "frame.dropped", "seq": None, "reason": "quota"}
+        return refused(error, seq)
+
     def told(self, event: SessionEvent) -> Said | None:
         """What is said of an event; ``number`` is for the ``after`` of one who comes back."""
         if event.type == "frame.seen" and not self._frames:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from serve.routes.errors import error_object
 from serve.routes.schemas import ErrorBody, FramesReply, ResponseObject, SessionCreate
 from serve.routes.sse import EventStream
 
@@ -15,13 +16,16 @@ acknowledge is durable: it outlives the replica that holds the session, and the 
 if nothing had happened. Frames and questions have sequence numbers from 1; a number sent again is
 answered as before and not applied twice, so after a lost reply send the same again.
 
+**Keys.** Where the service asks for one, send `Authorization: Bearer KEY`; a browser's WebSocket
+names the protocols `["longreel", "longreel-key.KEY"]`. Each key sees what was made with it alone.
+
 **Errors** have OpenAI's shape, `{"error": {"message", "type", "param", "code"}}`; programs read
 `code`. After 429 and 503 (`Retry-After` says when) the same request may be sent again.
 
 ## `WS /v1/sessions/{id}/stream`
 
 Frames in, events out, on one socket. `/v1/sessions/new/stream` opens a session with the query's
-`instructions`, `fps`, `silence_threshold`, `memory`, `memory_frames`, `max_tokens` and `id`.
+`instructions`, `fps`, `silence_threshold`, `memory`, `memory_frames`, `max_tokens`, `kept` and `id`.
 `after=N` tells only events above number N (all of them by default); `frames=true` tells
 `frame.seen`, too.
 
@@ -38,7 +42,7 @@ The server begins with `session.created` {session} and pushes `narration.delta`,
 `response.created`, `response.delta`, `response.done` and `error`, each with the event's `number`;
 `session.goaway` {reason} before a planned move. A malformed message gets one `error`; connection
 and session live on. A client that vanishes leaves the session as it is. One that does not read is
-let go with close code 4408; other refusals close with 4000 plus the HTTP status.
+let go with close code 4408, one that sends faster than it is listened to with 4429, one whose key was revoked with 4401; other refusals close with 4000 plus the HTTP status.
 """  # noqa: E501
 
 
@@ -63,8 +67,30 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     503: _error("no replica answers at present", "unavailable", "server_error"),
 }
 
+_KEY_EXAMPLES = {
+    401: error_object(401, "the API key is not known, or was revoked", "invalid_api_key"),
+    429: error_object(429, "the key may push 4 frames a second", "quota_exceeded"),
+}
+
+#: What routes that need an API key can reply besides, as OpenAPI spells it.
+KEY_ERRORS: dict[int, dict[str, Any]] = {
+    status: {
+        "description": f"`{example['error']['code']}`",
+        "content": {
+            "application/json": {
+                "schema": {"$ref": "#/components/schemas/ErrorBody"},
+                "example": example,
+            }
+        },
+    }
+    for status, example in _KEY_EXAMPLES.items()
+}
+
 #: And any route, to what does not fit its schema.
 UNUSABLE = _error("fps: Input should be greater than 0", "invalid_value")
+
+#: Or whose body does not come.
+SILENT = _error("the body stopped coming", "request_timeout")
 
 WANTED = SessionCreate.model_config["json_schema_extra"]["example"]  # type: ignore[index]
 
@@ -127,6 +153,16 @@ UPLOAD: dict[str, Any] = {
     }
 }
 
+#: Each event of a stream; its data is JSON, but for the ``[DONE]`` of a chat.
+_EVENT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string"},
+        "data": {"type": "string"},
+    },
+}
+
 CHAT = _shows(
     {
         "id": "chatcmpl-5d1c",
@@ -150,7 +186,7 @@ CHAT = _shows(
     }
 )
 CHAT[200]["content"]["text/event-stream"] = {
-    "schema": {"type": "string"},
+    "schema": _EVENT,
     "example": 'data: {"id":"chatcmpl-5d1c","object":"chat.completion.chunk",...}\n\n'
     "data: [DONE]\n\n",
 }
@@ -211,7 +247,7 @@ RESPONSES: dict[str, Any] = {
     "responses": {
         200: {
             "description": "The answer; with `stream`, server-sent events",
-            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _ANSWER}},
+            "content": {"text/event-stream": {"schema": _EVENT, "example": _ANSWER}},
         }
     },
 }
@@ -235,7 +271,7 @@ EVENTS: dict[str, Any] = {
     "responses": {
         200: {
             "description": "Events as they come",
-            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EVENTS}},
+            "content": {"text/event-stream": {"schema": _EVENT, "example": _EVENTS}},
         }
     },
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -11,6 +12,8 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from longreel.errors import LongreelError, UsageError
 from serve.live.items import SessionError
@@ -20,6 +23,7 @@ _log = logging.getLogger("longreel.api")
 #: HTTP status of each ``SessionError.code``; a code that is not here is the caller's fault, 400.
 STATUS = {
     "session_not_found": 404,
+    "frame_not_found": 404,
     "model_not_found": 404,
     "file_not_found": 404,
     "session_closed": 410,
@@ -33,12 +37,29 @@ STATUS = {
     "media_too_large": 413,
     "unsupported_media_type": 415,
     "overloaded": 429,
+    "quota_exceeded": 429,
     "unavailable": 503,
     "model_error": 500,
 }
 #: Seconds after which a client may try again, where that may help.
 RETRY_AFTER_S = {429: 5, 503: 2}
-_CODES = {404: "not_found", 405: "method_not_allowed", 413: "media_too_large"}
+_CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "media_too_large",
+    429: "overloaded",
+}
+
+
+class BodyRefusedError(HTTPException):
+    """A ``SessionError`` amid the reading of a body: FastAPI lets this class pass, and takes any
+    other for a body that is not JSON.
+    """
+
+    def __init__(self, error: SessionError) -> None:
+        status, message, self.code, headers = refusal_of(error)
+        super().__init__(status, message, headers)
 
 
 def error_object(
@@ -60,6 +81,13 @@ def status_of(error: SessionError) -> int:
     return STATUS.get(error.code, 400)
 
 
+def refusal_of(error: SessionError) -> tuple[int, str, str, dict[str, str]]:
+    """What ``error_response`` takes for it: status, message, code, headers."""
+    wait_s = getattr(error, "retry_after_s", None)
+    headers = {} if wait_s is None else {"Retry-After": str(max(1, math.ceil(wait_s)))}
+    return status_of(error), error.message, error.code, headers
+
+
 def error_response(
     status: int,
     message: str,
@@ -75,12 +103,43 @@ def error_response(
     return JSONResponse(body, status_code=status, headers=extra)
 
 
+async def refuse(
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    status: int,
+    message: str,
+    code: str,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Answer so before anything of the request is read; of a WebSocket, its handshake.
+
+    The arguments after ``send`` are those of ``error_response``.
+    """
+    response = error_response(status, message, code, headers=headers)
+    if scope["type"] == "http":
+        await response(scope, receive, send)
+        return
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": 4000 + status, "reason": message})
+        return
+    await send(
+        {
+            "type": "websocket.http.response.start",
+            "status": status,
+            "headers": response.raw_headers,
+        }
+    )
+    await send({"type": "websocket.http.response.body", "body": response.body})
+
+
 def install(app: FastAPI) -> None:
     """Every exception that a route lets out is answered in OpenAI's shape."""
 
     @app.exception_handler(SessionError)
     async def session(request: Request, error: SessionError) -> JSONResponse:
-        return error_response(status_of(error), error.message, error.code)
+        status, message, code, headers = refusal_of(error)
+        return error_response(status, message, code, headers=headers)
 
     @app.exception_handler(UsageError)
     async def usage(request: Request, error: UsageError) -> JSONResponse:
@@ -105,7 +164,14 @@ def install(app: FastAPI) -> None:
         if status == 404 and detail == HTTPStatus(404).phrase:
             detail = f"there is no {request.method} {request.url.path}"
         code = _CODES.get(status, "invalid_value" if status < 500 else "internal_error")
+        if isinstance(error, BodyRefusedError):
+            code = error.code
         return error_response(status, str(detail), code, headers=error.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(request: Request, error: ClientDisconnect) -> JSONResponse:
+        # Nobody hears it; without an answer the server would log a fault of its own.
+        return error_response(400, "the client left amid the body", "client_closed")
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:

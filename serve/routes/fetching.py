@@ -19,11 +19,11 @@ from yarl import URL
 from actors.objects import printable_uri, stat_object
 from actors.s3 import split_uri
 from longreel.errors import StorageError
+from serve.addresses import check_outside, checked_addresses
+from serve.decoding.media import MediaError
 from serve.live.items import SessionError
-from serve.routes.addresses import checked_addresses
 from serve.routes.context import ApiSettings, Context
 from serve.routes.filestore import content_uri, find_file, is_file_id
-from serve.routes.media import MediaError
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
@@ -49,6 +49,7 @@ async def fetched(url: str, context: Context) -> AsyncIterator[str]:
         return
     scheme = url.partition(":")[0].lower()
     if scheme == "s3":
+        check_outside(url, context.store)
         yield await asyncio.to_thread(_in_s3, url, settings)
         return
     if scheme not in ("data", "http", "https"):

@@ -10,9 +10,9 @@ from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from fastapi.responses import StreamingResponse
 
 from actors.objects import open_object
+from serve.decoding.media import MediaError
 from serve.routes import docs, filestore
 from serve.routes.context import Context
-from serve.routes.media import MediaError
 
 _CHUNK_BYTES = 2**20
 _MOST_LISTED = 10_000
@@ -24,7 +24,7 @@ def router() -> APIRouter:
 
     @routes.post(
         "/v1/files",
-        summary="Upload a file, to be named in chats and jobs",
+        summary="Upload a file, to be named in chats",
         responses=docs.FILE,
         openapi_extra=docs.UPLOAD,
     )
@@ -92,7 +92,7 @@ def router() -> APIRouter:
 
     @routes.delete("/v1/files/{file}", summary="Delete a file", responses=docs.FILE_GONE)
     async def delete(request: Request, file: str) -> dict[str, Any]:
-        """Jobs and chats that read it at present may fail."""
+        """Chats that read it at present may fail."""
         context: Context = request.app.state.context
         await asyncio.to_thread(filestore.remove_file, context.store, file)
         return {"id": file, "object": "file", "deleted": True}
@@ -101,7 +101,8 @@ def router() -> APIRouter:
 
 
 def _object(file: filestore.StoredFile) -> dict[str, Any]:
-    return {**asdict(file), "object": "file", "status": "processed"}
+    shown = {name: value for name, value in asdict(file).items() if name != "owner"}
+    return {**shown, "object": "file", "status": "processed"}
 
 
 def _chunks(uri: str) -> Iterator[bytes]:

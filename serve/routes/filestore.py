@@ -6,10 +6,12 @@ import json
 import re
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from actors.objects import delete_object, join_uri, list_objects, read_bytes, write_bytes
 from longreel.errors import StorageError
+from serve.keys.serving import owner, sees
 from serve.live.items import SessionError
 
 _ID = re.compile(r"file-[0-9a-f]{32}")
@@ -24,6 +26,7 @@ class StoredFile:
         created_at: seconds since 1970.
         filename: as its sender called it; no path.
         purpose: what its sender wants it for.
+        owner: id of the API key that it belongs to; None where keys are off.
     """
 
     id: str
@@ -31,6 +34,7 @@ class StoredFile:
     created_at: int
     filename: str
     purpose: str
+    owner: str | None = None
 
 
 def is_file_id(text: str) -> bool:
@@ -44,8 +48,9 @@ def content_uri(store: str, file: str) -> str:
 
 
 def save_file(store: str, data: bytes, filename: str, purpose: str) -> StoredFile:
-    """Keeps ``data``. Raises ``StorageError``."""
-    saved = StoredFile(f"file-{uuid.uuid4().hex}", len(data), int(time.time()), filename, purpose)
+    """Keeps ``data`` for whoever is served. Raises ``StorageError``."""
+    name, now = f"file-{uuid.uuid4().hex}", int(time.time())
+    saved = StoredFile(name, len(data), now, filename, purpose, owner())
     write_bytes(content_uri(store, saved.id), data)
     # Last, so that a file is known only when all of it is there.
     write_bytes(_about_uri(store, saved.id), json.dumps(asdict(saved)).encode())
@@ -56,12 +61,14 @@ def find_file(store: str, file: str) -> StoredFile:
     """What is known of a file.
 
     Raises:
-        SessionError: ``file_not_found``.
+        SessionError: ``file_not_found``; also where it is another key's.
         StorageError: the store cannot be read.
     """
     if is_file_id(file):
         try:
-            return StoredFile(**json.loads(read_bytes(_about_uri(store, file))))
+            found = StoredFile(**json.loads(read_bytes(_about_uri(store, file))))
+            if sees(found.owner):
+                return found
         except StorageError as error:
             if error.kind != "NotFound":
                 raise
@@ -69,13 +76,14 @@ def find_file(store: str, file: str) -> StoredFile:
 
 
 def stored_files(store: str) -> list[StoredFile]:
-    """All files, oldest first. Raises ``StorageError``."""
+    """All files of whoever is served, oldest first. Raises ``StorageError``."""
     files = []
     try:
         for found in list_objects(join_uri(store, "files")):
             name = found.uri.rpartition("/")[2]
             if name.endswith(".json") and is_file_id(name.removesuffix(".json")):
-                files.append(find_file(store, name.removesuffix(".json")))
+                with suppress(SessionError):  # another's, or deleted meanwhile
+                    files.append(find_file(store, name.removesuffix(".json")))
     except StorageError as error:
         if error.kind != "NotFound":
             raise

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, HTTPException, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from serve.live.items import SessionError
+from serve.live.items import MOST_CHARACTERS, SessionError
 from serve.routes import docs
 from serve.routes.context import Context, Jobs
 
@@ -47,7 +47,7 @@ class JobCreate(BaseModel):
     model: _Uri | None = Field(None, description="A checkpoint; the bundled one by default.")
     fps: float | None = Field(None, gt=0, le=120)
     segment_seconds: float | None = Field(None, ge=1, le=3600)
-    prompt: str | None = Field(None, max_length=32_000)
+    prompt: str | None = Field(None, max_length=MOST_CHARACTERS)
     keep_ratio: float | None = Field(None, gt=0, le=1)
     router: str | None = Field(
         None,

@@ -7,10 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from serve.live.items import Receipt, SessionOptions, SessionView
+from serve.live.items import MOST_CHARACTERS, Receipt, SessionOptions, SessionView
 
-#: Of a question or an instruction, in characters.
-MOST_TEXT = 32_000
 #: Of one narration or answer, in tokens.
 MOST_TOKENS = 4096
 # Names a session in paths and files; ``new`` there opens one.
@@ -69,7 +67,9 @@ class SessionCreate(_Shape):
     """How a session watches; all of it may be left out."""
 
     instructions: str | None = Field(
-        None, max_length=MOST_TEXT, description="Opens the stream; the model's own when left out."
+        None,
+        max_length=MOST_CHARACTERS,
+        description="Opens the stream; the model's own when left out.",
     )
     fps: float | None = Field(
         None, gt=0, le=60, description="Frames a second that the model sees; its own by default."
@@ -85,6 +85,10 @@ class SessionCreate(_Shape):
         96, ge=1, le=MOST_TOKENS, description="Bound on one narration or answer."
     )
     id: str | None = Field(None, pattern=_NAME, description="A wish; it must be free.")
+    kept: bool = Field(
+        False,
+        description="Remember, of the last frames, which vision tokens the router kept.",
+    )
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -113,6 +117,7 @@ class SessionCreate(_Shape):
             memory=self.memory.policy,
             memory_frames=self.memory.frames,
             max_tokens=self.max_tokens,
+            kept=self.kept,
         )
 
 
@@ -124,6 +129,7 @@ class SessionOptionsShown(BaseModel):
     silence_threshold: float
     memory: MemoryChoice
     max_tokens: int
+    kept: bool
 
 
 _SESSION: dict[str, Any] = {
@@ -137,6 +143,7 @@ _SESSION: dict[str, Any] = {
         "silence_threshold": 0.4,
         "memory": {"policy": "window", "frames": 256},
         "max_tokens": 96,
+        "kept": False,
     },
     "seq": 41,
     "frames": 40,
@@ -182,6 +189,7 @@ class SessionObject(BaseModel):
                 silence_threshold=given.silence_threshold,
                 memory=MemoryChoice(policy=given.memory, frames=given.memory_frames),
                 max_tokens=given.max_tokens,
+                kept=given.kept,
             ),
             seq=view.seq,
             frames=view.frames,
@@ -199,6 +207,36 @@ class SessionList(BaseModel):
     data: list[SessionObject]
 
     model_config = ConfigDict(json_schema_extra={"example": {"object": "list", "data": [_SESSION]}})
+
+
+class KeptObject(BaseModel):
+    """What the router kept of one frame.
+
+    Its vision tokens lie in ``rows`` and ``columns`` over the picture; ``counts`` says of each, row
+    by row, in how many of the ``layers`` that route it ran. All other layers run every token.
+    """
+
+    object: Literal["kept"] = "kept"
+    session: str
+    frame: int
+    rows: int
+    columns: int
+    layers: int
+    counts: list[int]
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "object": "kept",
+                "session": "door",
+                "frame": 40,
+                "rows": 2,
+                "columns": 3,
+                "layers": 3,
+                "counts": [0, 3, 1, 0, 0, 2],
+            }
+        }
+    )
 
 
 class SessionDeleted(BaseModel):
@@ -292,7 +330,7 @@ class FramesReply(BaseModel):
 class Ask(_Shape):
     """A question after all frames given before it."""
 
-    input: str = Field(min_length=1, max_length=MOST_TEXT)
+    input: str = Field(min_length=1, max_length=MOST_CHARACTERS)
     max_output_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
     seq: int | None = Field(
         None, ge=1, description="Its sequence number, so that a retry is not asked twice."

@@ -3,22 +3,25 @@
 # Without postponed annotations: routes travel to the gateway's process with what their code names,
 # and a type that stands in a string is not among it.
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from serve.calls import Sessions
+from serve.decoding.media import kind_of
+from serve.keys.serving import check_frames
 from serve.live.items import Question, Receipt, SessionError, SessionEvent, SessionView
 from serve.routes import docs
 from serve.routes.bodies import decode, read_frames
 from serve.routes.context import Context
-from serve.routes.media import kind_of
 from serve.routes.outcomes import FrameOutcomes
 from serve.routes.schemas import (
     Ask,
     Cancelled,
     FramesReply,
+    KeptObject,
     OutcomeShown,
     ResponseObject,
     SessionCreate,
@@ -55,6 +58,7 @@ def router() -> APIRouter:
     api.post("/{session}/responses", summary="Ask", **docs.RESPONSES)(ask)
     api.post("/{session}/responses/{response}/cancel", summary="Withdraw a question")(cancel)
     api.post("/{session}/cancel", summary="End what is being said")(cancel_any)
+    api.get("/{session}/kept", summary="Which vision tokens of a frame ran")(kept)
     api.get("/{session}/events", summary="Listen to a session", **docs.EVENTS)(listen)
     return api
 
@@ -107,6 +111,7 @@ async def give_frames(
     if wait or not request.headers.get("content-type", "").startswith("image/"):
         # Before the body is read: a session that is not there needs none of it.
         view = await _open_one(context.sessions, session)
+    check_frames()
     sent = await read_frames(request, seq, time_s)
     if view is None and kind_of(sent.media[0]) == "video":
         view = await _open_one(context.sessions, session)
@@ -226,6 +231,17 @@ async def cancel_any(request: Request, session: _Session) -> Cancelled:
 async def _cancel(request: Request, session: str, response: str | None) -> Cancelled:
     ended = await _context(request).sessions.cancel(session, response)
     return Cancelled(session=session, cancelled=ended)
+
+
+async def kept(
+    request: Request,
+    session: _Session,
+    frame: Annotated[int, Query(ge=0, lt=2**53, description="Its number in the session")],
+) -> KeptObject:
+    """Of a session that was opened with ``kept``, and of its last frames alone: this is a view, and
+    what a lost replica saw is not seen again for it."""
+    found = await _context(request).sessions.kept(session, frame)
+    return KeptObject(session=session, **asdict(found))
 
 
 async def listen(

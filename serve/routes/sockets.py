@@ -12,6 +12,7 @@ from serve.routes.connection import Connection, close, end_of
 from serve.routes.context import Context
 from serve.routes.conversation import refused
 from serve.routes.errors import first_problem
+from serve.routes.guard import PROTOCOL
 from serve.routes.schemas import MemoryChoice, SessionCreate
 
 
@@ -27,6 +28,7 @@ class Wanted(BaseModel):
     memory_frames: int = 256
     max_tokens: int = 96
     id: str | None = None
+    kept: bool = False
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -72,7 +74,8 @@ async def stream(socket: WebSocket, session: str) -> None:
     context: Context = socket.app.state.context
     connections: Connections = socket.app.state.connections
     # Before anything that may be refused: browsers tell a page why only of an accepted one.
-    await socket.accept()
+    spoken = PROTOCOL if PROTOCOL in socket.scope.get("subprotocols", ()) else None
+    await socket.accept(spoken)
     try:
         view, wanted = await _admit(context, session, dict(socket.query_params))
     except SessionError as error:

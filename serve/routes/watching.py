@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+import secrets
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
 
 from actors.grid import exact_fps
 from actors.objects import open_object, read_bytes, stat_object
 from longreel.errors import StorageError
+from serve.decoding.calls import RemoteVideo, decode_pictures, open_remote
+from serve.decoding.media import MediaError, kind_of
 from serve.live.items import (
     Frame,
     Pixels,
@@ -21,9 +23,8 @@ from serve.live.items import (
     SessionOptions,
 )
 from serve.routes.completions import Source, Turn, asks_for_summary
-from serve.routes.context import Context
+from serve.routes.context import ApiSettings, Context
 from serve.routes.fetching import fetched
-from serve.routes.media import MediaError, Video, decode_image, kind_of, open_video
 
 #: Frames that are given in one call.
 PIECE = 64
@@ -39,7 +40,7 @@ _HEAD_BYTES = 1024
 class Shown:
     """A turn whose pictures and videos can be read, in order."""
 
-    media: list[Pixels | Video]
+    media: list[Pixels | RemoteVideo]
     text: str
 
 
@@ -74,15 +75,15 @@ async def shown(turns: Sequence[Turn], context: Context) -> AsyncIterator[list[S
         found, frames = [], 0
         most = context.settings.max_video_s * context.model.fps
         for turn in turns:
-            media: list[Pixels | Video] = []
+            media: list[Pixels | RemoteVideo] = []
             for source in turn.sources:
                 try:
                     uri = await stack.enter_async_context(fetched(source.url, context))
-                    medium = await asyncio.to_thread(_opened, uri, source, context)
+                    medium = await _opened(uri, source, context)
                 except SessionError as error:
                     raise type(error)(error.code, f"{source.place}: {error.message}") from None
                 media.append(medium)
-                frames += medium.frames if isinstance(medium, Video) else 1
+                frames += medium.frames if isinstance(medium, RemoteVideo) else 1
                 if frames > most:
                     raise MediaError(
                         "media_too_large", f"more than {most:g} frames in one chat ({source.place})"
@@ -91,8 +92,17 @@ async def shown(turns: Sequence[Turn], context: Context) -> AsyncIterator[list[S
         yield found
 
 
-def _opened(uri: str, source: Source, context: Context) -> Pixels | Video:
+async def _opened(uri: str, source: Source, context: Context) -> Pixels | RemoteVideo:
     model, settings = context.model, context.settings
+    data = await asyncio.to_thread(_picture, uri, source, settings)
+    if data is None:
+        return await open_remote(uri, model.fps, settings)
+    (pixels,) = await decode_pictures([data], model.side, settings)
+    return pixels
+
+
+def _picture(uri: str, source: Source, settings: ApiSettings) -> bytes | None:
+    """The bytes of a picture; None where it is a video."""
     try:
         with open_object(uri) as reader:
             kind = kind_of(reader.read(_HEAD_BYTES))
@@ -100,12 +110,12 @@ def _opened(uri: str, source: Source, context: Context) -> Pixels | Video:
             what = "picture (JPEG, PNG, WebP, GIF)" if source.kind == "image" else "video"
             raise MediaError("unsupported_media_type", f"this is no {what}")
         if kind == "video":
-            return open_video(uri, model.fps, settings)
+            return None
         if stat_object(uri).size_bytes > settings.max_upload_bytes:
             raise MediaError(
                 "media_too_large", f"the picture has more than {settings.max_upload_bytes} bytes"
             )
-        return decode_image(read_bytes(uri), model.side, settings)
+        return read_bytes(uri)
     except StorageError as error:
         raise SessionError("url_unreachable", f"this cannot be read: {error.kind}") from None
 
@@ -129,10 +139,13 @@ async def converse(
         durable=False,
         # Only its answers are wanted.
         asked=False,
-        frames=sum(m.frames if isinstance(m, Video) else 1 for m in turns[0].media),
+        frames=sum(m.frames if isinstance(m, RemoteVideo) else 1 for m in turns[0].media),
     )
-    watch = _Watch(context, (await context.sessions.open(options)).id)
+    # Named here, so that it is closed also where whoever asked leaves while it is opened.
+    session = secrets.token_hex(8)
     try:
+        await context.sessions.open(options, session)
+        watch = _Watch(context, session)
         for number, turn in enumerate(turns):
             async for _ in watch.give(turn.media):
                 yield ""
@@ -150,7 +163,7 @@ async def converse(
     finally:
         # Already closed, or lost with its replica: then nothing is left to close.
         with suppress(SessionError):
-            await context.sessions.close(watch.session)
+            await context.sessions.close(session)
 
 
 class _Watch:
@@ -166,14 +179,14 @@ class _Watch:
         self._narrations: list[str] = []
         self._asked: list[str] = []
 
-    async def give(self, media: Sequence[Pixels | Video]) -> AsyncIterator[None]:
+    async def give(self, media: Sequence[Pixels | RemoteVideo]) -> AsyncIterator[None]:
         """Gives all frames of ``media``, one after another on one clock; says so piece by piece."""
         pieces, start = _pieces(media, self._context.model.side), self._next
-        decoding = asyncio.create_task(asyncio.to_thread(next, pieces, None))
+        decoding = asyncio.create_task(_next(pieces))
         try:
             while (piece := await decoding) is not None:
                 # The next one is decoded while the model sees this one.
-                decoding = asyncio.create_task(asyncio.to_thread(next, pieces, None))
+                decoding = asyncio.create_task(_next(pieces))
                 begins, frames = piece
                 if begins:
                     start = self._next
@@ -259,16 +272,22 @@ class _Watch:
         return events
 
 
-def _pieces(
-    media: Sequence[Pixels | Video], side: int
-) -> Iterator[tuple[bool, list[tuple[int, Pixels]]]]:
-    """(whether a medium begins, [(index on its own grid, pixels), ...]), piece by piece."""
+#: Whether a medium begins, and [(index on its own grid, pixels), ...].
+_Piece = tuple[bool, list[tuple[int, Pixels]]]
+
+
+async def _pieces(media: Sequence[Pixels | RemoteVideo], side: int) -> AsyncIterator[_Piece]:
+    """Of one medium after the other."""
     for medium in media:
-        if not isinstance(medium, Video):
+        if not isinstance(medium, RemoteVideo):
             yield True, [(0, medium)]
             continue
-        frames = ((round(s * medium.fps), pixels) for s, pixels in medium.decode(side))
         begins = True
-        while piece := list(islice(frames, PIECE)):
-            yield begins, piece
-            begins = False
+        async for frames in medium.decode(side):
+            for first in range(0, len(frames), PIECE):
+                yield begins, frames[first : first + PIECE]
+                begins = False
+
+
+async def _next(pieces: AsyncIterator[_Piece]) -> _Piece | None:
+    return await anext(pieces, None)

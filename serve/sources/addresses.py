@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from longreel.errors import LongreelError
-from serve.routes.addresses import is_public
+from serve.addresses import is_public
 
 PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322}
 SCHEMES = (*PORTS, "s3")

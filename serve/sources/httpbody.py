@@ -42,7 +42,11 @@ class HttpBody:
         self.size = int(total) if self._response.status == 206 and total.isdigit() else None
 
     def read(self, n: int = -1) -> bytes:
-        """At most ``n`` bytes as soon as there are any; none at the end."""
+        """At most ``n`` bytes as soon as there are any; none at the end.
+
+        Raises:
+            SourceError: it was stopped, or the connection broke.
+        """
         if self._stopped:
             raise SourceError("stopped", final=True)
         if self._response is None:
@@ -113,8 +117,15 @@ class HttpBody:
         if login is not None:
             headers |= urllib3.make_headers(basic_auth=":".join(login))
         try:
+            # Nothing is unpacked: places in the body are those of its bytes, and a small one that
+            # unpacks to a huge one stays small.
             return pool.urlopen(
-                "GET", place.target, headers=headers, redirect=False, preload_content=False
+                "GET",
+                place.target,
+                headers=headers,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
             )
         except (urllib3.exceptions.HTTPError, OSError) as failure:
             raise SourceError(_why(failure)) from None

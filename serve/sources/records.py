@@ -30,6 +30,7 @@ class StreamRecord:
         connections: how often the source was opened.
         deaths: of the process that pulled it, since the last frame.
         ended_at: seconds since 1970; None while it goes on.
+        owner: id of the API key that it belongs to, as its session does.
     """
 
     id: str
@@ -49,6 +50,7 @@ class StreamRecord:
     connections: int = 0
     deaths: int = 0
     ended_at: float | None = None
+    owner: str | None = None
 
     @property
     def over(self) -> bool:

@@ -11,7 +11,6 @@ import socket
 import ssl
 import threading
 from contextlib import suppress
-from types import TracebackType
 from urllib.parse import quote
 
 from serve.sources.addresses import Place, SourceError, SourceSettings
@@ -51,12 +50,7 @@ class RtspGuard:
     def __enter__(self) -> RtspGuard:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ def spoiled_by(*damaged: int, first: int = 0) -> list[int]:
 
 
 def test_an_undamaged_run_is_trusted() -> None:
+    """Guards against pictures thrown away from a video that is whole."""
     assert spoiled_by() == []
 
 
@@ -45,6 +46,7 @@ def test_leading_pictures_of_the_run_are_no_damage() -> None:
 
 
 def test_a_damaged_keyframe_spoils_all_that_may_use_it() -> None:
+    """Guards against grey pictures that are narrated as if they were seen."""
     assert spoiled_by(4) == [40, 50, 60, 70, 80, 90, 100, 110]
 
 

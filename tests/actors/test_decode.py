@@ -1,4 +1,7 @@
-"""Decoding segments: what is sampled does not depend on the cuts, and damage stays where it is."""
+"""Decoding segments: what is sampled does not depend on the cuts, and damage stays where it is.
+
+Guards against samples that follow from how a video was cut or decoded, and damage that spreads.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,17 @@ from typing import Any
 import numpy as np
 import pytest
 from av.packet import Packet
+from av.video.frame import VideoFrame
 from PIL import Image
 
-from actors import media, sampler
+from actors import media, sampler, thumbnails
 from actors.decode import DecodedSegment, decode_segment
-from actors.grid import exact_fps, grid_size, held_indices
+from actors.grid import exact_fps, grid_size
 from actors.objects import RangedReader, open_object
-from actors.pictures import PictureMaker
+from actors.pictures import PictureMaker, jpeg
 from actors.probe import VideoInfo, probe
-from actors.shards import plan_segments
+from actors.segments import plan_segments
+from actors.ticks import Wanted
 from longreel.errors import StorageError
 from tests import videos
 from tests.videos import HEALTHY, Clip
@@ -97,7 +102,7 @@ def test_segments_together_are_the_whole(clip: Clip, fps: float, segment_s: floa
     assert np.array_equal(np.concatenate([p.indices for p in parts]), whole.indices)
     assert np.array_equal(np.concatenate([p.times_s for p in parts]), whole.times_s)
     assert np.array_equal(np.concatenate([p.frames for p in parts]), whole.frames)
-    assert [jpeg for p in parts for jpeg in p.thumbnails] == whole.thumbnails
+    assert [each for p in parts for each in p.thumbnails] == list(whole.thumbnails)
 
 
 def test_cuts_anywhere_change_nothing(clip: Clip) -> None:
@@ -121,11 +126,33 @@ def test_thumbnails_are_upright_in_the_video_s_aspect(tmp_path: Path, kind: str)
     info = probe(HEALTHY[kind](tmp_path).uri)
     decoded = sample(info, 2, thumbnail_width=80)
     assert len(decoded.thumbnails) == len(decoded.indices)
-    for jpeg, number in zip(decoded.thumbnails, numbers(decoded), strict=True):
-        image = Image.open(io.BytesIO(jpeg))
+    for encoded, number in zip(decoded.thumbnails, numbers(decoded), strict=True):
+        image = Image.open(io.BytesIO(encoded))
         assert image.size == (80, round(80 * info.height / info.width))
         assert videos.read_number(np.asarray(image.convert("RGB"))) == number
-    assert sample(info, 2, thumbnail_width=0).thumbnails == []
+    assert len(sample(info, 2, thumbnail_width=0).thumbnails) == 0
+
+
+def test_thumbnails_are_encoded_when_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against JPEGs that nobody looks at, and pictures kept without bound for them."""
+    encoded: list[int] = []
+
+    def counted(picture: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+        encoded.append(int(picture[0, 0, 0]))
+        return jpeg(picture)
+
+    monkeypatch.setattr(thumbnails, "jpeg", counted)
+    pictures = [np.full((18, 32, 3), number, np.uint8) for number in range(5)]
+    kept = thumbnails.Thumbnails(most_bytes=3 * pictures[0].nbytes)
+    for picture in pictures:
+        kept.add(picture, 2)
+    assert encoded == [3, 4]
+    assert list(kept) == [jpeg(picture) for picture in pictures for _ in range(2)]
+    encoded.clear()
+    few = kept.only([1, 9])
+    assert (few[0], few[-1]) == (jpeg(pictures[0]), jpeg(pictures[4]))
+    assert encoded == [0]
+    assert few[:1] == [few[0]]
 
 
 def test_rotation_as_phones_write_it(tmp_path: Path) -> None:
@@ -210,7 +237,7 @@ def test_damage_is_told_alike_whatever_else_is_decoded(
     alone = sample(info, 25)
     starts = media.starts_before
     with media.open_media(broken.uri) as other:
-        wanted = sampler.Wanted(info.origin_pts, 0, 100, exact_fps(25))
+        wanted = Wanted(info.origin_pts, 0, 100, exact_fps(25))
         # One packet ahead, its numbers are those that the other run is about to use.
         ahead = sampler.Run(other, wanted, PictureMaker(SIZE, 0, None), 1)
         theirs, _ = next(starts(other, info.origin_pts))
@@ -364,24 +391,86 @@ def test_pictures_are_scaled_only_where_sampled(
     assert len(sample(info, 2).frames) == len(scaled) == 8
 
 
+@pytest.fixture
+def decoded_pts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """When each picture that the decoder gives is shown, in ticks."""
+    found: list[int] = []
+    take = sampler.Run._take
+
+    def counted(self: sampler.Run, frame: VideoFrame) -> bool:
+        assert frame.pts is not None
+        found.append(frame.pts)
+        return take(self, frame)
+
+    monkeypatch.setattr(sampler.Run, "_take", counted)
+    return found
+
+
 @pytest.mark.parametrize("kind", ["h264_b_frames", "h264_open_gop", "mpeg4", "mpeg2_ts", "hevc"])
 def test_pictures_that_nobody_needs_are_not_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    tmp_path: Path, decoded_pts: list[int], kind: str
 ) -> None:
     """Guards the time saved on B-frames; that it changes no picture is shown by all others."""
     info = probe(HEALTHY[kind](tmp_path).uri)
-    decoded: list[Fraction] = []
-
-    def counted(shown_s: Fraction, *others: Any) -> range:
-        decoded.append(shown_s)
-        return held_indices(shown_s, *others)
-
-    monkeypatch.setattr(sampler, "held_indices", counted)
     assert len(sample(info, 2).frames)
-    few = len(decoded)
-    decoded.clear()
+    few = len(decoded_pts)
+    decoded_pts.clear()
     sample(info, 25)
-    assert few < 0.85 * len(decoded)
+    assert few < 0.85 * len(decoded_pts)
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "options", "gop", "most"),
+    [
+        # Of 25 pictures up to the one at half a second, the 13th; in a stream that brings its own
+        # headers all keyframes too, and what may be the second field of the last picture.
+        ("libx264", ".mp4", videos.x264(gop=25, b_frames=0), 25, 13 / 25),
+        ("libx264", ".ts", videos.x264(gop=25, b_frames=0), 25, 14 / 25),
+        ("libx264", ".mkv", videos.x264(gop=4), 4, 0.3),
+        ("libx264", ".ts", videos.x264(gop=4), 4, 0.6),
+        ("mjpeg", ".avi", {"q": "5"}, 1, 0.1),
+    ],
+)
+def test_what_follows_the_last_picture_wanted_of_a_gop_is_not_decoded(
+    tmp_path: Path,
+    decoded_pts: list[int],
+    codec: str,
+    suffix: str,
+    options: dict[str, str],
+    gop: int,
+    most: float,
+) -> None:
+    """Guards the time saved on short GOPs, and against leaving out too much for it."""
+    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    path = tmp_path / f"a{suffix}"
+    clip = videos.write_video(
+        path, codec, n_frames=200, gop=gop, pix_fmt=pix_fmt, options=options, max_b_frames=None
+    )
+    info = probe(clip.uri)
+    whole = sample(info, 25)
+    assert len(whole.frames) == len(decoded_pts) == 200
+    decoded_pts.clear()
+    few = sample(info, 2)
+    assert few.indices.tolist() == list(range(16))
+    assert numbers(few) == [25 * k // 2 for k in range(16)]
+    assert np.array_equal(few.frames, whole.frames[[25 * k // 2 for k in range(16)]])
+    assert list(few.thumbnails) == [whole.thumbnails[25 * k // 2] for k in range(16)]
+    assert len(decoded_pts) <= most * 200 + 4
+
+
+def test_after_damage_all_is_decoded(tmp_path: Path) -> None:
+    """Guards against damage told smaller than it is, for what was not looked at."""
+    clip = videos.write_video(
+        tmp_path / "a.mp4", n_frames=200, options=videos.x264(gop=25, b_frames=0)
+    )
+    info = probe(videos.damage(clip, tmp_path / "b.mp4", 0.3, n_bytes=8000).uri)
+    whole, few = sample(info, 25), sample(info, 2)
+    assert whole.error is not None
+    assert few.error is not None
+    # So many damaged packets, but those in the rest of the GOP in which it begins.
+    counts = [int(found.error.split()[1]) for found in (whole, few) if found.error]
+    assert counts[0] - 12 <= counts[1] <= counts[0]
+    assert counts[0] > 12
 
 
 def test_end_of_a_video_by_fractions(tmp_path: Path) -> None:

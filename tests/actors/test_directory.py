@@ -1,4 +1,8 @@
-"""The session directory: assignments, fences, and what it knows after it died."""
+"""The session directory: assignments, fences, and what it knows after it died.
+
+Guards against a session that two owners think theirs, and against one that nobody has because its
+directory died or its owner fell silent.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from actors import directory as module
-from actors.directory import Directory, DirectoryError
+from actors import directory, owners
+from actors.directory import Directory, DirectoryError, Reply
 from actors.placement import Load
 from actors.statestore import Record, StateStore
 
@@ -20,8 +24,15 @@ MIB = 2**20
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE_S", 0.4)
-    monkeypatch.setattr(module, "SILENT_S", 0.5)
+    for module in (directory, owners):
+        monkeypatch.setattr(module, "PATIENCE_S", 0.4)
+    monkeypatch.setattr(owners, "SILENT_S", 0.5)
+    monkeypatch.setattr(owners, "ROOM_S", 0.2)
+
+
+def _load(free_mib: int, **fields: float) -> Load:
+    capacity = 10_000 * MIB
+    return Load(free_bytes=free_mib * MIB, capacity_bytes=capacity, **fields)  # type: ignore[arg-type]
 
 
 def _run(work: Coroutine[Any, Any, _Result]) -> _Result:
@@ -31,7 +42,7 @@ def _run(work: Coroutine[Any, Any, _Result]) -> _Result:
 async def _with(store: Path, *owners: str) -> Directory:
     found = Directory(str(store))
     for owner in owners:
-        assert await found.report(owner, owner.upper(), Load(free_bytes=99 * MIB))
+        assert await found.report(owner, owner.upper(), _load(99))
     return found
 
 
@@ -42,7 +53,7 @@ def test_a_session_stays_until_its_owner_is_lost(tmp_path: Path) -> None:
         directory = await _with(tmp_path, "a")
         first = await directory.open("s", {"fps": 2.0}, "t")
         assert (first.owner, first.replica, first.epoch, first.tail) == ("a", "A", 1, ("a",))
-        await directory.report("b", "B", Load(free_bytes=10_000 * MIB))
+        await directory.report("b", "B", _load(9_000))
         for _ in range(5):
             assert await directory.locate("s") == first
         await directory.lost("a", "killed")
@@ -80,7 +91,7 @@ def test_a_directory_that_died_knows_all_again(tmp_path: Path) -> None:
         successor = Directory(str(tmp_path))
         # A lost owner stays lost, one that lives is believed as soon as it reports.
         assert not await successor.report("b", "B", Load())
-        assert await successor.report("a", "A", Load(free_bytes=MIB))
+        assert await successor.report("a", "A", _load(20))
         for one in opened:
             now = await successor.locate(one.session)
             assert now.owner == "a"
@@ -105,7 +116,7 @@ def test_a_silent_owner_loses_its_sessions_and_its_say(tmp_path: Path) -> None:
         directory = await _with(tmp_path, "a")
         await directory.open("s", {}, "t")
         await asyncio.sleep(0.6)
-        await directory.report("b", "B", Load(free_bytes=MIB))
+        await directory.report("b", "B", _load(20))
         assert (await directory.locate("s")).owner == "b"
         assert not await directory.report("a", "A", Load())
 
@@ -150,5 +161,71 @@ def test_without_replicas_opening_fails_and_leaves_nothing(tmp_path: Path) -> No
             await directory.open("s", {}, "t")
         assert await directory.manifests() == []
         assert StateStore(str(tmp_path)).manifests() == []
+
+    _run(work())
+
+
+def _behind(live: float = 1.4) -> Load:
+    return _load(9_000, live=live, lag_s=5.0, sessions=10)
+
+
+def test_new_sessions_wait_for_room_and_are_told_that_there_is_none(tmp_path: Path) -> None:
+    """Guards those who are there: a crowd that is taken in all the same makes all of them late."""
+
+    async def work() -> None:
+        directory = await _with(tmp_path, "a")
+        await directory.open("early", {}, "t")
+        assert await directory.report("a", "A", _behind()) == Reply()
+        with pytest.raises(DirectoryError) as refused:
+            await directory.open("late", {}, "t")
+        assert refused.value.code == "overloaded"
+        with pytest.raises(DirectoryError):
+            await directory.place()
+        # The policy hears of them; what was refused is not kept.
+        reply = await directory.report("a", "A", _behind())
+        assert reply == Reply(waiting_sessions=2)
+        assert [m.session for m in await directory.manifests()] == ["early"]
+        # Those that are known stay, and go on elsewhere if they must.
+        assert (await directory.locate("early")).owner == "a"
+        waiting = asyncio.create_task(directory.open("late", {}, "t"))
+        await asyncio.sleep(0.05)
+        await directory.report("b", "B", _load(9_000))
+        assert (await waiting).owner == "b"
+        reply = await directory.report("b", "B", _load(9_000))
+        assert reply is not None
+        assert reply.waiting_sessions == 1  # whom nobody asked for again
+
+    _run(work())
+
+
+def test_one_session_at_a_time_leaves_who_is_behind(tmp_path: Path) -> None:
+    """Guards relief: only towards somebody who has room, and no more than are needed."""
+
+    async def work() -> None:
+        directory = await _with(tmp_path, "a")
+        assert await directory.report("a", "A", _behind()) == Reply()
+        await directory.report("b", "B", _behind())
+        assert await directory.report("a", "A", _behind()) == Reply()
+        await directory.report("b", "B", _load(9_000, live=0.2))
+        assert await directory.report("a", "A", _behind()) == Reply(relieve=True)
+        assert await directory.report("a", "A", _behind()) == Reply()
+        assert await directory.report("b", "B", _load(9_000, live=0.2)) == Reply()
+
+
+def test_owners_are_told_of_while_they_report(tmp_path: Path) -> None:
+    """Guards against replicas that are gone and still shown."""
+
+    async def work() -> None:
+        directory = await _with(tmp_path, "a", "b")
+        told = await directory.owners()
+        assert {n: (r, load.free_bytes) for n, (r, load, _) in told.items()} == {
+            "a": ("A", 99 * MIB),
+            "b": ("B", 99 * MIB),
+        }
+        assert all(0 <= age < 0.5 for _, _, age in told.values())
+        await directory.lost("a", "killed")
+        assert set(await directory.owners()) == {"b"}
+        await asyncio.sleep(0.6)
+        assert await directory.owners() == {}
 
     _run(work())

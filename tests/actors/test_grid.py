@@ -43,6 +43,7 @@ def test_a_float_rate_means_the_fraction_that_was_written(rate: Fraction) -> Non
 
 @pytest.mark.parametrize("fps", [0, -1, math.nan, math.inf, 1e-9])
 def test_impossible_rates_are_refused(fps: float) -> None:
+    """Guards against a grid without points, and a division by nothing in a worker."""
     with pytest.raises(ValueError, match="fps"):
         exact_fps(fps)
 

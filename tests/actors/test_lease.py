@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from actors import lease
+from actors.holder import here
 from actors.lease import leased, require
 from longreel.errors import LeaseLostError, LongreelError
 
@@ -47,6 +49,31 @@ def test_a_second_run_is_refused_and_told_who_works(tmp_path: Path) -> None:
     assert not _file(tmp_path).exists()
     with leased(str(tmp_path)):
         pass
+
+
+def test_the_first_of_two_that_begin_at_once_is_refused_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a run that did nothing yet and is told that it was taken over."""
+    other = {"token": "other", "renewed": 1, **here()}
+    monkeypatch.setattr(time, "sleep", lambda _: _file(tmp_path).write_text(json.dumps(other)))
+    with pytest.raises(LongreelError, match=rf"being worked on by process {os.getpid()} on "):
+        leased(str(tmp_path)).__enter__()
+
+
+def test_the_first_of_two_goes_on_when_the_other_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against an output that neither of two runs works on, as one was killed at once."""
+    others = iter([{"token": "other", "renewed": 1, **here(), "began": "1"}])
+
+    def settle(_: float) -> None:
+        for other in others:
+            _file(tmp_path).write_text(json.dumps(other))
+
+    monkeypatch.setattr(time, "sleep", settle)
+    with leased(str(tmp_path)) as held:
+        require(str(tmp_path), held.token)
 
 
 def test_a_killed_holder_is_known_to_be_dead_at_once(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def test_rows_are_written_by_count_and_size(
 
 
 def test_attempts_are_counted_per_segment(tmp_path: Path) -> None:
+    """Guards against a segment that is tried for ever because others began in between."""
     ledger = Ledger(str(tmp_path), Progress(), set())
     assert [ledger.begin(s) for s in ("a", "b", "a", "a")] == [1, 1, 2, 3]
 

@@ -1,4 +1,8 @@
-"""Objects by uri: the same contract for local files and for a real S3 API."""
+"""Objects by uri: the same contract for local files and for a real S3 API.
+
+Guards against storage of which one kind behaves unlike the other: a job that works on disk and
+fails in a bucket, or takes hidden, missing or replaced objects for its own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Probing: the header's facts for every kind of video, and a clear error for what is none."""
+"""Probing: the header's facts for every kind of video, and a clear error for what is none.
+
+Guards against a plan made of what is no video, and an error that does not say what is wrong.
+"""
 
 from __future__ import annotations
 

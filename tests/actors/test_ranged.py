@@ -1,4 +1,8 @@
-"""How few bytes and requests a reader makes of a demuxer's jumps."""
+"""How few bytes and requests a reader makes of a demuxer's jumps.
+
+Guards against a video that is fetched twice, or whole for the sake of one picture, and against
+memory that grows with it.
+"""
 
 from __future__ import annotations
 

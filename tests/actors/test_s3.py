@@ -1,4 +1,8 @@
-"""Settings, errors and broken connections of the S3 client; threads and forks that share it."""
+"""Settings, errors and broken connections of the S3 client; threads and forks that share it.
+
+Guards against credentials and addresses that are wrong and blamed on a video, and clients that
+break when they are shared.
+"""
 
 from __future__ import annotations
 

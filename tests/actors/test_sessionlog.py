@@ -67,6 +67,7 @@ def test_a_fenced_owner_acknowledges_nothing(store: Slow) -> None:
 
 
 def test_a_failed_write_fails_its_writers_and_no_later_one(store: Slow) -> None:
+    """Guards against an acknowledgement of what was not written, and a log that fails for good."""
     store.gate.set()
     log = SessionLog(store, "a")
     store.failing = True

@@ -1,7 +1,11 @@
-"""The state store: what is written is there, what does not count is left out."""
+"""The state store: what is written is there, what does not count is left out.
+
+Guards against records that come back as others, in another order, or after a fence.
+"""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.objects import join_uri, write_bytes
 from actors.statestore import (
     Manifest,
     Record,
@@ -78,6 +83,42 @@ def test_manifests_and_snapshots_of_a_session(store: StateStore) -> None:
     assert [m for m in store.manifests() if m.session == "one"] == [one]
     store.delete_session("one")
     assert [m.session for m in store.manifests()] == ["two"]
+
+
+def test_what_a_directory_that_was_taken_over_still_writes_changes_nothing(
+    store: StateStore,
+) -> None:
+    """Guards the next cluster's sessions against writes of the one before that arrive late."""
+    for number in (1, 2, 3):
+        store.append("a", number, [_record(1, number)])
+    store.fence("a", "lost", 2)
+    write_bytes(join_uri(store.uri, "owners", "a", "seals", f"{1:08d}"), b'{"last": 1}')
+    assert [r.seq for r in store.records("a")] == [1, 2, 3]
+    old = Manifest("s", 1.5, {}, term=1).assigned("a", "A")
+    new = replace(old.assigned("b", "B"), term=2)
+    store.write_manifest(old)
+    store.write_manifest(new)
+    for term in (0, 1):
+        store.write_manifest(replace(old, snapshot="late", term=term))
+    assert store.manifests() == [new]
+    store.delete_session("s", 2)
+    store.write_manifest(old)
+    assert store.manifests() == []
+    store.forget_closed(3)
+    store.write_manifest(replace(new, term=3))
+    assert [m.term for m in store.manifests()] == [3]
+
+
+def test_a_store_from_before_there_were_terms_is_read(store: StateStore) -> None:
+    """Guards sessions against an upgrade of what is installed."""
+    store.append("a", 1, [_record(1, 1)])
+    store.append("a", 2, [_record(1, 2)])
+    write_bytes(join_uri(store.uri, "owners", "a", "sealed"), b'{"last": 1}')
+    assert [r.seq for r in store.records("a")] == [1]
+    fields = {"session": "s", "created": 1.5, "options": {}, "tail": ["a"], "epoch": 1}
+    manifest = json.dumps({**fields, "owner": "a", "replica": "A"}).encode()
+    write_bytes(join_uri(store.uri, "sessions", "s", "manifest.json"), manifest)
+    assert store.manifests() == [Manifest("s", 1.5, {}, 1, "a", "A", tail=("a",))]
 
 
 @given(

@@ -14,6 +14,7 @@ from mod.cost import kv_bytes
 
 
 def test_the_papers_rows_are_reproduced_within_two_permille() -> None:
+    """Guards against a cost model that reckons another network than the paper's."""
     _, ratios, figures = measure(quick=True)
     assert len(figures["tera_macs"]) == 9
     assert ratios["paper_rows_max_rel_error"]["max"] <= 0.002

@@ -1,4 +1,8 @@
-"""The store itself: what S3 clients need of it, and that it leaves nothing behind."""
+"""The store itself: what S3 clients need of it, and that it leaves nothing behind.
+
+Guards against tests on S3 that pass because the store under them is no S3, and against servers and
+folders that stay behind.
+"""
 
 from __future__ import annotations
 

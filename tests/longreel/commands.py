@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,12 +83,17 @@ class Terminal:
         return bool(piece)
 
 
+def terminal(*arguments: str, **more: str) -> AbstractContextManager[Terminal]:
+    """Start the command line in a terminal; it is ended with the block at the latest."""
+    return in_terminal(command(*arguments), **more)
+
+
 @contextmanager
-def terminal(*arguments: str, **more: str) -> Iterator[Terminal]:
-    """Start a command in a terminal; it is ended with the block at the latest."""
+def in_terminal(argv: list[str], **more: str) -> Iterator[Terminal]:
+    """Start a program in a terminal; it is ended with the block at the latest."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        command(*arguments),
+        argv,
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from tests.longreel.commands import TIMEOUT_S, environment
-from tests.longreel.following_streams import FollowingStreams
 from tests.longreel.footage import lights
 from tests.longreel.service import Service
+from tests.serve.following_streams import FollowingStreams
 from tests.serve.live_sources import HttpSource
 from tests.serve.memory_sessions import MemorySessions
 

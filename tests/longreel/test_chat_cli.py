@@ -1,4 +1,8 @@
-"""``longreel chat`` as a process, against the HTTP API on loopback."""
+"""``longreel chat`` as a process, against the HTTP API on loopback.
+
+Guards against a command that leaves files or sessions at the service, or tells a user's mistake in
+a traceback.
+"""
 
 from __future__ import annotations
 

@@ -1,14 +1,21 @@
-"""The command line as one meets it first: quick help that says everything, and plain refusals."""
+"""The command line as one meets it first: quick help that says everything, and plain refusals.
+
+Guards against a first page that hides commands, and wrong use that looks like a failure.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+import mod
 
 TIMEOUT_S = 120.0
 
@@ -30,7 +37,7 @@ def commands(*group: str) -> list[tuple[str, ...]]:
     listed = run(*group, "--help").stdout.partition("Commands:")[2]
     found: list[tuple[str, ...]] = []
     for name in re.findall(r"^  ([a-z][a-z-]*) ", listed, re.MULTILINE):
-        found += (commands(*group, name) if name == "jobs" else None) or [(*group, name)]
+        found += (commands(*group, name) if name in ("jobs", "keys") else None) or [(*group, name)]
     return found
 
 
@@ -124,3 +131,26 @@ def test_nothing_to_look_at_is_one_line(command: str, place: str, tmp_path: Path
     assert str(dest) in refused.stderr
     assert not refused.stdout.strip()
     assert not page.exists()
+
+
+@pytest.mark.parametrize("command", [("serve",), ("summarize", "nothing.mp4", "--output", "rows")])
+def test_a_model_larger_than_memory_is_refused_at_once(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Guards against hours of reading weights, and a cluster, before anybody says so."""
+    model, size = tmp_path / "model", 2**42
+    shutil.copytree(Path(*mod.__path__) / "checkpoints" / "longreel-tiny", model)
+    tensor = {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}
+    header = json.dumps({"weight": tensor}).encode()
+    # A hole, which takes no room on the disk.
+    with (model / "model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)
+    done = run(*command, "--model", str(model))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert re.fullmatch(
+        rf"longreel: the weights of the model at '{model}' take 4096\.0 GiB; "
+        r"\d+\.\d GiB of memory are free\n",
+        done.stderr,
+    )

@@ -52,6 +52,7 @@ def test_a_narrow_terminal_loses_nothing() -> None:
 
 
 def test_no_jobs() -> None:
+    """Guards against an empty table that looks like a failure."""
     assert len(printed()) == 1
 
 
@@ -82,6 +83,7 @@ def test_progress_that_is_not_there(unseen: str | None, wanted: str) -> None:
 
 
 def test_what_a_cancel_keeps() -> None:
+    """Guards against a user who believes that cancelling throws rows away."""
     progress = Progress(n_segments=10)
     progress.segments.update(ok=4, failed=1)
     assert done_of(progress) == "5/10 segments are written"

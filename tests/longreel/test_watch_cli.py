@@ -1,4 +1,7 @@
-"""``longreel watch`` as a process, against the HTTP API on loopback."""
+"""``longreel watch`` as a process, against the HTTP API on loopback.
+
+Guards against input that is dropped in silence, and mistakes that are told in a traceback.
+"""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ import pytest
 
 from longreel import Client
 from tests.longreel.commands import TIMEOUT_S, command, environment, run
-from tests.longreel.following_streams import FollowingStreams
 from tests.longreel.footage import lights
 from tests.longreel.service import Fault, Service
+from tests.serve.following_streams import FollowingStreams
 from tests.serve.live_sources import HttpSource
 from tests.serve.memory_sessions import MemorySessions
 
@@ -55,6 +55,7 @@ def test_a_recording_is_pulled_to_its_end(
 
 
 def test_a_source_that_is_not_there_is_one_line(service: Service, source: HttpSource) -> None:
+    """Guards against a traceback, or an endless wait, for a mistyped address."""
     done = run("watch", f"{source.url}/nothing.mp4", "--server", service.url)
     assert done.returncode == 1, done
     assert not done.stdout.strip()

@@ -1,4 +1,7 @@
-"""When a model is asked: at a cadence, and where the picture changes, however it is pushed."""
+"""When a model is asked: at a cadence, and where the picture changes, however it is pushed.
+
+Guards against a model that is asked at every frame or never, or by how frames are cut.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""An assembled checkpoint computes what its parts compute."""
+"""An assembled checkpoint computes what its parts compute.
+
+Guards against a checkpoint that loads and computes something else than its parts.
+"""
 
 from __future__ import annotations
 
@@ -159,6 +162,15 @@ def test_tied_embeddings_stay_tied_unless_the_lora_changes_one_of_them(
         theirs = PeftModel.from_pretrained(theirs, lora).eval()
         expected = theirs(input_ids=some_ids()[None]).logits[0]
         assert torch.allclose(text_logits(model, some_ids())[:, :400], expected, atol=1e-4)
+
+
+def test_a_schedule_reaches_the_checkpoint(assembly: Assembly) -> None:
+    assemble(replace(assembly, mod_layers="all", keep_schedule="shifted_cosine", keep_ratio=0.4))
+    config = loaded(assembly).config
+    kept = [config.tokens_in_layer(layer) for layer in range(4)]
+    assert kept == sorted(kept, reverse=True)
+    assert kept[0] > kept[-1]
+    assert sum(kept) == pytest.approx(16, abs=1)
 
 
 def test_the_bounded_router_weighs_every_kept_token_by_one(assembly: Assembly) -> None:

@@ -1,4 +1,7 @@
-"""What assembling says and writes, and what it leaves of what was there."""
+"""What assembling says and writes, and what it leaves of what was there.
+
+Guards against work that is lost at its end, or that overwrites what was there.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +97,7 @@ def test_the_command_prints_what_it_made_and_exits_2_on_wrong_use(
 ) -> None:
     given = ["--vision", parts / "siglip", "--lm", parts / "llama", "-o", assembly.output]
     command = ["longreel", "assemble", *map(str, given)]
-    more = ["--lora", str(parts / "lora"), "--mod-layers", "all-deep", "--keep-ratio", "0.4"]
+    more = ["--lora", str(parts / "lora"), "--mod-layers", "all-deep", "--keep-ratios", "0.4,0.1"]
     made = subprocess.run(
         [sys.executable, "-m", "longreel.cli", *command[1:], *more],
         capture_output=True,
@@ -104,9 +107,10 @@ def test_the_command_prints_what_it_made_and_exits_2_on_wrong_use(
     )
     assert made.returncode == 0, made.stderr
     assert made.stderr == ""
-    assert "4 of 10 tokens kept in layers 2, 3" in made.stdout
+    assert "4, 1 of 10 tokens kept in layers 2, 3" in made.stdout
     assert made.stdout.splitlines()[-1] == f"wrote {assembly.output}"
-    assert loaded(assembly).config.mod_layers == [2, 3]
+    config = loaded(assembly).config
+    assert (config.mod_layers, config.keep_ratios) == ([2, 3], [0.4, 0.1])
 
     monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(SystemExit) as exited:

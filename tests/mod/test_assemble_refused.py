@@ -211,6 +211,18 @@ REFUSED: dict[str, tuple[_Spoil, str]] = {
         lambda p, t: {"mod_layers": "1,9"},
         r"mod_layers names layer 9; the model has 4",
     ),
+    "ratios that are none": (
+        lambda p, t: {"keep_ratios": "0.5,half"},
+        r"keep-ratios must be numbers such as 0.5,0.2, not '0.5,half'",
+    ),
+    "a ratio too many": (
+        lambda p, t: {"keep_ratios": "0.5,0.2,0.1"},
+        r"keep_ratios has 3 entries for 2 mod_layers",
+    ),
+    "a schedule unheard of": (
+        lambda p, t: {"keep_schedule": "rising"},
+        r"keep-schedule must be one of constant, shifted_cosine, not 'rising'",
+    ),
     "a keep ratio of nothing": (lambda p, t: {"keep_ratio": 0.0}, r"keep_ratio must"),
     "a router unheard of": (lambda p, t: {"router": "best"}, r"router must be one of"),
     "a grid too fine": (lambda p, t: {"pool_grid": 4}, r"pool_grid 4 is finer"),
@@ -230,6 +242,9 @@ REFUSED: dict[str, tuple[_Spoil, str]] = {
 def test_what_does_not_fit_is_one_line_and_leaves_nothing(
     case: str, assembly: Assembly, parts: Path, tmp_path: Path
 ) -> None:
+    """Guards against a traceback after minutes of loading, and half a checkpoint that is served
+    later.
+    """
     spoil, message = REFUSED[case]
     spoiled = replace(assembly, **spoil(parts, tmp_path))
     before = sorted(tmp_path.iterdir())

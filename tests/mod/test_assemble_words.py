@@ -25,6 +25,7 @@ from tests.mod.small import TEXT
 def test_the_tokenizer_gains_marks_and_the_matrix_only_the_rows_it_lacks(
     assembly: Assembly, parts: Path
 ) -> None:
+    """Guards against embeddings of the language model that are moved or lost for the new marks."""
     assemble(assembly)
     model, layout = load(find_checkpoint(str(assembly.output)))
     assert isinstance(layout, MarkedLayout)
@@ -52,6 +53,7 @@ def test_the_tokenizer_gains_marks_and_the_matrix_only_the_rows_it_lacks(
 
 
 def test_silence_is_what_the_adapter_has_learned(assembly: Assembly, parts: Path) -> None:
+    """Guards against a model that is silent by a token which it never learned."""
     comma = AutoTokenizer.from_pretrained(parts / "llama").convert_tokens_to_ids(",")
     for lora, token, expected in (
         ("lora", None, comma),

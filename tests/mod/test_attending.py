@@ -25,5 +25,6 @@ def test_scores_are_the_layers_own_attention_without_positions(family: str) -> N
 
 
 def test_a_layer_of_another_kind_is_refused() -> None:
+    """Guards against scores that are reckoned from a layer which works otherwise."""
     with pytest.raises(ValueError, match="cannot read the queries of a Linear"):
         attended(torch.nn.Linear(4, 4), torch.zeros(1, 2, 4))

@@ -1,4 +1,7 @@
-"""What counts as changed from one frame to the next."""
+"""What counts as changed from one frame to the next.
+
+Guards against noise that counts as change, and change that does not.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A router chosen at loading: dense checkpoints skip tokens, and what cannot work is told."""
+"""A router chosen at loading: dense checkpoints skip tokens, and what cannot work is told.
+
+Guards against a router that is asked for and not there, and is told of only when the model is
+loaded.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +63,7 @@ def test_the_router_of_a_trained_checkpoint_gives_way() -> None:
         ("learned", "has no weights of a router, which --router learned needs"),
         ("bounded:all", "has no weights of a router, which --router bounded needs"),
         ("norm:after-4", "leaves none of 4 layers"),
-        ("norm:1,4", "names layer 4; the model has 4"),
+        ("norm:1,4", "--router names layer 4; the model has 4"),
         ("norm:1,1", "names a layer twice"),
     ],
 )
@@ -71,6 +75,12 @@ def test_what_cannot_work_is_refused_in_one_line(
     assert "\n" not in str(refused.value)
 
 
+def test_weights_of_another_kind_of_router_are_refused() -> None:
+    """Guards against a bounded router's scores that multiply whole branches as the paper's do."""
+    with pytest.raises(UsageError, match=r"a router trained as 'bounded', which --router learned"):
+        load(find_checkpoint(TINY), router="learned")
+
+
 def test_layers_that_no_router_was_trained_for_are_refused() -> None:
     with pytest.raises(UsageError, match=r"lacks the weight 'routers\.0\.weight'"):
         load(find_checkpoint(TINY), router="bounded:all")
@@ -78,7 +88,7 @@ def test_layers_that_no_router_was_trained_for_are_refused() -> None:
 
 def test_a_choice_is_taken_apart_without_the_model(dense: Checkpoint) -> None:
     assert choose_router("norm", dense).layers is None
-    assert choose_router("norm:7,2", dense).layers == [7, 2]
+    assert choose_router("norm:3,2", dense).layers == [3, 2]
     assert dense.router == "none"
 
 

@@ -1,4 +1,7 @@
-"""Augmentation spoils narrations without ever teaching what it spoiled."""
+"""Augmentation spoils narrations without ever teaching what it spoiled.
+
+Guards against a model that learns to say what was spoiled on purpose.
+"""
 
 from __future__ import annotations
 

@@ -47,6 +47,7 @@ def test_what_the_model_says_itself_is_right_in_every_way(
 def test_wrong_words_cost_correctness_and_not_time(
     tiny: tuple[VideoLLMMoD, StreamLayout], own_words: Dialogue
 ) -> None:
+    """Guards against one figure that moves with what the other is about."""
     texts = [t and "Zebras everywhere." for t in own_words.texts]
     found = teacher_forced(*tiny, [replace(own_words, texts=texts, turns=())])
     assert found.lm_correctness < 0.2

@@ -1,8 +1,12 @@
-"""The network: dense equality, streaming equality, skipped tokens, saving and loading."""
+"""The network: dense equality, streaming equality, skipped tokens, saving and loading.
+
+Guards against a network that is no more the one of the paper, and configs that fail amid training.
+"""
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +18,11 @@ from transformers import LlamaConfig
 
 from mod.attention import NAME
 from mod.change import change, within
-from mod.choice import ROUTERS
 from mod.config import VideoLLMMoDConfig
 from mod.cost import kv_bytes, token_layers
 from mod.decoder import Stream, frames_before
 from mod.modeling import VideoLLMMoD
+from mod.routers import ROUTERS
 from mod.routing import Routing
 from tests.mod.plain import PlainCache
 from tests.mod.small import FAMILIES, small_config, small_model, some_frames
@@ -55,11 +59,17 @@ def test_without_routing_logits_equal_the_unmodified_transformers_model(family: 
     assert torch.allclose(ours, theirs, atol=1e-4)
 
 
-@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize(
+    ("family", "router", "frames_at_once"),
+    [
+        *(("llama", router, n) for router in ROUTERS for n in (1, 2, 4)),
+        *((family, "learned", n) for family in FAMILIES if family != "llama" for n in (1, 4)),
+    ],
+)
 @torch.no_grad()
-def test_frame_by_frame_equals_one_forward(router: str) -> None:
+def test_chunks_equal_one_forward(family: str, router: str, frames_at_once: int) -> None:
     """Guards against routing or attention that looks at other frames or at the chunking."""
-    model = small_model(router=router)
+    model = small_model(family, router=router)
     x, starts = _stream(model, 6)
     n = model.config.tokens_per_frame
     features = x[starts[:, None] + torch.arange(n)]
@@ -67,7 +77,8 @@ def test_frame_by_frame_equals_one_forward(router: str) -> None:
     whole_routings: dict[int, Routing] = {}
     whole = model(Stream(x, torch.arange(len(x)), starts, [len(x)], change=changes), whole_routings)
     cache = PlainCache(4)
-    bounds = [0, 3, *(3 + (i + 1) * (n + 1) for i in range(6))]
+    ends = [*range(frames_at_once, 6, frames_at_once), 6]
+    bounds = [0, 3, *(3 + end * (n + 1) for end in ends)]
     parts = []
     last: Tensor | None = None
     kept: dict[int, list[Tensor]] = {layer: [] for layer in whole_routings}
@@ -86,9 +97,26 @@ def test_frame_by_frame_equals_one_forward(router: str) -> None:
         last = frames[-1] if len(frames) else last
         for layer, routing in routings.items():
             kept[layer].append(routing.kept)
-    assert torch.allclose(whole, torch.cat(parts), atol=1e-5)
+    assert torch.allclose(model.logits(whole), model.logits(torch.cat(parts)), atol=1e-4)
     for layer, routing in whole_routings.items():
         assert torch.equal(routing.kept, torch.cat(kept[layer]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"lengths": [11, 11]}, r"lengths \[11, 11\] sum to 22, not to the 25 tokens"),
+        ({"positions": torch.arange(5)}, "positions of 5 tokens for embeddings of 25"),
+        ({"caches": []}, "caches of 0 sequences for lengths of 1"),
+        ({"frames": [1, 1]}, "frames of 2 sequences for lengths of 1"),
+    ],
+)
+def test_a_stream_whose_parts_do_not_fit_is_refused(fields: dict[str, Any], named: str) -> None:
+    """Guards against two sequences that are read where the caller meant others."""
+    x, starts = _stream(small_model(), 2)
+    stream = Stream(x, torch.arange(25), starts, [25])
+    with pytest.raises(ValueError, match=named):
+        replace(stream, **fields)
 
 
 @torch.no_grad()

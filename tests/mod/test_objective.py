@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from longreel.errors import UsageError
 from mod.batches import collate
 from mod.checkpoint import find_checkpoint
+from mod.dialogue import Dialogue, Turn
 from mod.engine.viewer import Viewer
 from mod.loading import load
 from mod.objective import Objective, live_loss
@@ -31,6 +34,57 @@ def test_the_loss_is_the_papers_sum() -> None:
         probability = float(row.exp()[label] / row.exp().sum())
         total -= (sigma if label == silence else 1.0) * float(torch.tensor(probability).log())
     assert live_loss(logits, labels, silence, sigma).item() == pytest.approx(total / 5, abs=1e-5)
+
+
+def test_the_loss_of_a_stream_is_the_formula_over_its_tokens() -> None:
+    """Guards against a term too many or too few: the sum is written out here, position by position,
+    on what transformers' own model says of the whole stream.
+    """
+    model = small_model(router="none")
+    layout, sigma = small_layout(model.config), 0.3
+    pictures, text, answer = some_frames(3), "Cut to a red scene.", "A red scene."
+    question = "How does it look now?"
+    dialogue = Dialogue(pictures.numpy(), [None, text, None], (Turn(3, question, answer),))
+    batch = collate([dialogue], layout, model.config)
+    found = Objective(model, layout.silence, sigma=sigma)(batch)["live"].item()
+
+    seen = model.encode_frames(pictures, pictures)
+    instruction = layout.encode(model.config.instruction)
+    said, told = ([*layout.encode(t), layout.end] for t in (text, answer))
+    asked = [layout.user, *layout.encode(question), layout.assistant]
+    stream: list[Any] = [
+        layout.begin,
+        *instruction,
+        seen[0],
+        layout.silence,
+        seen[1],
+        *said,
+        seen[2],
+    ]
+    stream += [layout.silence, *asked, *told]
+    parts: list[Tensor] = []
+    terms: list[int] = []
+    at = 0
+    for part in stream:
+        ids = None if isinstance(part, Tensor) else torch.tensor([part])
+        parts.append(part if ids is None else model.embed_text(ids))
+        at += len(parts[-1])
+        terms.append(at - 1)
+    model.language_model.set_attn_implementation("eager")
+    logits = model.language_model(inputs_embeds=torch.cat(parts)[None]).logits[0]
+    total, count = 0.0, 0
+    first = 1 + len(instruction)
+    spoken = range(first + 2, first + 2 + len(said))
+    answered = range(len(stream) - 1 - len(told), len(stream) - 1)
+    for number in range(len(stream) - 1):
+        after = stream[number + 1]
+        log_p = logits[terms[number]].log_softmax(-1).tolist()
+        if number in spoken or number in answered:
+            total, count = total - log_p[after], count + 1  # l: the assistant's words
+        elif number in (first, first + 3 + len(said)):
+            total, count = total - sigma * log_p[layout.silence], count + 1  # s: silence
+    assert count == len(said) + len(told) + 2
+    assert found == pytest.approx(total / count, rel=1e-5)
 
 
 def test_gradients_reach_tower_connector_routers_and_every_layer() -> None:
@@ -57,6 +111,7 @@ def test_gradients_reach_tower_connector_routers_and_every_layer() -> None:
 
 @pytest.mark.slow
 def test_the_documented_command_trains_a_checkpoint_that_loads(tmp_path: Path) -> None:
+    """Guards against a training that runs to its end and leaves what nobody can load."""
     recipe = TrainRecipe(
         data=DataPart(batch_frames=16, frames=[8], long_frames=8),
         training=TrainingPart(steps=8, see_steps=1, warmup=2),

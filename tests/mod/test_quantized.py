@@ -14,10 +14,11 @@ from torch import nn
 
 from infra.openmodels import reference
 from longreel.errors import UsageError
-from mod.checkpoint import OPEN, TINY, find_checkpoint, weight_bytes
+from mod.checkpoint import OPEN, TINY, find_checkpoint
 from mod.engine.viewer import Viewer
 from mod.loading import load, load_any
 from mod.quantized import check_quantize
+from mod.weights import weight_bytes
 from tests.mod.small import some_frames
 
 QUESTION = "What happens in the video?"

@@ -1,4 +1,8 @@
-"""Routing: how many tokens each frame keeps, and which."""
+"""Routing: how many tokens each frame keeps, and which.
+
+Guards against tokens that run in greater or smaller number than the keep ratio says, and routers
+that cannot learn.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mod.choice import ROUTERS
+from mod.routers import ROUTERS
 from mod.routing import LayerRouter
 
 

@@ -67,6 +67,7 @@ def _told(model: RoutedDecoder, layout: Layout, **options: Any) -> tuple[Engine,
 def test_words_do_not_depend_on_where_layers_lie(
     folder: str, policy: Window | None, router: str | None
 ) -> None:
+    """Guards against keys or places that are read on another device than they were written on."""
     options = {"keep_ratio": 0.5, "router": router} if router else {}
     checkpoint = find_checkpoint(folder)
     together, layout = load_any(checkpoint, **options)  # type: ignore[arg-type]

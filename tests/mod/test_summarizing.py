@@ -6,6 +6,7 @@ from mod.summarizing import by_rule
 
 
 def test_known_words_are_digested() -> None:
+    """Guards against a summary that only repeats its narrations."""
     said = ["A blue scene.", "Cut to a red scene."]
     assert by_rule(said).startswith(
         "It opens on a blue scene and ends on a red scene, with one cut"
@@ -14,6 +15,7 @@ def test_known_words_are_digested() -> None:
 
 
 def test_unknown_words_are_quoted() -> None:
+    """Guards against narrations of other models that vanish from a summary, or stop it."""
     assert by_rule(["A cat.", "", "A dog.", "A bird."]) == "A cat. A bird."
     assert by_rule(["A cat."]) == "A cat."
     assert by_rule([]) == "Nothing was narrated."

@@ -1,7 +1,11 @@
-"""The bundled checkpoint: small, loadable, and right more often than not."""
+"""The bundled checkpoint: small, loadable, and right more often than not.
+
+Guards against a bundled model that is large, silent or wrong, and a name that is not one.
+"""
 
 from __future__ import annotations
 
+import json
 from itertools import islice
 
 import pytest
@@ -11,7 +15,12 @@ from longreel.errors import UsageError
 from mod.checkpoint import TINY, find_checkpoint
 from mod.evaluate import Run, evaluate, parse_look, score
 from mod.loading import load
+from mod.recipe import read_recipe
+from mod.sequences import Batches, GeneratedWorld
+from mod.start import start
 from mod.tiny import tiny_config
+from mod.train import RECIPE, Curve
+from mod.trainer import Trainer
 from mod.world.questions import QUESTIONS
 from mod.world.streams import World
 from mod.world.words import MOTIONS, Look
@@ -42,6 +51,25 @@ def test_narrations_of_unseen_streams_are_right_more_often_than_not() -> None:
     assert scores.thing_precision >= 0.75, scores
     assert scores.thing_recall >= 0.65, scores
     assert scores.answers >= 0.35, scores
+
+
+@pytest.mark.slow
+def test_the_documented_command_begins_as_the_recorded_run_did() -> None:
+    """Guards what the card promises: a world, a tokenizer or a start that is no more the one that
+    the shipped weights came from.
+    """
+    recorded = json.loads(
+        (find_checkpoint(TINY).folder / "training.jsonl").read_text().splitlines()[1]
+    )
+    recipe = read_recipe(RECIPE)
+    model, layout = start(recipe)
+    trainer, curve = Trainer(recipe, model, layout.silence), Curve()
+    batches = Batches(recipe, GeneratedWorld(recipe), layout, model.config)
+    for step in range(recorded["step"]):
+        line = curve.add(step + 1, trainer.step(batches.batch(step)))
+    assert line is not None
+    for name in ("perception", "norm"):
+        assert line[name] == pytest.approx(recorded[name], rel=0.01)
 
 
 def test_scores_of_a_perfect_and_of_a_silent_narrator() -> None:

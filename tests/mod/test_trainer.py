@@ -59,6 +59,7 @@ def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(stop: int) -> None:
 
 
 def test_batches_are_the_same_whoever_renders_them_and_differ_between_workers() -> None:
+    """Guards against workers that learn the same batch, and a resumed run that learns others."""
     recipe = _recipe()
     model, layout = start(recipe)
 
@@ -103,6 +104,7 @@ def test_lora_trains_its_updates_connector_and_routers_only() -> None:
 
 
 def test_gradient_checkpointing_changes_memory_and_not_gradients() -> None:
+    """Guards against a routing that is drawn anew in the second forward."""
     gradients = []
     for checkpointing in (False, True):
         recipe = _recipe(see_steps=0, gradient_checkpointing=checkpointing)
@@ -133,6 +135,24 @@ for precision in ("float32", "bfloat16"):
     plain, half = (float(line) for line in done.stdout.split())
     assert half == pytest.approx(plain, rel=0.02)
     assert half != plain
+
+
+@pytest.mark.parametrize("train", ["lora", "all"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_weights_that_learn_are_exact_whatever_their_checkpoint(train: str, precision: str) -> None:
+    """Guards against steps that are lost in rounding: bfloat16 tells 1 from 1.008 at best."""
+    recipe = TrainRecipe(
+        model=ModelPart(train=train, lora_rank=4, lora_alpha=8),  # type: ignore[arg-type]
+        data=DATA,
+        training=TrainingPart(steps=4, see_steps=0, precision=precision),  # type: ignore[arg-type]
+    )
+    model, silence, _ = _batches(recipe)
+    Trainer(recipe, model.to(torch.bfloat16), silence)
+    learns = {p.dtype for p in model.parameters() if p.requires_grad}
+    still = {p.dtype for p in model.parameters() if not p.requires_grad}
+    assert learns == {torch.float32}
+    asis = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    assert still == ({asis} if train == "lora" else set())
 
 
 def test_doubtful_frames_teach_nothing() -> None:

@@ -1,4 +1,7 @@
-"""The generated world: deterministic, and its words are true of its pictures."""
+"""The generated world: deterministic, and its words are true of its pictures.
+
+Guards against words that the pictures do not bear out, and data that differ from run to run.
+"""
 
 from __future__ import annotations
 

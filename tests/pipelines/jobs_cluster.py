@@ -67,7 +67,7 @@ def cluster() -> Iterator[Cluster]:
         for pid, words in marked(mark).items():
             if "--block" in words:  # ends what it started as well
                 os.kill(pid, signal.SIGTERM)
-        gone(mark, within_s=20)
+        gone(mark, within_s=5)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from pipelines import asking
-from serve import app
+from serve import app, handles
 
 
 @pytest.mark.parametrize("module", ["worker", "stream", "videos", "plan"])
@@ -23,4 +23,4 @@ def test_a_worker_loads_no_torch(module: str) -> None:
 
 def test_workers_look_for_the_replicas_that_are_deployed() -> None:
     """Guards against names that change in one place alone."""
-    assert (app.APP, app._REPLICA.name) == (asking.APP, asking.REPLICA)
+    assert (handles.APP, app._REPLICA.name) == (asking.APP, asking.REPLICA)

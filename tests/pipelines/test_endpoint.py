@@ -1,4 +1,8 @@
-"""A text model behind an OpenAI-compatible endpoint: asked again when busy, refused in words."""
+"""A text model behind an OpenAI-compatible endpoint: asked again when busy, refused in words.
+
+Guards against a job that hangs on an endpoint, asks it in vain for ever, or tells its trouble in a
+traceback.
+"""
 
 from __future__ import annotations
 

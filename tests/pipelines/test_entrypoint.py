@@ -138,6 +138,7 @@ def test_more_sources_than_a_command_line_holds() -> None:
 def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against paths that mean something else in the job's own folder."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "mine").mkdir(parents=True)
     sources = ("a b.mp4", "../x/*.mkv", "s3://bucket/in/", "/abs.mp4")
     found = placed(SummarizeRequest(sources=sources, output="rows/", model="models/mine"))
     parent = tmp_path.parent
@@ -149,7 +150,8 @@ def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     assert found.output == f"{tmp_path}/rows"
     assert found.model == f"{tmp_path}/models/mine"
-    assert placed(SummarizeRequest(("a",), "rows", "longreel-tiny")).model == "longreel-tiny"
+    for name in ("longreel-tiny", "Qwen/Qwen3-VL-2B-Instruct"):
+        assert placed(SummarizeRequest(("a",), "rows", name)).model == name
 
 
 def test_an_address_with_a_password_is_not_sent() -> None:

@@ -1,4 +1,8 @@
-"""A user's narrated videos become the dialogues that their rows describe."""
+"""A user's narrated videos become the dialogues that their rows describe.
+
+Guards against narrations that are learned at another frame than they were said of, and rows that
+are dropped in silence.
+"""
 
 from __future__ import annotations
 
@@ -110,6 +114,10 @@ def test_what_cannot_be_used_is_named_and_the_rest_goes_on(folder: Path) -> None
         ({"time_s": 1, "text": "x"}, "no column 'uri'"),
         ({"uri": "a.mp4", "time_s": "soon", "text": "x"}, "row 1 .* has no time_s"),
         ({"uri": "a.mp4", "time_s": -1, "text": "x"}, "row 1 .* has no time_s"),
+        ({"uri": "a.mp4", "time_s": True, "text": "x"}, "row 1 .* has no time_s"),
+        ({"uri": "a.mp4", "time_s": float("inf"), "text": "x"}, "row 1 .* has no time_s"),
+        ({"uri": "http://a/b.mp4", "time_s": 1, "text": "x"}, "row 1 .* has no usable uri: .*http"),
+        ({"uri": "a\0b.mp4", "time_s": 1, "text": "x"}, "row 1 .* has no usable uri"),
         ({"uri": "a.mp4", "time_s": 1, "text": " "}, "row 1 .* has no text"),
         ({"uri": "", "time_s": 1, "text": "x"}, "row 1 .* has no uri"),
         ({"uri": "a.mp4", "time_s": 1, "text": 5}, "holds int, not text"),
@@ -121,6 +129,33 @@ def test_rows_that_say_nothing_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=named):
         _read(_jsonl(folder, [row], "bad.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "named"),
+    [
+        ({"uri": ["a.mp4"] * 2, "time_s": [1.0, None]}, "row 2 .* has no time_s"),
+        ({"uri": ["a.mp4"] * 2, "time_s": [1.0, float("nan")]}, "row 2 .* has no time_s"),
+        ({"uri": ["a.mp4", None], "time_s": [1.0, 2.0]}, "row 2 .* has no uri"),
+        ({"uri": [1, 2], "time_s": [1.0, 2.0]}, "column 'uri' .* holds int, not text"),
+        ({"uri": ["a.mp4"] * 2, "time": [1.0, 2.0]}, "no column 'time_s'; .* uri, time, text"),
+    ],
+)
+def test_parquet_that_says_nothing_is_refused(
+    folder: Path, columns: dict[str, list[object]], named: str
+) -> None:
+    file = str(folder / "bad.parquet")
+    pq.write_table(pa.table(columns | {"text": ["x", "y"]}), file)
+    with pytest.raises(UsageError, match=named):
+        _read(file)
+
+
+def test_parquet_that_was_cut_off_is_named(folder: Path) -> None:
+    file = folder / "cut.parquet"
+    pq.write_table(pa.Table.from_pylist(ROWS[:3]), file)
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(UsageError, match=r"cut\.parquet is not a readable Parquet file"):
+        _read(str(file))
 
 
 def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:

@@ -31,10 +31,12 @@ def test_ids_are_stable_across_processes_and_releases() -> None:
     ],
 )
 def test_what_decides_a_rows_content_changes_its_id(change: dict[str, object]) -> None:
+    """Guards against a resume that keeps rows of another model, prompt or rate."""
     other = replace(RECIPE, **change)  # type: ignore[arg-type]
     assert segment_id("/a", "e", 0.0, 30.0, RECIPE) != segment_id("/a", "e", 0.0, 30.0, other)
 
 
 def test_fields_cannot_run_into_each_other() -> None:
+    """Guards against two works with one id, of which one would never be done."""
     assert video_id("ab", "c") != video_id("a", "bc")
     assert segment_id("/a", "e", 1.0, 11.0, RECIPE) != segment_id("/a", "e", 1.01, 1.0, RECIPE)

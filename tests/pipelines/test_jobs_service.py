@@ -18,12 +18,14 @@ import pytest
 from longreel.schemas import FAILED
 from pipelines.cluster import connected
 from pipelines.jobs_service import jobs_deployment
+from serve.keys.key import Limits, new_key
+from serve.keys.keystore import write_key
 from tests.pipelines.job_runs import JOB_TIMEOUT_S, rows
 from tests.pipelines.jobs_cluster import Cluster, cluster
 from tests.ports import free_ports
 from tests.videos import write_video, x264
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 OPTIONS = {"fps": 6, "segment_seconds": 1}
 
@@ -54,23 +56,34 @@ class Api:
 
 
 @pytest.fixture(scope="module")
-def api() -> Iterator[Api]:
-    with cluster() as found, _gateway(found) as (process, url):
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("store"))
+
+
+def _with_key(store: str) -> dict[str, str]:
+    key, secret = new_key("tests", Limits())
+    write_key(store, key)
+    return {"Authorization": f"Bearer {secret}"}
+
+
+@pytest.fixture(scope="module")
+def api(store: str) -> Iterator[Api]:
+    with cluster() as found, _gateway(found, store) as (process, url):
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        with httpx.Client(base_url=url, timeout=60) as client:
+        with httpx.Client(base_url=url, timeout=60, headers=_with_key(store)) as client:
             yield Api(client)
         process.communicate(timeout=60)
 
 
-def _gateway(found: Cluster) -> Any:
+def _gateway(found: Cluster, store: str) -> Any:
 
     @contextmanager
     def started() -> Iterator[tuple[subprocess.Popen[str], str]]:
         (port,) = free_ports(1)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.pipelines.jobs_gateway", found.gcs, str(port)],
+            [sys.executable, "-m", "tests.pipelines.jobs_gateway", found.gcs, str(port), store],
             env={**environment, **found.environment, "RAY_AUTH_MODE": "token"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -111,9 +124,44 @@ def test_a_job_from_its_start_to_its_rows(api: Api, videos: Path, tmp_path: Path
         "video_seconds": {"total": 2.0, "done": 2.0},
         "frames": sum(row["n_frames"] for row in segments),
     }
+    assert "owner" not in done
     (listed,) = api.http.get("/v1/jobs").json()["data"]
     assert listed == done
     assert api.http.delete("/v1/jobs/first").json() == done, "what has ended cannot be cancelled"
+
+
+def test_a_job_of_one_key_is_not_there_for_another(
+    api: Api, store: str, videos: Path, tmp_path: Path
+) -> None:
+    """Guards against jobs that others see, end, or go on with; their progress is in the output."""
+    wanted = {"sources": [str(videos / "short.mp4")], "output": str(tmp_path / "rows")}
+    api.submit(**wanted, job_id="mine")
+    other = _with_key(store)
+    # A new key is known within moments, not at once.
+    deadline = time.monotonic() + 30
+    while (listed := api.http.get("/v1/jobs", headers=other)).status_code == 401:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert listed.json()["data"] == []
+    for method in ("GET", "DELETE"):
+        missing = api.http.request(method, "/v1/jobs/mine", headers=other)
+        unknown = api.http.request(method, "/v1/jobs/none", headers=other)
+        assert missing.status_code == unknown.status_code == 404
+        assert missing.text == unknown.text.replace("none", "mine")
+    elsewhere = str(tmp_path / "elsewhere")
+    for changed, message in (
+        ({"job_id": "mine", "output": elsewhere}, "the job id 'mine' is taken"),
+        ({"job_id": "other"}, f"the output '{tmp_path}/rows' is another job's"),
+        ({"sources": [f"{store}/files/"]}, "is not for jobs"),
+        ({"output": f"{store}/keys"}, "is not for jobs"),
+    ):
+        for _ in range(2):  # while it runs, and once it has ended
+            refused = api.http.post(
+                "/v1/jobs", json={**OPTIONS, **wanted, **changed}, headers=other
+            )
+            assert refused.status_code == 400, refused.text
+            assert message in refused.json()["error"]["message"]
+        api.ended("mine")
 
 
 def test_cancelled_and_gone_on_with(api: Api, videos: Path, tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Keyframes: the best, not crowding each other, in order."""
+"""Keyframes: the best, not crowding each other, in order.
+
+Guards against a row that shows the same picture many times, or its pictures out of order.
+"""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from tests.pipelines.job_runs import (
 )
 from tests.videos import write_video, x264
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 SEED = int(os.environ.get("LONGREEL_KILL_SEED", "2408"))
 OPTIONS = ("--fps", "2", "--segment-seconds", "2")

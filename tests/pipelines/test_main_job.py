@@ -51,6 +51,7 @@ def plan(job: Job) -> list[Row]:
 
 
 def test_exit_status_says_that_some_videos_failed(job: Job) -> None:
+    """Guards against a script that takes a job with failed videos for a whole one."""
     assert job.run.code == 3, job.run.said
 
 
@@ -177,7 +178,7 @@ def test_keyframes_show_the_picture_of_their_time(
 def test_provenance_is_filled_and_the_same_in_all_rows(
     videos: list[Row], segments: list[Row]
 ) -> None:
-    """Guards against captions whose model, prompt or code nobody can tell."""
+    """Guards against narrations whose model, prompt or code nobody can tell."""
     found = {tuple(row[column] for column in PROVENANCE) for row in [*videos, *segments]}
     assert len(found) == 1
     values = dict(zip(PROVENANCE, found.pop(), strict=True))

@@ -56,6 +56,7 @@ def test_another_recipe_on_the_same_place_is_refused(job: Job, option: str, valu
     assert state_of(job.dest) == state
 
 
+@pytest.mark.long
 def test_a_repaired_source_is_done_and_nothing_else(job: Job, tmp_path: Path) -> None:
     """Guards against a video that stays failed once it is there, or counts twice then."""
     dest, late = tmp_path / "rows", tmp_path / "late.mp4"

@@ -43,6 +43,7 @@ def run_until(dest: Path, arguments: list[str], moment: str) -> None:
     assert left == {}, "processes outlive the killed driver"
 
 
+@pytest.mark.long
 def test_killed_twice_then_run_again(job: Job, tmp_path: Path) -> None:
     """Guards against rows lost or written twice, and finished work done again, after a crash.
 
@@ -92,6 +93,7 @@ def test_killed_between_rows(tmp_path: Path) -> None:
     assert video["n_frames"] == sum(row["n_frames"] for row in after) == 600
 
 
+@pytest.mark.long
 def test_nothing_outlives_a_finished_job(job: Job, tmp_path: Path) -> None:
     """Guards against a cluster, or a model in memory, that stays after the command returned."""
     mark = uuid.uuid4().hex

@@ -21,7 +21,7 @@ from longreel.schemas import FAILED, OK, SEGMENTS, VIDEOS
 from tests.pipelines.job_runs import OPTIONS, OWN, Row, Run, by_name, longreel, rows
 from tests.videos import write_video, x264
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.objectstore]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.objectstore, pytest.mark.long]
 
 BUCKET = "storage-faults"
 #: Frames of the healthy videos at 25 a second: one, one and three segments.

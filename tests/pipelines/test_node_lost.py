@@ -31,7 +31,7 @@ from tests.pipelines.job_runs import (
     started,
 )
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 
 @dataclass

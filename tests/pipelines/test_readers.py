@@ -1,4 +1,7 @@
-"""What a job wrote, read by others' programs, and by ours after a change of the schema."""
+"""What a job wrote, read by others' programs, and by ours after a change of the schema.
+
+Guards against Parquet that only the program that wrote it can read.
+"""
 
 from __future__ import annotations
 

@@ -130,8 +130,9 @@ def test_paths_of_the_cluster_are_not_looked_at(tmp_path: Path) -> None:
         ready_to_send(replace(request, fps=0), look=False)
 
 
-@pytest.mark.parametrize("job_id", ["a", "2026-01-31_night.1", "A" * 64, new_job_id()])
+@pytest.mark.parametrize("job_id", ["a", "2026-01-31_night.1", "A" * 64, new_job_id()], ids=len)
 def test_good_job_ids(job_id: str) -> None:
+    """Guards against ids that users give and that are refused without need."""
     check_job_id(job_id)
 
 

@@ -1,4 +1,7 @@
-"""From segments to a video's row: the tree keeps order and time, statuses tell the truth."""
+"""From segments to a video's row: the tree keeps order and time, statuses tell the truth.
+
+Guards against summaries that lose or reorder time, and a status that is better than its segments.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from pipelines.reduce import (
     FAN_IN,
     Node,
     build_tree,
-    captions,
     chapters,
+    leaves_of,
     outline,
     status_of,
     video_keyframes,
@@ -89,7 +92,7 @@ def test_the_outline_is_the_tree(n: int) -> None:
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=12), st.integers(30, 400))
-def test_captions_hold_every_narration_once_and_fit(counts: list[int], most: int) -> None:
+def test_leaves_hold_every_narration_once_and_fit(counts: list[int], most: int) -> None:
     """Guards against narrations that another model never reads, or more than it can take."""
     segments: list[dict[str, Any]] = [
         {
@@ -101,7 +104,7 @@ def test_captions_hold_every_narration_once_and_fit(counts: list[int], most: int
         }
         for i, count in enumerate(counts)
     ]
-    leaves = captions(segments, most)
+    leaves = leaves_of(segments, most)
     told = [line.split(" s: ")[1] for leaf in leaves for line in leaf.text.splitlines()]
     assert told == [n["text"] for s in segments for n in s["narrations"]]
     assert all(len(leaf.text) <= most for leaf in leaves)

@@ -1,4 +1,8 @@
-"""Sources of every kind, on disk and in a real S3 API, and what becomes of bad ones."""
+"""Sources of every kind, on disk and in a real S3 API, and what becomes of bad ones.
+
+Guards against videos that are left out, taken twice or taken by chance, and one bad source that
+costs all others.
+"""
 
 from __future__ import annotations
 

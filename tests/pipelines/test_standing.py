@@ -18,6 +18,7 @@ def put(folder: Path, schema: pa.Schema, *told: dict[str, Any]) -> None:
 
 
 def test_no_plan_yet(tmp_path: Path) -> None:
+    """Guards against an error, or a share of nothing, while a job still plans."""
     assert standing(str(tmp_path)) is None
     assert standing(str(tmp_path / "none")) is None
 

@@ -119,6 +119,7 @@ def test_segments_alone_say_something_else(
 
 
 def test_the_modes_do_not_mix(film: Path, dest: Path) -> None:
+    """Guards against rows of two modes in one output, of which nobody can tell which is which."""
     with pytest.raises(UsageError, match="mode 'stream' -> 'segments'"):
         _run(film, dest, mode="segments")
 

@@ -29,7 +29,7 @@ from tests.pipelines.job_runs import (
 from tests.pipelines.jobs_cluster import Cluster, cluster
 from tests.videos import write_video, x264
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 SECRETS = {"AWS_ACCESS_KEY_ID": "AKIAVERYPRIVATE", "AWS_SECRET_ACCESS_KEY": "hush+hush/42"}
 OPTIONS = ("--fps", "6", "--segment-seconds", "1")

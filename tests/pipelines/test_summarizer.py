@@ -59,6 +59,7 @@ def test_summaries_are_the_endpoints(film: Path, tmp_path: Path, address: str) -
 
 
 def test_another_summarizer_does_not_mix(film: Path, tmp_path: Path, address: str) -> None:
+    """Guards against summaries of two models in one output."""
     summarize(_request(film, tmp_path, None), lambda *_: None)
     with pytest.raises(UsageError, match="summarizer None -> "):
         summarize(_request(film, tmp_path, address), lambda *_: None)

@@ -112,6 +112,7 @@ def test_narrated_cuts_are_cuts_of_the_film(told: list[Told]) -> None:
 
 
 def test_brightness_and_colour_words_agree_with_the_picture(told: list[Told]) -> None:
+    """Guards against words that hold for rendered scenes alone."""
     levels = colours = looks = 0
     for clip in told:
         for frame, text in zip(clip.frames, clip.texts, strict=True):

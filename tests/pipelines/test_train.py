@@ -18,7 +18,7 @@ from ray import serve
 from safetensors.torch import load_file
 
 from infra.openmodels import reference
-from longreel.errors import UsageError
+from longreel.errors import LongreelError, UsageError
 from longreel.training import TrainingView
 from mod.checkpoint import find_checkpoint
 from mod.engine.viewer import Viewer
@@ -31,7 +31,7 @@ from pipelines.train import train
 from tests.mod.small import some_frames
 from tests.pipelines.test_footage import write_footage
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 RECIPE = """
 [data]
 batch_frames = 16
@@ -83,6 +83,7 @@ def _command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "longreel.cli", "train", *arguments]
 
 
+@pytest.mark.long
 def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
     """Guards resume: state, data order and schedule all go on where they were."""
     recipe = _recipe(tmp_path, "whole", steps=40)
@@ -120,6 +121,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.mark.long
 def test_two_workers_train_one_model(tmp_path: Path, strategy: str) -> None:
     """Guards against shards that are saved as if they were the whole."""
     output = tmp_path / "out"
@@ -130,8 +132,12 @@ def test_two_workers_train_one_model(tmp_path: Path, strategy: str) -> None:
     assert metrics["teacher_forced"]["turns"] > 2
 
 
-def test_own_footage_with_lora_starts_from_the_bundled_model(tmp_path: Path) -> None:
-    rows = write_footage(tmp_path)
+def test_own_footage_with_lora_starts_from_the_bundled_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its paths are relative: guards against workers that look for them in folders of their own."""
+    rows = Path(write_footage(tmp_path)).relative_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
     recipe = tmp_path / "own.toml"
     recipe.write_text(
         f"""
@@ -152,7 +158,8 @@ def test_own_footage_with_lora_starts_from_the_bundled_model(tmp_path: Path) -> 
         learning_rate = 1e-3
         """
     )
-    said = _run(recipe, tmp_path / "out")
+    said = _run(recipe, Path("out"))
+    assert said[-2].startswith("narrations: precision ")
     assert said[-1].startswith("teacher-forced: lm_ppl")
     before, after = _weights(find_checkpoint("longreel-tiny").folder), _weights(tmp_path / "out")
     assert set(before) == set(after)
@@ -162,6 +169,7 @@ def test_own_footage_with_lora_starts_from_the_bundled_model(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("family", "strategy"), [("qwen3_vl", "ddp"), ("smolvlm", "fsdp2")])
+@pytest.mark.long
 def test_own_footage_adapts_an_open_model(tmp_path: Path, family: str, strategy: str) -> None:
     """Guards what a user does with an open model: train routers on two workers, then summarize."""
     published, output = tmp_path / "published", tmp_path / "out"
@@ -215,7 +223,23 @@ def test_own_footage_adapts_an_open_model(tmp_path: Path, family: str, strategy:
     assert (row["status"], row["model_revision"]) == ("ok", checkpoint.revision)
 
 
+@pytest.mark.parametrize("rows", [None, "", '{"uri": "a.mp4", "time_s": 1.0}'])
+def test_bad_narrations_are_refused_before_the_output_is_claimed(
+    tmp_path: Path, rows: str | None
+) -> None:
+    """Guards against a cluster that is started, and a folder that is left, for a slip of a pen."""
+    file = tmp_path / "rows.jsonl"
+    if rows is not None:
+        file.write_text(rows)
+    recipe = tmp_path / "own.toml"
+    recipe.write_text(f'[data]\nnarrations = ["{file}"]\n[training]\nsee_steps = 0')
+    with pytest.raises(LongreelError, match=r"rows\.jsonl"):
+        _run(recipe, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_bad_recipe_is_one_line(tmp_path: Path) -> None:
+    """Guards against a traceback, and a cluster that is started, for a misspelled field."""
     recipe = tmp_path / "bad.toml"
     recipe.write_text("[training]\nstep = 5")
     done = subprocess.run(

@@ -66,6 +66,7 @@ def test_started_twice_at_the_same_time(job: Job, tmp_path: Path) -> None:
     assert_refused(runs[0], dest)
 
 
+@pytest.mark.long
 def test_a_second_one_is_refused_and_a_killed_one_followed(job: Job, tmp_path: Path) -> None:
     """Guards against a folder taken from the job that works on it, or kept by a dead one."""
     assert job.run.code == 3, job.run.said

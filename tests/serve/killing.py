@@ -5,28 +5,29 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import ray
 
 from serve.directory import directory_handle, directory_name
 
-_PREFIX = "SERVE_REPLICA::longreel#replica#"
+_PREFIX = "SERVE_REPLICA::longreel#{}#"
 
 
-def replicas(within_s: float = 120.0) -> dict[str, int]:
-    """Process ids of the replicas that are up, by the replica's own id."""
-    found = {}
+def replicas(within_s: float = 120.0, deployment: str = "replica") -> dict[str, int]:
+    """Process ids of the replicas of a deployment that are up, by the replica's own id."""
+    found, prefix = {}, _PREFIX.format(deployment)
     for actor in ray.util.list_named_actors(all_namespaces=True):
         name = actor["name"]
-        if not name.startswith(_PREFIX):
+        if not name.startswith(prefix):
             continue
         try:
             handle = ray.get_actor(name, namespace=actor["namespace"])
             pid = ray.get(handle.__ray_call__.remote(lambda _: os.getpid()), timeout=within_s)
         except (ValueError, ray.exceptions.RayError):  # gone, or going
             continue
-        found[name.removeprefix(_PREFIX)] = pid
+        found[name.removeprefix(prefix)] = pid
     return found
 
 
@@ -49,8 +50,9 @@ def kill(pid: int) -> float:
     assert b"ServeReplica:longreel:replica" in title, title[:80]
     at = time.monotonic()
     os.kill(pid, signal.SIGKILL)
-    while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
-        time.sleep(0.01)
+    with suppress(OSError):  # it is gone between a look and the next
+        while Path(f"/proc/{pid}/cmdline").read_bytes():
+            time.sleep(0.01)
     return at
 
 

@@ -5,24 +5,23 @@ from __future__ import annotations
 import io
 import re
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import av
 import numpy as np
 from PIL import Image
 
+from infra.loopback import LoopbackServer
 from tests.videos import BITS, draw, x264
 
 FPS = 25
 
 
-class HttpSource:
+class HttpSource(LoopbackServer):
     """Answers every path by what it is called; pictures carry the number of their moment.
 
     ``/live.ts`` is an endless transport stream and ``/mjpeg`` an endless multipart of JPEGs, both
@@ -32,40 +31,13 @@ class HttpSource:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
+        super().__init__()
         self._folder = folder
-        self._ended = threading.Event()
-        self._clients: list[socket.socket] = []
         self.began = time.time()
         #: Request lines and ranges, in order.
         self.asked: list[str] = []
         self.refuses = False
-        self._door = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._door.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-
-    def __enter__(self) -> HttpSource:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._ended.set()
-        with suppress(OSError):
-            self._door.shutdown(socket.SHUT_RDWR)
-        self._door.close()
-        self.drop()
-        self._thread.join(5)
-
-    def drop(self) -> None:
-        """Cut every connection, as a network does."""
-        for client in self._clients:
-            with suppress(OSError):
-                client.shutdown(socket.SHUT_RDWR)
 
     def number(self) -> int:
         """Of the picture that is shown now."""
@@ -75,15 +47,9 @@ class HttpSource:
         """When a picture was shown, in seconds since 1970."""
         return self.began + number / FPS
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._door.accept()
-                self._clients.append(client)
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with suppress(OSError, av.FFmpegError), client, client.makefile("rb") as lines:
+    def serve(self, client: socket.socket) -> None:
+        """Answer one request, as its path says."""
+        with suppress(av.FFmpegError), client, client.makefile("rb") as lines:
             words = lines.readline().decode().split()
             headers = {}
             while line := lines.readline().strip():
@@ -94,7 +60,7 @@ class HttpSource:
             if self.refuses:
                 client.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
             elif path == "/silent":
-                self._ended.wait(60)
+                self.ended.wait(60)
             elif path == "/away":
                 client.sendall(f"HTTP/1.1 302 Found\r\nLocation: {query}\r\n\r\n".encode())
             elif path == "/guarded.ts" and headers.get("authorization") != "Basic dXNlcjpzZWNyZXQ=":
@@ -109,11 +75,11 @@ class HttpSource:
 
     def _numbers(self) -> Iterator[int]:
         """The number of each picture at its moment."""
-        while not self._ended.is_set():
+        while not self.ended.is_set():
             number = self.number()
             yield number
             next_s = self.drawn_at(number + 1) - time.time()
-            self._ended.wait(max(0.0, next_s))
+            self.ended.wait(max(0.0, next_s))
 
     def _transport_stream(self, client: socket.socket, most: int | None) -> None:
         file = _Sender(client)
@@ -130,7 +96,7 @@ class HttpSource:
                 frame.pts = number - first
                 container.mux(stream.encode(frame))
                 if count == most:
-                    self._ended.wait(60)
+                    self.ended.wait(60)
 
     def _jpegs(self, client: socket.socket) -> None:
         kind = "multipart/x-mixed-replace; boundary=part"

@@ -15,7 +15,7 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from serve.calls import Sessions
 from serve.live.items import (
     Frame,
     Input,
+    Kept,
     Question,
     Receipt,
     SessionError,
@@ -87,21 +88,21 @@ class MemorySessions:
         await self._pass()
         return await self._known(session).events_after(after, wait_s)
 
-    async def follow(self, session: str, after: int = 0) -> AsyncIterator[SessionEvent]:
-        """See ``Sessions``."""
-        while True:
-            for event in await self.events(session, after):
-                yield event
-                after = event.number
-                if event.type == "session.closed":
-                    return
-            if self._known(session).closed:
-                return
+    async def kept(self, session: str, frame: int) -> Kept:
+        """See ``Sessions``; nothing is routed, so nothing is remembered."""
+        await self._pass()
+        self._live(session)
+        raise SessionError("invalid_value", "the session was opened without kept")
 
     async def view(self, session: str) -> SessionView:
         """See ``Sessions``."""
         await self._pass()
         return self._known(session).view()
+
+    async def owner(self, session: str) -> str | None:
+        """See ``Sessions``."""
+        await self._pass()
+        return self._known(session).view().options.owner
 
     async def list(self) -> list[SessionView]:
         """See ``Sessions``."""
@@ -112,6 +113,10 @@ class MemorySessions:
         """See ``Sessions``."""
         await self._pass()
         self._live(session).close()
+
+    def forget(self, session: str) -> None:
+        """Of a closed one: its name is free again."""
+        del self._sessions[session]
 
     async def rest(self) -> None:
         """Let a step's time go by; a new ``step_s`` holds for steps that have begun, too."""

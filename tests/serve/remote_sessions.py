@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -12,6 +11,7 @@ from serve.calls import Sessions
 from serve.live.items import (
     Frame,
     Input,
+    Kept,
     Receipt,
     SessionError,
     SessionEvent,
@@ -75,17 +75,14 @@ class RemoteSessions:
     ) -> list[SessionEvent]:
         return await self._call("events", session, after, wait_s)
 
-    async def follow(self, session: str, after: int = 0) -> AsyncIterator[SessionEvent]:
-        while True:
-            for event in await self.events(session, after):
-                yield event
-                after = event.number
-                if event.type == "session.closed":
-                    return
-            await asyncio.sleep(0)
+    async def kept(self, session: str, frame: int) -> Kept:
+        return await self._call("kept", session, frame)
 
     async def view(self, session: str) -> SessionView:
         return await self._call("view", session)
+
+    async def owner(self, session: str) -> str | None:
+        return await self._call("owner", session)
 
     async def list(self) -> list[SessionView]:
         return await self._call("list")

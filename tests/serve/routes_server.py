@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -35,6 +36,11 @@ def application(sessions: MemorySessions, **settings: Any) -> FastAPI:
     """The API on ``sessions``; nobody asks it for chat."""
     context = Context(sessions, cast(Answers, None), MODEL, "unused", ApiSettings(**settings))
     return build(context)
+
+
+def described(**fields: Any) -> str:
+    """The message before a frame on a session's socket."""
+    return json.dumps({"type": "frame", **fields})
 
 
 def picture(level: int, side: int = 48, format_: str = "JPEG") -> bytes:

@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import httpx
 import numpy as np
+import openai
 import pytest
 from ray.serve.handle import DeploymentHandle
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
+from longreel.client import APIError, Client
 from longreel.errors import UsageError
 from mod.checkpoint import TINY, find_checkpoint
 from mod.world.streams import World
 from pipelines.cluster import connected
-from serve.app import ReplicaPlan, deploy, replica_handle, require_same, running
+from serve.app import ReplicaPlan, deploy, require_same, running
+from serve.handles import replica_handle
+from serve.keys.key import Limits, new_key
+from serve.keys.keystore import revoke_key, write_key
+from serve.routes.context import ApiSettings
 from tests.ports import free_ports
+from tests.serve.routes_server import picture
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def state(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The state store of the application."""
+    return str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture(scope="module")
+def address(state: str) -> Iterator[str]:
     """The base URL of a running application; cluster and application end with the module."""
     (port,) = free_ports(1)
     with connected("local"):
         assert not running()
-        state = str(tmp_path_factory.mktemp("state"))
         deploy(ReplicaPlan(TINY, state=state), http=("127.0.0.1", port))
         yield f"http://127.0.0.1:{port}"
 
@@ -37,6 +54,7 @@ def replica(address: str) -> DeploymentHandle:
 
 
 def test_the_gateway_answers(address: str) -> None:
+    """Guards against an application that Ray Serve calls healthy and that answers nothing."""
     assert httpx.get(f"{address}/healthz").json() == {"status": "ok"}
     assert httpx.get(f"{address}/readyz").status_code == 200
     (model,) = httpx.get(f"{address}/v1/models").json()["data"]
@@ -48,6 +66,7 @@ def test_the_gateway_answers(address: str) -> None:
 
 
 def test_a_segment_is_narrated(replica: DeploymentHandle) -> None:
+    """Guards against a replica whose words do not come back as a row needs them."""
     frames = np.stack([s.frame for s in islice(World(5), 20)])
     told = replica.narrate.remote(frames, "Narrate what changes.", 0.0).result(timeout_s=120)
     assert len(told.texts) == len(told.salience) == 20
@@ -94,3 +113,67 @@ def test_a_job_for_another_model_is_refused(address: str) -> None:
         require_same(ReplicaPlan(TINY, router="norm"), have)
     with pytest.raises(UsageError, match="has weights whole, the job wants them int8"):
         require_same(ReplicaPlan(TINY, quantize="int8"), have)
+
+
+def test_keys_keep_clients_apart(address: str, state: str) -> None:
+    """Guards the whole way: keys from a store to the gateway, owners through replicas and back.
+
+    Comes last, since it makes the gateway ask for keys.
+    """
+    made = [new_key(name, Limits()) for name in ("hers", "his")]
+    for key, _ in made:
+        write_key(state, key)
+    hers, his = (text for _, text in made)
+    http = ("127.0.0.1", int(address.rpartition(":")[2]))
+    deploy(ReplicaPlan(TINY, state=state), http=http, settings=ApiSettings(keys=True))
+
+    def client(key: str) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0)
+
+    with pytest.raises(openai.AuthenticationError) as refused:
+        client("none").models.list()
+    assert refused.value.code == "invalid_api_key"
+    file = client(hers).files.create(file=("a.jpg", picture(200)), purpose="vision")
+    messages: Any = [
+        {"role": "user", "content": [{"type": "file", "file": {"file_id": file.id}}]},
+    ]
+    answer = client(hers).chat.completions.create(model=TINY, messages=messages)
+    assert answer.choices[0].message.content
+    with pytest.raises(openai.NotFoundError):
+        client(his).chat.completions.create(model=TINY, messages=messages)
+    with pytest.raises(openai.NotFoundError):
+        client(his).files.retrieve(file.id)
+    assert client(his).files.list().data == []
+
+    with Client(address, api_key=hers) as ours, Client(address, api_key=his) as theirs:
+        session = ours.session()
+        session.push(picture(100))
+        with pytest.raises(APIError, match="session_not_found"):
+            theirs.session(id=session.id)
+        assert theirs.sessions() == []
+        # Another gateway, which knows owners from the store alone.
+        other = ApiSettings(keys=True, max_pixels=10**6)
+        deploy(ReplicaPlan(TINY, state=state), http=http, settings=other)
+        assert [s.id for s in ours.sessions()] == [session.id]
+        with pytest.raises(APIError, match="session_not_found"):
+            theirs.session(id=session.id)
+        _sockets_ask_too(address.replace("http", "ws"), session.id, hers, his)
+        listening = iter(session.events())
+        assert next(listening).type
+        revoke_key(state, made[0][0].id)
+        with pytest.raises(APIError, match="invalid_api_key"):
+            for _ in listening:
+                pass
+
+
+def _sockets_ask_too(address: str, session: str, hers: str, his: str) -> None:
+    there = f"{address}/v1/sessions/{session}/stream"
+    with pytest.raises(InvalidStatus) as refused, connect(there):
+        pass
+    assert refused.value.response.status_code == 401
+    protocols = [Subprotocol("longreel"), Subprotocol(f"longreel-key.{hers}")]
+    with connect(there, subprotocols=protocols) as socket:
+        assert socket.subprotocol == "longreel"
+        assert json.loads(socket.recv())["session"]["id"] == session
+    with connect(there, additional_headers={"Authorization": f"Bearer {his}"}) as socket:
+        assert json.loads(socket.recv())["code"] == "session_not_found"

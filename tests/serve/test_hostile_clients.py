@@ -9,7 +9,6 @@ import io
 import json
 import struct
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,27 +21,13 @@ from tests.serve.survival import Client, live
 from tests.serve.survivors import (
     FRAMES,
     Service,
-    deployed,
     owner,
-    undisturbed,
 )
 from tests.serve.transcripts import REPLY_S, Event, assert_same
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 PNG = {"content-type": "image/png"}
 JSON = {"content-type": "application/json"}
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with deployed(str(tmp_path_factory.mktemp("state"))) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def calm(service: Service) -> list[list[Event]]:
-    """What the sessions of ``SEEDS`` say when nothing happens to them."""
-    return undisturbed(service)
 
 
 def _bomb(side: int) -> bytes:

@@ -23,6 +23,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield found
 
 
+@pytest.mark.long
 def test_a_long_question_holds_up_nobody_else(service: Service) -> None:
     """Guards the other sessions of a replica against one client's very long text."""
 

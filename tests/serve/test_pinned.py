@@ -15,6 +15,11 @@ from serve.pinned import PinnedSessions
 from serve.routable import ROUTABLE
 
 
+@pytest.fixture(autouse=True)
+def _there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ROUTABLE, "there", lambda: frozenset({"replica"}))
+
+
 class _Directory:
     """Has one session."""
 
@@ -108,3 +113,37 @@ def test_the_router_is_not_stopped_by_sessions_that_have_ended() -> None:
     ROUTABLE.set({"other"})
     assert heard == ["one"]
     ROUTABLE.set(set())
+
+
+class _Asleep(_Replica):
+    """Is started by a call for any replica."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.woken = 0
+
+    @property
+    def session_owner(self) -> Any:
+        outer = self
+
+        class Handle:
+            async def remote(self) -> tuple[str, str]:
+                outer.woken += 1
+                return "owner", "replica"
+
+        return Handle()
+
+
+def test_a_session_that_is_called_for_starts_the_first_replica(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Guards scaling to none: the directory's call alone would wait for a replica for ever."""
+    monkeypatch.setattr(ROUTABLE, "there", frozenset)
+    replica: Any = _Asleep()
+    directory: Any = _Directory()
+
+    async def run() -> None:
+        await PinnedSessions(replica, directory).give("door", [Question("?")], None)
+
+    asyncio.run(run())
+    assert replica.woken == 1

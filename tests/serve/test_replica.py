@@ -66,6 +66,7 @@ def test_a_checkpoint_that_cannot_summarize_is_not_asked(tmp_path: Path) -> None
 
 
 def test_no_frames_are_no_error(replica: Replica) -> None:
+    """Guards against a segment without one good frame that fails its call."""
     told = asyncio.run(replica.narrate(_frames(0)[:0], "Watch.", 0.0))
     assert told.texts == []
 
@@ -73,6 +74,8 @@ def test_no_frames_are_no_error(replica: Replica) -> None:
 def test_a_call_the_model_cannot_take_fails_and_the_next_does_not(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Guards against one bad call that takes a replica with it."""
+
     async def scenario() -> None:
         with pytest.raises(ValueError, match=r"frames must be"):
             await replica.narrate(np.zeros((2, 5, 5, 3), np.uint8), "Watch.", 0.0)

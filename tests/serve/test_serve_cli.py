@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -12,13 +15,16 @@ import pytest
 
 from tests.ports import free_ports
 
+GUIDE = (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
+
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 def test_it_says_what_it_loads_and_where_it_answers(tmp_path: Path) -> None:
+    """Guards against an operator who waits without a word, or finds no address."""
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "longreel.cli", "serve", "--port", str(port)]
-    command += ["--state", str(tmp_path), "--quantize", "int8"]
+    command += ["--state", str(tmp_path), "--quantize", "int8", "--keys", "required"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
@@ -27,12 +33,46 @@ def test_it_says_what_it_loads_and_where_it_answers(tmp_path: Path) -> None:
             loading = process.stdout.readline()
             assert loading.startswith("loading longreel-tiny: ")
             assert loading.endswith(" MiB of weights in each replica\n")
-            serving = process.stdout.readline()
-            assert serving.startswith(f"serving longreel-tiny on http://127.0.0.1:{port} ")
-            models = httpx.get(f"http://127.0.0.1:{port}/v1/models", timeout=60).json()
+            base = f"http://127.0.0.1:{port}"
+            said = [process.stdout.readline() for _ in range(6)]
+            assert said[0] == f"serving longreel-tiny on {base}; Ctrl-C stops it\n"
+            assert [line.split()[-1] for line in said[1:]] == [
+                f"{base}/",
+                f"{base}/docs",
+                f"{base}/metrics",
+                str(tmp_path),
+                str(tmp_path),
+            ]
+            shown = "".join(said[:5]).replace(base, "http://127.0.0.1:8000")
+            assert shown.replace(str(tmp_path), "/home/you/.local/state/longreel") in GUIDE
+            make = said[-1].split()[1:]
+            assert make[:4] == ["longreel", "keys", "create", "NAME"]
+            made = [sys.executable, "-m", "longreel.cli", *make[1:]]
+            key = subprocess.run(made, capture_output=True, text=True, check=True).stdout.strip()
+            there = f"{base}/v1/models"
+            assert httpx.get(there, timeout=60).status_code == 401
+            models = httpx.get(there, headers={"Authorization": f"Bearer {key}"}, timeout=60).json()
             (model,) = models["data"]
             assert (model["id"], model["quantize"]) == ("longreel-tiny", "int8")
+            _refuse_another(tmp_path)
         finally:
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (0, "", "")
+    (claim,) = (tmp_path / "claims").iterdir()
+    assert json.loads(claim.read_text())["released"], "the next start would wait"
+
+
+def _refuse_another(state: Path) -> None:
+    """Guards sessions against a second cluster on their store, and operators against riddles."""
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "longreel.cli", "serve", "--port", str(port)]
+    started = time.monotonic()
+    refused = subprocess.run(
+        [*command, "--state", str(state)], capture_output=True, text=True, timeout=120
+    )
+    assert time.monotonic() - started < 60
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert f"{state} is in use: another cluster serves from it, on {socket.gethostname()}" in line
+    assert line.endswith("End that first, or serve from another state store")

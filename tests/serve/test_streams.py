@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,8 +90,13 @@ async def api(store: Path, most: int = 32) -> AsyncIterator[Api]:
 
 def puller_pid() -> int:
     """The process that pulls the only stream there is."""
-    (found,) = (e for e in Path("/proc").iterdir() if e.name.isdigit() and _pulls(e))
-    return int(found.name)
+    deadline = time.monotonic() + 20
+    while True:  # one that was told to end may still be there
+        found = [int(e.name) for e in Path("/proc").iterdir() if e.name.isdigit() and _pulls(e)]
+        if len(found) == 1:
+            return found[0]
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
 
 
 def _pulls(entry: Path) -> bool:
@@ -192,6 +197,33 @@ def test_a_pullers_death_costs_only_what_passed_meanwhile(holder: str, tmp_path:
                     # `created` is a whole second.
                     late_s = time_s + made["created"] - source.drawn_at(number)
                     assert -1.3 < late_s < 0.6
+
+    asyncio.run(scenario())
+
+
+def test_a_source_that_ends_its_process_again_and_again_is_given_up(
+    holder: str, tmp_path: Path
+) -> None:
+    """Guards the machine against a source that crashes its decoder for ever, and whoever asked for
+    it against not being told.
+    """
+
+    async def scenario() -> None:
+        with HttpSource() as source:
+            async with api(tmp_path) as service:
+                await service.start(url=f"{source.url}/silent", id="deadly", reconnect=True)
+                beside = await service.start(url=f"{source.url}/live.ts", id="beside")
+                assert beside["state"] == "starting"
+                async with asyncio.timeout(90):
+                    while (await service.get("deadly"))["state"] != "failed":
+                        with suppress(ValueError):  # it has just given up
+                            actor = ray.get_actor("stream:deadly", NAMESPACE)
+                            actor.__ray_call__.remote(lambda _: os.abort())
+                        await asyncio.sleep(0.3)
+                found = await service.get("deadly")
+                assert "died 6 times without a frame" in found["error"]
+                assert (await service.http.get("/v1/sessions/deadly")).status_code == 200
+                await service.until("beside", lambda s: s["frames"] >= 4)
 
     asyncio.run(scenario())
 

@@ -14,8 +14,9 @@ import pytest
 
 from mod.checkpoint import TINY
 from pipelines.cluster import connected
-from serve.app import ReplicaPlan, deploy, replica_handle
+from serve.app import ReplicaPlan, deploy
 from serve.directory import directory_handle, directory_name
+from serve.handles import replica_handle
 from serve.live.items import Question, SessionOptions
 from serve.pinned import PinnedSessions
 from serve.pulling import RayStreams, ServedSessions
@@ -25,7 +26,7 @@ from tests.ports import free_ports
 from tests.serve.killing import replicas
 from tests.serve.live_sources import HttpSource
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 
 async def until(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -27,27 +27,13 @@ from tests.serve.survivors import (
     Service,
     acknowledged,
     assert_all_same,
-    deployed,
     kill_owner,
     owner,
-    undisturbed,
 )
 from tests.serve.transcripts import REPLY_S, Event, Follower, assert_same, told_anew
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 PNG = {"content-type": "image/png"}
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with deployed(str(tmp_path_factory.mktemp("state"))) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def calm(service: Service) -> list[list[Event]]:
-    """What the sessions of ``SEEDS`` say when nothing happens to them."""
-    return undisturbed(service)
 
 
 def test_a_killed_replica_loses_nothing(service: Service, calm: list[list[Event]]) -> None:
@@ -109,6 +95,7 @@ def test_a_killed_directory_is_not_missed(service: Service, calm: list[list[Even
     asyncio.run(run())
 
 
+@pytest.mark.long
 def test_an_idle_session_goes_on_where_it_was(service: Service, calm: list[list[Event]]) -> None:
     """Guards sessions that were put aside against coming back with another past."""
 
@@ -135,6 +122,7 @@ def test_an_idle_session_goes_on_where_it_was(service: Service, calm: list[list[
     asyncio.run(run())
 
 
+@pytest.mark.long
 def test_a_number_sent_again_is_answered_as_before(
     service: Service, calm: list[list[Event]]
 ) -> None:
@@ -192,6 +180,7 @@ def test_a_number_sent_again_is_answered_as_before(
     wait_for_replicas(2)
 
 
+@pytest.mark.long
 def test_what_was_cut_short_stays_cut_short(service: Service) -> None:
     """Guards what a client was told of a cancelled answer against a recovery that goes on further.
 
@@ -240,6 +229,7 @@ def test_what_was_cut_short_stays_cut_short(service: Service) -> None:
     wait_for_replicas(2)
 
 
+@pytest.mark.long
 def test_two_clients_without_numbers(service: Service) -> None:
     """Guards against frames of two clients that take each other's place, or count twice.
 
@@ -290,12 +280,14 @@ def test_two_clients_without_numbers(service: Service) -> None:
     wait_for_replicas(2)
 
 
+@pytest.mark.long
 def test_a_socket_gets_one_reply_for_each_frame(service: Service) -> None:
     """Guards a camera's connection: its replica ends, and each frame is answered, once."""
     asyncio.run(_filmed(service, "camera", kill_owner))
     wait_for_replicas(2)
 
 
+@pytest.mark.long
 def test_a_socket_outlives_all_replicas(service: Service) -> None:
     """Guards what waits while there is no replica at all against waiting for ever.
 
@@ -383,6 +375,7 @@ async def _filmed(service: Service, name: str, disturb: Callable[[Client], Await
         await sessions.end()
 
 
+@pytest.mark.long
 def test_all_replicas_and_the_directory_at_once(service: Service, calm: list[list[Event]]) -> None:
     """Guards against calls that wait for each other, or for what is gone, when all of it is.
 
@@ -459,6 +452,7 @@ def test_a_third_replica_moves_nobody(service: Service, calm: list[list[Event]])
     wait_for_replicas(2)
 
 
+@pytest.mark.long
 def test_a_service_started_again_goes_on(service: Service, calm: list[list[Event]]) -> None:
     """Guards sessions against a restart of everything on the same state store."""
 
@@ -500,6 +494,7 @@ def test_a_service_started_again_goes_on(service: Service, calm: list[list[Event
     asyncio.run(second(clients, known))
 
 
+@pytest.mark.long
 def test_a_closed_session_stays_closed(service: Service) -> None:
     """Guards against a closed session that a recovery brings back."""
 

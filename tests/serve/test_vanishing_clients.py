@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,26 +18,12 @@ from tests.serve.survival import live
 from tests.serve.survivors import (
     FRAMES,
     Service,
-    deployed,
     owner,
-    undisturbed,
 )
 from tests.serve.transcripts import Event, Follower, assert_same
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 PNG = {"content-type": "image/png"}
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with deployed(str(tmp_path_factory.mktemp("state"))) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def calm(service: Service) -> list[list[Event]]:
-    """What the sessions of ``SEEDS`` say when nothing happens to them."""
-    return undisturbed(service)
 
 
 def test_clients_that_vanish_leave_nothing_broken(

@@ -1,4 +1,7 @@
-"""A session's words depend on its own inputs alone, whatever the engine does around it."""
+"""A session's words depend on its own inputs alone, whatever the engine does around it.
+
+Guards against company, order, failure or a full memory that changes what a session says.
+"""
 
 from __future__ import annotations
 
@@ -300,6 +303,22 @@ def test_a_silent_job_on_a_cpu_leaves_room_between_its_steps() -> None:
         seen.append(sum(isinstance(event, FrameSeen) for event in engine.step()))
     assert sum(seen) == 150
     assert max(seen) == 32
+
+
+def test_frame_by_frame_nothing_is_run_in_vain() -> None:
+    """Guards ``max_chunk``: the first frames, and those after words, are bounded by it as well."""
+    said, ran = [], []
+    for most in (None, 1):
+        engine = talking_engine(max_chunk=most)
+        engine.open("a", max_new_tokens=MAX_NEW)
+        engine.push("a", FRAMES)
+        said.append(_transcripts(drain(engine)))
+        ran.append((engine.figures.frames_run, engine.figures.frames_kept))
+    assert said[0] == said[1]
+    assert ran[0][0] > ran[0][1] == len(FRAMES)
+    assert ran[1] == (len(FRAMES), len(FRAMES))
+    with pytest.raises(ValueError, match="max_chunk must be at least 1, not 0"):
+        talking_engine(max_chunk=0)
 
 
 def test_frames_that_cannot_be_encoded_fail_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,7 @@
-"""Windows that fit a model's context: none is longer than what the model was made for."""
+"""Windows that fit a model's context: none is longer than what the model was made for.
+
+Guards against a window that runs a model beyond its context, and one that is cut for nothing.
+"""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ GUIDE = Path(__file__).parents[3] / "docs" / "engine.md"
 def test_the_scripts_of_the_guide_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Guards against a guide whose scripts end in an error."""
     monkeypatch.chdir(tmp_path)
     scripts = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     assert len(scripts) == 2

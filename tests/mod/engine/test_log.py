@@ -1,4 +1,8 @@
-"""Entries of a log: text beside frames is told from what was said, and where a frame begins."""
+"""Entries of a log: text beside frames is told from what was said, and where a frame begins.
+
+Guards against text of a prompt that is taken for something the model has said, or the other way
+round.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What sessions forget, and what they do not: windows, retrieval, endless streams."""
+"""What sessions forget, and what they do not: windows, retrieval, endless streams.
+
+Guards against memory that grows with the stream, and against policies that change what a session
+says while nothing has left.
+"""
 
 from __future__ import annotations
 

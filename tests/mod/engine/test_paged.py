@@ -1,4 +1,8 @@
-"""The paged backend: index arithmetic, an emulated kernel on the CPU, the real one on a GPU."""
+"""The paged backend: index arithmetic, an emulated kernel on the CPU, the real one on a GPU.
+
+Guards against a token that reads or writes another's slot, and steps on a GPU that are recorded
+anew each time.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +94,7 @@ def test_pages_that_are_missing_are_noticed() -> None:
 def test_a_decode_step_is_filled_up_with_its_last_sequence(held: list[int]) -> None:
     pages = [list(range(100 * i, 100 * i + n // 4 + 1)) for i, n in enumerate(held)]
     step = tables(pages, held, [1] * len(held), 4)
-    full = decode_bucket(step, 4)
+    full = decode_bucket(step)
     n = len(held)
     assert len(full.used) == len(full.slots) == len(full.pages) == bucket(n)
     assert bucket(n) < 2 * n
@@ -103,7 +107,7 @@ def test_a_decode_step_is_filled_up_with_its_last_sequence(held: list[int]) -> N
 
 def test_only_steps_of_one_token_a_sequence_are_filled_up() -> None:
     with pytest.raises(ValueError, match="no step of one token"):
-        decode_bucket(tables([[0], [1]], [0, 0], [1, 2], 4), 4)
+        decode_bucket(tables([[0], [1]], [0, 0], [1, 2], 4))
 
 
 def _engine(kernel: Kernel | None, recorder: Recorder | None, megabytes: float = 8.0) -> Engine:

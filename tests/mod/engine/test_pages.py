@@ -1,4 +1,7 @@
-"""Pages are shared, copied on writing, given back; the paged cache equals a plain one."""
+"""Pages are shared, copied on writing, given back; the paged cache equals a plain one.
+
+Guards against pages that leak, that two sessions write, or that a failed step keeps.
+"""
 
 from __future__ import annotations
 

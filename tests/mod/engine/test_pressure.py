@@ -67,6 +67,7 @@ def test_idle_sessions_are_evicted_instead_of_anyone_failing() -> None:
 
 
 def test_a_session_that_alone_does_not_fit_fails_and_the_others_go_on() -> None:
+    """Guards against one stream that takes all others with it when it outgrows memory."""
     engine = _engine(int(1.2 * _need(20)))
     engine.open("big", max_new_tokens=MAX_NEW)
     for start in range(0, 60, 10):

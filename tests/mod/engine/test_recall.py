@@ -128,6 +128,7 @@ def test_retrieval_answers_about_the_beginning_where_a_window_cannot() -> None:
 
 
 def test_what_is_retrieved_leaves_no_pages_behind() -> None:
+    """Guards against memory that shrinks with every question."""
     model, layout = _trained()
     engine = Engine(model, layout, Memory(model.config, 4 * 2**20, page_size=8))
     policy = Retrieve(frames=8, block=4, text=16, blocks=2)
@@ -193,6 +194,7 @@ def test_retrieved_rows_lie_side_by_side_right_before_the_stream() -> None:
 
 
 def test_the_blocks_that_agree_best_are_picked_in_order_of_time() -> None:
+    """Guards against an answer that looks back at the wrong stretch, or sees it out of order."""
     means = torch.zeros(5, 2, 3)
     means[1, 0, 0], means[3, 1, 2], means[4, 0, 1] = 2.0, 3.0, 9.0
     queries = torch.zeros(4, 2, 3)

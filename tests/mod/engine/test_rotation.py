@@ -71,6 +71,7 @@ def test_rounding_of_half_precision_keys_stays_small_over_a_windows_moves() -> N
 
 
 def test_rope_that_changes_with_length_is_refused() -> None:
+    """Guards against keys that are moved to places which the model would not have given them."""
     rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
     model = _model("llama", rope)
     with pytest.raises(ValueError, match="'dynamic' RoPE cannot be moved"):

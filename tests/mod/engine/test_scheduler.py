@@ -1,4 +1,8 @@
-"""The plan of a step: urgency, age, a share for everybody, and never nothing."""
+"""The plan of a step: urgency, age, a share for everybody, and never nothing.
+
+Guards against sessions that starve, live work behind bulk work, and steps that are too large or
+empty.
+"""
 
 from __future__ import annotations
 

@@ -62,6 +62,7 @@ def _same(parts: list[Told], router: str) -> None:
 
 @pytest.mark.parametrize("router", UNTRAINED)
 def test_chunks_of_any_size_tell_the_same(router: str) -> None:
+    """Guards against a router that compares a frame with whichever came in the same chunk."""
     for sizes in ([40], [1] * 40, [7, 1, 20, 12]):
         engine = talking_engine(fields={"router": router})
         engine.open("a", max_new_tokens=MAX_NEW)
@@ -103,6 +104,7 @@ def test_a_restored_session_goes_on_as_it_was(router: str, with_cache: bool) -> 
 
 @pytest.mark.parametrize("router", UNTRAINED)
 def test_a_fork_goes_on_as_its_origin(router: str) -> None:
+    """Guards against a fork whose first frame is compared with none."""
     engine = talking_engine(fields={"router": router})
     engine.open("a", max_new_tokens=MAX_NEW)
     engine.push("a", FILM[:14])

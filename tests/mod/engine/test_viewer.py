@@ -1,4 +1,7 @@
-"""A script's stream: what it says must not depend on how frames are handed to it."""
+"""A script's stream: what it says must not depend on how frames are handed to it.
+
+Guards against words that depend on how a script cuts its frames.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Open models under the engine: the tokens of transformers' own ``generate``, however they run.
 
-Each test would fail if a family's frames, their text or their positions were laid out otherwise
-than its processor does, or if what the engine asks in between left a trace in the stream.
+Guards against a family's frames, text or positions that are laid out otherwise than its processor
+does, and against a trace that the engine's own questions leave in the stream.
 """
 
 from __future__ import annotations
@@ -136,6 +136,18 @@ def test_answers_are_those_of_generate(
     events = run(together)
     assert answer(events) == expected
     assert 0 in narrated(events)
+
+
+@pytest.mark.parametrize("router", ["redundancy", "norm", "attention", "uniform", "random"])
+def test_a_router_that_keeps_everything_changes_nothing(
+    checkpoint: Checkpoint, frames: torch.Tensor, expected: list[int], router: str
+) -> None:
+    model, layout = load_any(checkpoint, 1.0, f"{router}:after-1")
+    assert model.config.router == router
+    routed = opened(Engine(model, layout, Memory(model.config, 2**26)))
+    routed.push("s", frames)
+    routed.ask("s", "q", QUESTION)
+    assert answer(run(routed)) == expected
 
 
 def test_answers_do_not_depend_on_how_frames_come(

@@ -1,5 +1,7 @@
 """Models that see two frames as one, beside those that see one: every frame is told of when it
 comes, and what becomes of a frame that waits for another does not depend on chance.
+
+Guards against a frame that is lost, told late or told by chance where it waits for another.
 """
 
 from __future__ import annotations
@@ -138,11 +140,12 @@ def test_a_frame_that_cannot_be_seen_harms_its_own_step_alone(
     assert any(isinstance(e, TurnEnded) and e.question == "q" for e in events)
 
 
+@pytest.mark.parametrize("router", ["redundancy", "norm", "attention", "uniform", "random"])
 def test_tokens_that_are_skipped_are_the_same_in_chunks_of_any_size(
-    loaded: Loaded,
+    loaded: Loaded, router: str
 ) -> None:
     folder = Path(loaded[0].config.base_config.name_or_path)
-    routed = load_any(find_checkpoint(str(folder)), keep_ratio=0.5, router="redundancy:after-1")
+    routed = load_any(find_checkpoint(str(folder)), keep_ratio=0.5, router=f"{router}:after-1")
     film = _film(loaded, 7)
     said = []
     for size in (1, 3, 7):

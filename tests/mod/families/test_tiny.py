@@ -1,7 +1,7 @@
 """The tiny checkpoints: whole, read back by transformers, and with answers that tell things apart.
 
-Were an answer the same for every video, or one token over and over, tests that compare answers
-with it would pass for an engine that shows no frames.
+Guards against an answer that is the same for every video, or one token over and over: tests that
+compare answers with it would pass for an engine that shows no frames.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ def test_metrics_ask_for_each_narration(folder: Path) -> None:
     [
         ({"data": {"narrations": []}}, "data.narrations"),
         ({"model": {"router": "redundancy"}}, "one that learns"),
-        ({"model": {"router": "bounded:nowhere"}}, "layers of --router"),
+        ({"model": {"router": "bounded:nowhere"}}, "layers of model.router"),
         ({"model": {"start": "/nowhere"}}, "no model at"),
     ],
 )

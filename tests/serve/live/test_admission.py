@@ -1,4 +1,7 @@
-"""Which inputs a session takes: numbers, repetitions, times."""
+"""Which inputs a session takes: numbers, repetitions, times.
+
+Guards against inputs that are applied twice, out of order or in part.
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ FRAMES = some_frames(24, seed=1)
 class Ear:
     """Notes at which step of the engine each frame was decided; runs in the engine's thread."""
 
-    model_s = 0.0
+    live, aside, model_s = True, False, 0.0
 
     def __init__(self) -> None:
         self.given: list[int] = []

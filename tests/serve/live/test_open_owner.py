@@ -69,6 +69,8 @@ def test_narrations_are_the_same_whoever_is_lost(
 def test_more_frames_than_the_context_holds_are_refused(
     tmp_path: Path, frames: reference.Frames
 ) -> None:
+    """Guards against a session that is opened and can only fail later."""
+
     async def work() -> Any:
         service = await Service(tmp_path, SessionOptions(memory="full", frames=10**6)).start()
         manifest = await service.directory.locate("s")

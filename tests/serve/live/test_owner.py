@@ -2,6 +2,8 @@
 
 An owner is lost as a killed process is: nothing of it runs any more, and what it had in memory is
 gone; or it is declared lost and goes on as if nothing had happened.
+
+Guards against what was acknowledged and is lost, told twice or told otherwise by the next owner.
 """
 
 from __future__ import annotations
@@ -147,7 +149,9 @@ def _plainly(folder: Path, inputs: list[Input], memory: str) -> list[Any]:
     plan=st.lists(
         st.tuples(
             st.lists(st.booleans(), min_size=1, max_size=9),
-            st.sampled_from(["", "", "lose", "keep", "offload", "zombie", "repeat", "listen"]),
+            st.sampled_from(
+                ["", "", "lose", "keep", "offload", "relieve", "zombie", "repeat", "listen"]
+            ),
         ),
         min_size=2,
         max_size=7,
@@ -180,6 +184,10 @@ def test_a_session_tells_the_same_whoever_is_lost_whenever(
                 await service.lose()
                 late = await owner.give(manifest, [_input(0, asks=False)], None, None)
                 assert isinstance(late, Refusal)
+            elif what == "relieve":
+                # With what waits; it comes back to the same owner or, after a loss, to another.
+                await owner._relief.relieve()
+                assert (await service.directory.manifest("s")).owner is None
             elif what in ("keep", "offload"):
                 await service.listen(until_quiet=True)
                 session = owner._sessions["s"]
@@ -347,3 +355,32 @@ def test_answers_end_at_their_bound_and_say_so(tmp_path: Path) -> None:
         assert ended[1]["output_tokens"] <= MOST
 
     _run(work())
+
+
+def test_a_name_that_is_used_anew_is_another_session(tmp_path: Path) -> None:
+    """Guards against what one client's session said or heard reaching the next of that name."""
+
+    async def scenario() -> None:
+        service = await Service(tmp_path, SessionOptions()).start()
+        (owner,) = service.owners
+        old = await service.directory.locate("s")
+        await service.give([Frame(FRAMES[0]), Question("Why?")])
+        await service.listen(until_quiet=True)
+        await owner.drop("s")
+        await service.directory.close("s")
+        assert await owner.events(old, 0, 0.0), "the last events can still be read"
+        await service.directory.open("s", dict(service.options.__dict__), "another token")
+        new = await service.directory.locate("s")
+        assert (new.owner, new.epoch) == (old.owner, old.epoch)
+        assert await owner.events(new, 0, 0.0) == []
+        for refused in (
+            await owner.give(old, [Frame(FRAMES[1])], None, None),
+            await owner.counts(old),
+        ):
+            assert isinstance(refused, Refusal)
+            assert refused.code == "stale"
+        counts = await owner.counts(new)
+        assert isinstance(counts, dict)
+        assert counts["seq"] == 0
+
+    asyncio.run(scenario())

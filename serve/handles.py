@@ -1,0 +1,14 @@
+"""How whoever is connected to the cluster reaches the replicas of the running application."""
+
+from __future__ import annotations
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+#: By which name the application is deployed.
+APP = "longreel"
+
+
+def replica_handle() -> DeploymentHandle:
+    """A handle to the replicas."""
+    return serve.get_deployment_handle("replica", APP)

@@ -1,0 +1,61 @@
+"""What a session was before it is taken in: its last snapshot, and what was logged after it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from actors.statestore import Manifest, Record, StateStore
+
+#: How long what a lost owner logged is kept in memory for the next of its sessions, in seconds.
+_TAIL_S = 60.0
+
+
+class Past:
+    """Reads the past of sessions; all methods run on one event loop."""
+
+    def __init__(self, store: StateStore) -> None:
+        self._store = store
+        self._tails: dict[str, tuple[float, dict[str, list[Record]]]] = {}
+        self._lock = asyncio.Lock()
+
+    async def of(
+        self, manifest: Manifest, me: str, *, mine: bool
+    ) -> tuple[bytes | None, list[Record]]:
+        """The last snapshot, if there is one, and the records of owners since.
+
+        Args:
+            me: name of the owner that asks.
+            mine: whether what it logged itself is part of it.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        snapshot = None
+        if manifest.snapshot is not None:
+            snapshot = await asyncio.to_thread(
+                self._store.read_snapshot, manifest.session, manifest.snapshot
+            )
+        records: list[Record] = []
+        for owner in manifest.tail:
+            if owner != me or mine:
+                tail = await self._tail(owner, anew=owner == me)
+                records += tail.get(manifest.session, [])
+        return snapshot, records
+
+    async def _tail(self, owner: str, *, anew: bool) -> dict[str, list[Record]]:
+        """What an owner logged, by session; of a lost one it is read once for all of them."""
+        async with self._lock:
+            now = time.monotonic()
+            self._tails = {n: t for n, t in self._tails.items() if now - t[0] < _TAIL_S}
+            if owner in self._tails and not anew:
+                return self._tails[owner][1]
+            found: dict[str, list[Record]] = {}
+
+            def read() -> None:
+                for record in self._store.records(owner):
+                    found.setdefault(record.session, []).append(record)
+
+            await asyncio.to_thread(read)
+            self._tails[owner] = time.monotonic(), found
+            return found

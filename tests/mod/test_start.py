@@ -1,0 +1,93 @@
+"""What a recipe's router makes of the model that it starts from.
+
+Guards a comparison of routers in which some were not the ones that the recipe names.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from longreel.errors import UsageError
+from mod.checkpoint import TINY, find_checkpoint
+from mod.loading import load
+from mod.recipe import NEW_TINY, DataPart, ModelPart, TrainingPart, TrainRecipe
+from mod.start import check_start, start
+from mod.train import train
+
+
+def _recipe(**model: object) -> TrainRecipe:
+    return TrainRecipe(
+        model=ModelPart(**model),  # type: ignore[arg-type]
+        data=DataPart(batch_frames=8, frames=[4], long_frames=4),
+        training=TrainingPart(steps=2, see_steps=0, warmup=1),
+    )
+
+
+@pytest.mark.parametrize("begin", [NEW_TINY, TINY])
+@pytest.mark.parametrize(
+    ("router", "kind", "layers"),
+    [
+        ("random", "random", [1, 3, 5]),
+        ("skip:after-2", "skip", [2, 3, 4, 5]),
+        ("learned:interleaved-deep", "learned", [3, 5]),
+        ("bounded:all", "bounded", [0, 1, 2, 3, 4, 5]),
+        ("none", "none", [1, 3, 5]),
+    ],
+)
+def test_a_recipe_names_router_and_layers(
+    begin: str, router: str, kind: str, layers: list[int]
+) -> None:
+    keep = None if kind == "none" else 0.3
+    model, _ = start(_recipe(start=begin, router=router, keep_ratio=keep))
+    config = model.config
+    assert (config.router, config.mod_layers, config.keep_ratio) == (kind, layers, keep or 0.2)
+    assert sorted(model.routers) == ([] if kind == "none" else [str(layer) for layer in layers])
+
+
+def test_a_router_of_the_same_kind_goes_on_and_one_of_another_begins_anew() -> None:
+    trained, _ = load(find_checkpoint(TINY))
+    kept, _ = start(_recipe(start=TINY, router="bounded:all"))
+    for layer, router in kept.routers.items():
+        weight = router.get_parameter("weight")
+        if layer in trained.routers:
+            assert torch.equal(weight, trained.routers[layer].get_parameter("weight"))
+        else:
+            assert not weight.any()
+    for _ in range(2):
+        other, _ = start(_recipe(start=TINY, router="learned"))
+        weight = other.routers["1"].get_parameter("weight")
+        assert float(weight.detach().std()) == pytest.approx(0.02, rel=0.3)
+        assert not torch.equal(weight, trained.routers["1"].get_parameter("weight"))
+
+
+@pytest.mark.parametrize("begin", [NEW_TINY, TINY])
+def test_a_keep_ratio_without_a_router_is_refused(begin: str) -> None:
+    with pytest.raises(UsageError, match=r"model.keep_ratio of 0\.3 needs a model.router"):
+        check_start(_recipe(start=begin, router="none", keep_ratio=0.3))
+
+
+@pytest.mark.parametrize("begin", [NEW_TINY, TINY])
+@pytest.mark.parametrize(
+    ("router", "said"),
+    [
+        ("best", "model.router must be one of learned, .* not 'best'"),
+        ("random:sometimes", "the layers of model.router must be one of .* not 'sometimes'"),
+        ("random:after-6", "leaves none of 6 layers"),
+        ("random:1,9", "names layer 9; the model has 6"),
+    ],
+)
+def test_a_router_that_cannot_work_is_refused_before_anything_starts(
+    begin: str, router: str, said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        check_start(_recipe(start=begin, router=router))
+
+
+def test_early_exit_is_trained_by_its_recipe_alone(tmp_path: Path) -> None:
+    """Guards the baselines: a checkpoint whose config lost what it was trained as."""
+    train(_recipe(start=TINY, router="skip:after-2"), tmp_path / "out", workers=0)
+    model, _ = load(find_checkpoint(str(tmp_path / "out")))
+    assert [model.config.tokens_in_layer(layer) for layer in range(6)] == [10, 10, 1, 1, 1, 1]

@@ -1,0 +1,159 @@
+"""The console's files as they are sent, and the page before a service that asks for a key."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from playwright.sync_api import Browser, expect
+
+from tests.serve.console.browser import ALLOWED, browsing, console
+from tests.serve.memory_sessions import MemorySessions
+from tests.serve.routes_server import application, client
+from tests.serve.served import served
+
+KEY = "lr-0123456789"
+
+
+@cache
+def app() -> FastAPI:
+    """The API on sessions in memory."""
+    return application(MemorySessions())
+
+
+def fetch(path: str, **headers: str) -> httpx.Response:
+    """From it."""
+
+    async def ask() -> httpx.Response:
+        async with client(app()) as http:
+            return await http.get(path, headers=headers)
+
+    return asyncio.run(ask())
+
+
+def test_the_page_is_sent_whole_and_only_when_it_changed() -> None:
+    """Guards against a module that is missing from what is served, sent as something that a
+    browser refuses to run, or kept by it beyond an upgrade."""
+    page = fetch("/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    names = re.findall(r'(?:href|src)="console/([\w.]+)"', page.text)
+    assert {"console.css", "main.js", "theme.js", "icon.svg"} <= set(names)
+    types = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+    while names:
+        name = names.pop()
+        part = fetch(f"/console/{name}")
+        assert part.status_code == 200, name
+        assert part.headers["content-type"].startswith(types[name.rpartition(".")[2]])
+        names += re.findall(r'^import .* from "\./([\w.]+)";', part.text, re.MULTILINE)
+        tag = part.headers["etag"]
+        assert part.headers["cache-control"] == "no-cache"
+        again = fetch(f"/console/{name}", **{"If-None-Match": f'"other", W/{tag}'})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+
+
+def test_nothing_else_is_served_and_nothing_may_be_added() -> None:
+    """Guards against files beside the page, and a page that runs what somebody wrote into it."""
+    for path in ("/console/__init__.py", "/console/..%2fapp.py", "/console/", "/console/x.js"):
+        assert fetch(path).status_code == 404, path
+    headers = fetch("/").headers
+    policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == "'self'"
+    assert policy["frame-ancestors"] == "'none'"
+    assert "unsafe" not in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    sources = "".join(f.read_text() for f in files("serve.console").iterdir() if "." in f.name)
+    named = set(re.findall(r"https?://[^\s\"'`)]+", sources))
+    assert named == {"http://www.w3.org/2000/svg"}  # a namespace, which nobody fetches
+    assert not re.search(r"innerHTML\s*=[^=]|insertAdjacentHTML|\beval\b", sources)
+
+
+@dataclass
+class Keyed:
+    """An application behind a key, as the service has it: in a header, or as a subprotocol."""
+
+    app: Any
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            if f"longreel-key.{KEY}" not in scope["subprotocols"]:
+                await receive()
+                await send({"type": "websocket.close", "code": 4401})
+                return
+
+            async def chosen(message: Any) -> None:
+                if message["type"] == "websocket.accept":
+                    message = {**message, "subprotocol": "longreel"}
+                await send(message)
+
+            await self.app(scope, receive, chosen)
+            return
+        given = dict(scope.get("headers", [])).get(b"authorization", b"").decode()
+        if scope["path"].startswith("/v1/") and given != f"Bearer {KEY}":
+            error = {"error": {"message": "a key is needed", "code": "invalid_api_key"}}
+            head = {"type": "http.response.start", "status": 401, "headers": []}
+            await send(head)
+            await send({"type": "http.response.body", "body": json.dumps(error).encode()})
+            return
+        await self.app(scope, receive, send)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with browsing(ALLOWED) as found:
+        yield found
+
+
+@pytest.mark.slow
+def test_an_answer_is_cancelled(browser: Browser) -> None:
+    """Guards against a Cancel that does nothing, and against an answer that is shown only whole."""
+    slow = application(MemorySessions(step_s=0.15))
+    with served(slow) as url, console(browser, url, allowed="status of 503") as page:
+        page["#camera"].click()
+        page.shows("#figures", "^[1-9] frames? seen")
+        page["#question"].fill("one two three four five six seven eight nine ten?")
+        page.page.keyboard.press("Enter")
+        page.shows("#said li.question", "You asked: one")
+        page["#cancel"].click()
+        page.shows("#said li.question", r"You asked: one.* \(cancelled\)$")
+        assert "ten?" not in page["#said .answer"].inner_text()
+        expect(page["#cancel"]).to_be_disabled()
+
+
+@pytest.mark.slow
+def test_a_key_is_asked_for_and_used_everywhere(browser: Browser) -> None:
+    """Guards against a key that is not asked for, goes into an address, or is left out by the
+    WebSocket; and a wrong one that locks the page."""
+    keyed: Any = Keyed(app())
+    refused = "status of (401|503)"
+    with served(keyed) as url, console(browser, url, allowed=refused) as page:
+        addresses: list[str] = []
+        page.page.on("request", lambda request: addresses.append(request.url))
+        page.page.on("websocket", lambda socket: addresses.append(socket.url))
+        # Who does not want to is not asked again at every look.
+        page["#key button[value='']"].click()
+        page.shows("#sessions", "This needs a key")
+        page.page.wait_for_timeout(100)
+        expect(page["#key"]).to_be_hidden()
+        page["#key-open"].click()
+        for key in ("wrong", KEY):
+            expect(page["#key"]).to_be_visible()
+            page["#key-value"].fill(key)
+            page.page.keyboard.press("Enter")
+        page.shows("#model", "longreel-tiny")
+        page["#camera"].click()
+        page.shows("#figures", r"^[2-9] frames seen")
+        page.page.reload()
+        page.shows("#figures", "frames seen")
+        expect(page["#key"]).to_be_hidden()
+        assert any("/stream?" in address for address in addresses)
+        assert not [address for address in addresses if KEY in address or "wrong" in address]

@@ -1,0 +1,138 @@
+"""Following what has an end or comes in pieces: files over HTTP, playlists, objects."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import pytest
+
+from actors.objects import write_bytes
+from infra.objectstore import ObjectStore
+from tests.serve.live_sources import FPS, HttpSource, moving_video
+from tests.serve.sources.following import SETTINGS, following
+
+
+@pytest.mark.parametrize("name", ["end.mp4", "start.mp4", "film.webm"])
+def test_a_recording_plays_at_its_pace_and_ends(name: str, tmp_path: Path) -> None:
+    """Guards against an hour of film thrown at a session at once, and an index at the end that
+    cannot be reached."""
+    from tests.videos import write_video, x264
+
+    if name.endswith("webm"):
+        options = {"deadline": "realtime", "cpu-used": "8"}
+        write_video(tmp_path / name, "libvpx-vp9", n_frames=50, options=options)
+    else:
+        fast = {"movflags": "+faststart"} if name == "start.mp4" else {}
+        write_video(tmp_path / name, n_frames=50, options=x264(), container_options=fast)
+
+    async def scenario() -> None:
+        with HttpSource(tmp_path) as source:
+            before = time.monotonic()
+            async with following(f"{source.url}/{name}", reconnect=True) as found:
+                await found.until(lambda: found.record.over)
+                assert 1.5 < time.monotonic() - before < 8
+            assert found.record.state == "ended"
+            assert found.record.error is None
+            assert found.sessions.times() == pytest.approx([i / 5 for i in range(10)])
+            assert found.sessions.numbers() == [i * 5 for i in range(10)]
+
+    asyncio.run(scenario())
+
+
+def test_a_recording_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Guards against a recording that is shown again from its beginning after a restart."""
+    moving_video(tmp_path / "film.mp4", 4)
+
+    async def scenario() -> None:
+        now = time.time()
+        with HttpSource(tmp_path) as source:
+            url = f"{source.url}/film.mp4"
+            async with following(url, last_s=2.0, began_at=now - 2.1) as found:
+                await found.until(lambda: found.record.over)
+            assert found.sessions.numbers() == [i * 5 for i in range(11, 20)]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.objectstore
+@pytest.mark.slow
+def test_an_object_in_a_bucket_is_played(
+    objectstore: ObjectStore, bucket: str, tmp_path: Path
+) -> None:
+    """Guards against buckets that are open to everyone, and objects that cannot be followed."""
+    film = moving_video(tmp_path / "film.mp4", 2)
+    write_bytes(f"s3://{bucket}/film.mp4", film.read_bytes())
+
+    async def scenario() -> None:
+        url = f"s3://{bucket}/film.mp4"
+        async with following(url) as found:
+            await found.until(lambda: found.record.over)
+            assert (found.record.state, found.sessions.given) == ("failed", [])
+        allowed = replace(SETTINGS, s3_buckets=(bucket,))
+        async with following(url, settings=allowed) as found:
+            await found.until(lambda: found.record.over)
+            assert (found.record.state, found.record.error) == ("ended", None)
+            assert found.sessions.numbers() == [i * 5 for i in range(10)]
+        async with following(f"s3://{bucket}/none.mp4", settings=allowed) as found:
+            await found.until(lambda: found.record.over)
+            assert "NotFound" in (found.record.error or "")
+
+    asyncio.run(scenario())
+
+
+def write_hls(folder: Path, seconds: float) -> None:
+    """``live.m3u8`` and its segments of a second each."""
+    film = moving_video(folder / "film.ts", seconds)
+    with (
+        av.open(str(film)) as source,
+        av.open(str(folder / "live.m3u8"), "w", format="hls", options={"hls_time": "1"}) as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+
+
+def test_hls_is_followed(tmp_path: Path) -> None:
+    """Guards against playlists whose segments are never opened, or as fast as the net allows."""
+    write_hls(tmp_path, 3)
+
+    async def scenario() -> None:
+        with HttpSource(tmp_path) as source:
+            before = time.monotonic()
+            async with following(f"{source.url}/live.m3u8") as found:
+                await found.until(lambda: found.record.over)
+            assert time.monotonic() - before > 2
+            assert (found.record.state, found.record.error) == ("ended", None)
+            assert found.sessions.numbers() == [i * 5 for i in range(15)]
+
+    asyncio.run(scenario())
+
+
+def test_a_live_playlist_is_followed(tmp_path: Path) -> None:
+    """Guards against a list that is read once and never again."""
+    write_hls(tmp_path, 12)
+    playlist = tmp_path / "live.m3u8"
+    lines = playlist.read_text().replace("#EXT-X-ENDLIST\n", "").split("#EXTINF")
+
+    async def scenario() -> None:
+        playlist.write_text("#EXTINF".join(lines[:4]))
+        with HttpSource(tmp_path) as source:
+            async with following(f"{source.url}/live.m3u8") as found:
+                for n in range(5, 11):
+                    await asyncio.sleep(1)
+                    playlist.write_text("#EXTINF".join(lines[:n]))
+                await found.frames(8)
+                assert (await found.stop()).state == "ended"
+            numbers, times = found.sessions.numbers(), found.sessions.times()
+            for i in range(1, len(times)):
+                # Segments come at once; their pictures keep their distance.
+                elapsed_s = (numbers[i] - numbers[0]) / FPS
+                assert abs(elapsed_s - (times[i] - times[0])) < 1.5
+
+    asyncio.run(scenario())

@@ -208,6 +208,7 @@ class Engine:
         """Forget what waits, and end what is being said where it stands."""
         session = self._session(name)
         session.inbox.clear()
+        session.drop_uncommitted()
         session.last_pushed, session.n_pushed = session.last_seen, session.n_frames
         if session.turn:
             self._outcomes.cancel_turn(session)
@@ -227,6 +228,8 @@ class Engine:
         session = self._session(name)
         for waiting in session.inbox:
             if isinstance(waiting, Question) and waiting.name == question:
+                if waiting is session.inbox[0]:
+                    session.drop_uncommitted()
                 session.inbox.remove(waiting)
                 return True
         return False
@@ -246,6 +249,7 @@ class Engine:
             raise ValueError(f"there is a session {new!r} already")
         if session.turn:
             raise ValueError(f"session {name!r} is speaking; fork it when its turn has ended")
+        session.drop_uncommitted()
         self._sessions[new] = SessionState(
             name=new,
             kind=session.kind,
@@ -302,7 +306,7 @@ class Engine:
                 left a session's window this cannot be, and the cache is part of it always.
         """
         session = self._session(name)
-        session.drop_aside()
+        session.drop_uncommitted()
         if not with_cache and not session.past.left:
             return pack(session, None, self._identity)
         caches = session.saved if session.cache is None else session.cache.save()

@@ -13,7 +13,7 @@ from mod.engine.figures import Figures
 from mod.engine.log import FRAME
 from mod.engine.runner import Item, Reading
 from mod.engine.state import MIN_CHUNK, FrameRun, Question, SessionState, Turn, half_of
-from mod.engine.work import half_ids
+from mod.engine.work import half_features, half_ids
 from mod.layout import Layout
 
 
@@ -52,17 +52,22 @@ class Outcomes:
     def take_in(self, item: Item, reading: Reading) -> None:
         """Go on from what the model says at an item's wanted places."""
         session = item.session
+        before_question = session.turn is None and not item.frames
+        if session.kept is not None and item.features is not None and before_question:
+            # The frame that waited for others to make a step went ahead of the question.
+            session.kept.note(session.n_frames - 1, 1, 1)
+        if item.more:
+            session.ahead += len(item.ids)
+            return
         if item.frames:
             self._take_in_frames(item, reading)
             return
         if session.turn and session.turn.aside:
             session.turn.fed += len(item.ids)
         else:
+            ids = [*item.ahead, *item.ids]
             asked = item.question is not None
-            self._commit(session, item.ids, item.features, item.lead, asked=asked)
-            if session.kept is not None and item.features is not None:
-                # The frame that waited for others to make a step went ahead of the question.
-                session.kept.note(session.n_frames - 1, 1, 1)
+            self._commit(session, ids, half_features(session, ids), item.lead, asked=asked)
         if item.question:
             session.half = None
             session.lead, session.watching, session.expected = [], False, None
@@ -76,13 +81,13 @@ class Outcomes:
     def fail(self, session: SessionState, error: str) -> None:
         """Drop the input that failed, or end the turn; the stream stands as it was committed."""
         session.forget_recall()
+        session.drop_uncommitted()
         if session.turn:
             turn = session.turn
             self._failed(session, turn.frame, turn.question, error)
             if not turn.aside:
                 # Its last word was never fed and is no part of the stream.
                 session.lead = list(self._layout.closing)
-            session.drop_aside()
             session.turn = None
             return
         head = session.inbox.popleft()
@@ -132,15 +137,14 @@ class Outcomes:
             # At a frame that speaks, its silence and all that follows is no part of the stream.
             spoken, silent = item.cuts[steps - 1]
             end = spoken if speaks and asking is None else silent
-            self._commit(session, item.ids[:end], item.features, item.lead)
+            self._commit(session, [*item.ahead, *item.ids[:end]], item.features, item.lead)
             if session.kept is not None:
                 first = session.n_frames - (session.half is not None)
                 session.kept.note(first, steps, self._per_step)
             # A narration of its own ends the stretch of frames; an aside does not.
             session.lead, session.watching = [], not speaks or asking is not None
         else:
-            assert session.cache is not None
-            session.cache.truncate(session.lengths)
+            session.drop_uncommitted()
         session.last_seen = run.pixels[seen - 1]
         session.half = half_of(session.last_seen, self._per_step) if left else None
         session.n_frames += seen
@@ -199,6 +203,7 @@ class Outcomes:
             for layer in kind.layers:
                 session.lengths[layer] += n_text + n_frames * kind.tokens_per_frame
         session.cache.truncate(session.lengths)
+        session.ahead = 0
         session.cursor = session.places.after(session.cursor, ids)
         session.saved = None
         session.policy.note(session.past, ids, self._layout, lead, asked=asked)
@@ -230,7 +235,7 @@ class Outcomes:
         if not turn.aside:
             session.lead = [*unfed, *self._layout.closing]
         else:
-            session.drop_aside()
+            session.drop_uncommitted()
         text = self._layout.decode(turn.said)
         session.turn = None
         self._events.append(TurnEnded(session.name, turn.frame, turn.question, text, cancelled))

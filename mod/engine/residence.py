@@ -52,7 +52,7 @@ class Residence:
             return
         self._figures.evictions += 1
         session.forget_recall()
-        session.drop_aside()
+        session.drop_uncommitted()
         copied = self._spill == "copy" or session.past.left
         session.saved = session.cache.save() if copied else None
         session.cache.release()

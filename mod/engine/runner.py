@@ -34,9 +34,11 @@ class Item:
         features: of its frames, (frames, tokens, D).
         wanted: places among the tokens whose next-token logits are needed.
         frames: of the session's run that it takes.
-        lead: how many of the entries close what was before.
+        lead: how many of the entries close what was before, those ``ahead`` included.
         cuts: of each step, how many entries become part of the stream when it is the last: where
             something is said at it, and where nothing is.
+        ahead: entries before ``ids`` that the cache holds and that are not committed.
+        more: whether more text is to come before anything can be read or committed.
     """
 
     session: SessionState
@@ -47,6 +49,8 @@ class Item:
     question: Question | None = None
     lead: int = 0
     cuts: Sequence[tuple[int, int]] = ()
+    ahead: Sequence[int] = ()
+    more: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,13 +126,16 @@ def one_line(failure: Exception) -> str:
 
 def _decodes(item: Item) -> bool:
     """Whether an item is one token that looks at nothing but its session."""
-    return len(item.ids) == 1 and not item.frames and item.session.recall is None
+    alone = len(item.ids) == 1 and len(item.wanted) == 1 and item.features is None
+    return alone and not item.frames and item.session.recall is None
 
 
 def _cursor(item: Item) -> Cursor:
     """Where an item's first token stands in its stream."""
     session, turn = item.session, item.session.turn
-    if turn is None or not turn.fed:
+    if turn is None:
+        return session.places.after(session.cursor, item.ahead) if item.ahead else session.cursor
+    if not turn.fed:
         return session.cursor
     return session.places.after(session.cursor, [*turn.prompt, *turn.said][: turn.fed])
 
@@ -157,6 +164,7 @@ def _undo(session: SessionState) -> None:
     """Take back what a failed step did to a session."""
     assert session.cache is not None
     session.cache.truncate(session.lengths)
+    session.ahead = 0
     if session.turn is not None:
         session.turn.fed = 0
     if session.recall is not None:

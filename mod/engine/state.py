@@ -24,6 +24,9 @@ from mod.places import Cursor, Places
 MIN_CHUNK, MAX_CHUNK, MAX_CHUNK_ON_GPU = 2, 32, 256
 #: Frames that the tower sees at once where they wait, however small chunks are.
 ENCODED_AHEAD = 64
+#: Tokens of text that go through the model in one step, of a session whose next input has more:
+#: a live session waits for the whole step.
+MOST_TEXT = 256
 
 
 @dataclass
@@ -150,6 +153,8 @@ class SessionState:
         places: how its frames lie along the axes of the model's positions.
         cursor: where the stream goes on after what is committed.
         lead: text that is part of the stream and not fed yet: it goes with the next input.
+        ahead: entries of the next input's text that the cache holds beyond what is committed; it
+            is committed as a whole.
         watching: whether frames have come since the stream opened or a question was asked.
         expected: how many frames were announced, as long as no question came.
         asked: whether a model that has to be asked in order to narrate is asked.
@@ -179,6 +184,7 @@ class SessionState:
     asked: bool = True
     unasked: int = 0
     cursor: Cursor = field(default_factory=Cursor)
+    ahead: int = 0
     n_frames: int = 0
     n_pushed: int = 0
     last_seen: Tensor | None = None
@@ -195,11 +201,14 @@ class SessionState:
     recall: Recall | None = None
     kept: KeptTokens | None = None
 
-    def drop_aside(self) -> None:
+    def drop_uncommitted(self) -> None:
         """Take out of the cache what is no part of the stream; it is fed anew if it goes on."""
-        if self.turn is not None and self.turn.fed:
-            assert self.cache is not None
-            self.cache.truncate(self.lengths)
+        if not self.ahead and not (self.turn is not None and self.turn.fed):
+            return
+        assert self.cache is not None
+        self.cache.truncate(self.lengths)
+        self.ahead = 0
+        if self.turn is not None:
             self.turn.fed = 0
 
     def forget_recall(self) -> None:

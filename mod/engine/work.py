@@ -8,9 +8,10 @@ from torch import Tensor
 
 from mod.config import RoutedConfig
 from mod.engine.log import FRAME, beside
+from mod.engine.policy import Retrieve
 from mod.engine.runner import Item
 from mod.engine.scheduler import Kind, Taken, Work
-from mod.engine.state import FrameRun, Question, SessionState
+from mod.engine.state import MOST_TEXT, FrameRun, Question, SessionState
 from mod.layout import Layout, Parts
 
 
@@ -26,17 +27,54 @@ def work_of(
     if not session.inbox:
         return None
     head = session.inbox[0]
+    asked = isinstance(head, Question)
+    kind = Kind.BULK if bulk else Kind.QUESTION if asked else Kind.LIVE
+    text = _text_ids(session, layout, config.frames_per_step)
+    if part := _text_part(session, text, layout, config):
+        return Work(session.name, kind, head.since, _tokens(part, n), alone=bulk)
+    fixed = _tokens(text[session.ahead :], n)
     if isinstance(head, Question):
-        kind = Kind.BULK if bulk else Kind.QUESTION
-        fixed = _tokens(question_ids(session, head, layout), n)
         return Work(session.name, kind, head.since, fixed, alone=bulk)
-    kind = Kind.BULK if bulk else Kind.LIVE
-    fixed = len(_lead_ids(session, layout, config.frames_per_step))
     # A chunk ends where something leaves the session's window, whatever its size.
     steps = -(-(_begun(session) + _frames_left(session, head, layout)) // config.frames_per_step)
     chunk = min(max_chunk, session.chunk)
     units = min(steps, chunk, session.policy.frames_left(session.past))
     return Work(session.name, kind, head.since, fixed, units, n + layout.beside_tokens, alone=bulk)
+
+
+def _text_ids(session: SessionState, layout: Layout, frames_per_step: int) -> list[int]:
+    """Entries that the next input feeds before any frame of its own, all of them."""
+    head = session.inbox[0]
+    if isinstance(head, Question):
+        return question_ids(session, head, layout)
+    return _lead_ids(session, layout, frames_per_step)
+
+
+def _text_part(
+    session: SessionState, text: Sequence[int], layout: Layout, config: RoutedConfig
+) -> list[int]:
+    """Entries of ``text`` that go through the model by themselves next, where it is too long for
+    one step; else none.
+    """
+    n = config.tokens_per_frame
+    left = text[session.ahead :]
+    if _tokens(left, n) <= MOST_TEXT or not _divides(session, layout, config):
+        return []
+    count = tokens = 0
+    while tokens < MOST_TEXT:
+        tokens += n if left[count] == FRAME else 1
+        count += 1
+    return list(left[:count])
+
+
+def _divides(session: SessionState, layout: Layout, config: RoutedConfig) -> bool:
+    """Whether the text of the next input may be fed in parts."""
+    head = session.inbox[0]
+    if isinstance(head, Question):
+        # What looks back does so by all of a question.
+        return not isinstance(session.policy, Retrieve)
+    # Frames that make no step yet feed nothing, their text included.
+    return _begun(session) + _frames_left(session, head, layout) >= config.frames_per_step
 
 
 def question_ids(session: SessionState, asked: Question, layout: Layout) -> list[int]:
@@ -103,18 +141,23 @@ def item_of(session: SessionState, taken: Taken, layout: Layout, config: RoutedC
     n = config.tokens_per_frame
     if session.turn:
         ids = session.turn.unfed
-        return Item(session, ids, _half_features(session, ids), [_tokens(ids, n) - 1])
+        return Item(session, ids, half_features(session, ids), [_tokens(ids, n) - 1])
     head = session.inbox[0]
+    text = _text_ids(session, layout, config.frames_per_step)
+    ahead = text[: session.ahead]
+    if part := _text_part(session, text, layout, config):
+        return Item(session, part, half_features(session, part), [], ahead=ahead, more=True)
     if isinstance(head, Question):
-        ids = question_ids(session, head, layout)
-        features = _half_features(session, ids)
+        ids = text[session.ahead :]
+        features = half_features(session, ids)
         lead = len(session.lead) if session.half is None else half_ids(session, layout)[1]
-        return Item(session, ids, features, [_tokens(ids, n) - 1], question=head, lead=lead)
+        wanted = [_tokens(ids, n) - 1]
+        return Item(session, ids, features, wanted, question=head, lead=lead, ahead=ahead)
     per_step, begun = config.frames_per_step, _begun(session)
     frames = min(_frames_left(session, head, layout), taken.units * per_step - begun)
     steps = (begun + frames) // per_step
-    ids = _lead_ids(session, layout, per_step) if steps else []
-    lead, place = len(ids), len(ids)
+    ids = text[session.ahead :] if steps else []
+    lead, place = len(text) if steps else 0, len(ids)
     wanted, cuts = [], []
     for i in range(steps):
         if i or not lead:
@@ -132,9 +175,9 @@ def item_of(session: SessionState, taken: Taken, layout: Layout, config: RoutedC
         cuts.append((spoken, len(ids)))
     wanted = wanted if layout.asking is None else []
     features = head.features[:steps] if head.features is not None and steps else None
-    return Item(session, ids, features, wanted, frames=frames, lead=lead, cuts=cuts)
+    return Item(session, ids, features, wanted, frames=frames, lead=lead, cuts=cuts, ahead=ahead)
 
 
-def _half_features(session: SessionState, ids: Sequence[int]) -> Tensor | None:
+def half_features(session: SessionState, ids: Sequence[int]) -> Tensor | None:
     """Of the frame that waits for others, where ``ids`` feed it."""
     return session.half.features if session.half is not None and FRAME in ids else None

@@ -50,13 +50,13 @@ demo: $(VENV)/.runtime ## Summarize sample videos (or VIDEOS=/path) and write re
 	@$(BIN)/longreel report demo/rows --output report.html --title "Longreel demo"
 
 test: $(VENV)/.test ## Run all tests but those of test-long and chaos
-	$(BIN)/python -m pytest -q -m "not long and not chaos" -n 2
+	$(BIN)/python -m pytest -q -m "not long and not chaos" -n 3
 
 test-long: $(VENV)/.test ## Run the tests of guarantees at length, for half an hour
 	$(BIN)/python -m pytest -q -m "long and not chaos"
 
 test-quick: $(VENV)/.test ## Run the tests that start no cluster and no server
-	$(BIN)/python -m pytest -q -m "not slow and not ray and not objectstore and not long and not chaos"
+	$(BIN)/python -m pytest -q -m "not slow and not ray and not objectstore and not long and not chaos" -n 2
 
 chaos: $(VENV)/.test ## Kill replicas, the directory and nodes under load, for ten minutes or so
 	$(BIN)/python -m pytest -q -m chaos

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,10 @@ from infra.objectstore import ObjectStore
 # a token: no module's cluster shall decide for the next one's. Commands that tests run as users do
 # get no variable of Ray's, and so its default.
 os.environ["RAY_AUTH_MODE"] = "disabled"
+
+# What a shell starts in the background ignores Ctrl-C, and so would all commands of these tests.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _numbers = itertools.count(1)
 

@@ -102,6 +102,7 @@ def test_every_promise_names_tests_that_are_there() -> None:
         assert not [test for test in named if not (ROOT / test).is_file()], row
 
 
+@pytest.mark.slow
 def test_the_list_of_modules_is_the_modules() -> None:
     """Guards against a list that others forget: ``python -m infra.modules`` writes it."""
     page = PAGE.read_text()

@@ -66,6 +66,7 @@ def _modules() -> list[tuple[str, Path]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "path"), _modules(), ids=lambda v: v if isinstance(v, str) else ""
 )
@@ -78,6 +79,7 @@ def test_a_module_imports_only_from_its_floor_and_below(module: str, path: Path)
             assert imported.split(".")[0] not in ABSENT_FROM_MOD, f"{module} imports {imported}"
 
 
+@pytest.mark.slow
 def test_no_module_needs_itself() -> None:
     """Guards against circles, those through imports inside functions and for types included: of two
     modules that need each other neither can be read, tested or moved alone.
@@ -112,6 +114,7 @@ def test_the_ground_floor_loads_no_client_until_it_is_asked_for() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=120)
 
 
+@pytest.mark.slow
 def test_whoever_deploys_or_ends_connections_loads_no_torch() -> None:
     """Guards seconds of every command, and gigabytes of every gateway: replicas alone compute."""
     program = "import sys, serve.app; assert not {'torch', 'transformers'} & set(sys.modules)"

@@ -52,12 +52,14 @@ def _named(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MODULES, ids=_named)
 def test_every_public_name_says_what_it_is(path: Path) -> None:
     """Guards against a name whose units, shapes and errors only its code tells."""
     assert not list(unsaid(ast.parse(path.read_text())))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", TESTS, ids=_named)
 def test_every_test_says_what_it_guards_against(path: Path) -> None:
     """Guards against a test of which nobody dares to say that it is not needed any more."""

@@ -38,6 +38,7 @@ def test_one_cluster_holds_it_and_goes_on_at_once_when_it_begins_anew(store: str
     assert first.holds(1)
 
 
+@pytest.mark.slow
 def test_what_is_given_up_is_free_at_once_and_stays_lost(store: str) -> None:
     """Guards an upgrade against a wait, and the next holder against one that comes back."""
     first, second = StoreClaim(store, "a"), StoreClaim(store, "b")
@@ -55,6 +56,7 @@ def test_what_is_given_up_is_free_at_once_and_stays_lost(store: str) -> None:
     assert (second.term, second.holds(2), second.holds(3)) == (3, False, True)
 
 
+@pytest.mark.slow
 def test_a_claim_that_is_not_renewed_goes_stale_by_the_readers_own_clock(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +80,7 @@ def test_a_claim_that_is_not_renewed_goes_stale_by_the_readers_own_clock(
     assert first.other().startswith("another cluster serves from it")
 
 
+@pytest.mark.slow
 def test_a_holder_whose_process_is_gone_is_followed_at_once(tmp_path: Path) -> None:
     """Guards against twenty seconds without a service after kill -9 on one machine."""
     script = "import sys; from actors.claim import StoreClaim; StoreClaim(sys.argv[1], 'a').look()"
@@ -87,6 +90,7 @@ def test_a_holder_whose_process_is_gone_is_followed_at_once(tmp_path: Path) -> N
     assert second.term == 2
 
 
+@pytest.mark.slow
 def test_whoever_is_told_to_start_is_refused_and_told_by_whom(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +120,7 @@ def test_whoever_is_told_to_start_waits_for_a_silent_holder_to_be_stale(
     assert second.holds(2)
 
 
+@pytest.mark.slow
 def test_of_several_that_come_at_once_one_holds(store: str) -> None:
     """Guards the takeover of a store that several clusters wait for."""
     first = StoreClaim(store, "a")
@@ -155,6 +160,7 @@ def test_a_store_that_could_not_be_read_was_not_seen_unchanged(
     assert first.holds(1)
 
 
+@pytest.mark.slow
 def test_claims_of_the_past_are_taken_away(store: str) -> None:
     """Guards a store that sees many upgrades."""
     for name in "abc":

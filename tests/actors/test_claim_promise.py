@@ -124,6 +124,7 @@ async def _old_ones_are_refused(world: World, last: Cluster) -> None:
                 told.close_asked = asked[key]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + SEEDS))
 def test_whatever_anybody_was_told_is_found_by_the_cluster_that_has_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
@@ -159,6 +160,7 @@ def test_of_two_that_take_over_at_once_each_has_a_term_of_its_own(
     assert not ours[0].renew()
 
 
+@pytest.mark.slow
 def test_a_process_that_slept_amid_its_writes_says_nothing_that_is_not_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,7 @@ def clip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return HEALTHY[request.param](tmp_path_factory.mktemp(request.param))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fps", [0.5, 2, 7.3, 25])
 def test_each_point_shows_the_frame_then_on_screen(clip: Clip, fps: float) -> None:
     """Guards against any neighbour's frame: late clocks, B-frames, held frames, edit lists."""
@@ -92,6 +93,7 @@ def test_each_point_shows_the_frame_then_on_screen(clip: Clip, fps: float) -> No
     assert whole.frames.dtype == np.uint8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fps", [0.5, 2, 7.3])
 @pytest.mark.parametrize("segment_s", [0.3, 0.7, 1.5])
 def test_segments_together_are_the_whole(clip: Clip, fps: float, segment_s: float) -> None:
@@ -105,6 +107,7 @@ def test_segments_together_are_the_whole(clip: Clip, fps: float, segment_s: floa
     assert [each for p in parts for each in p.thumbnails] == list(whole.thumbnails)
 
 
+@pytest.mark.slow
 def test_cuts_anywhere_change_nothing(clip: Clip) -> None:
     """Guards against right results only where cuts happen to lie on keyframes."""
     info = probe(clip.uri)
@@ -197,6 +200,7 @@ def test_a_segment_reads_about_its_share(tmp_path: Path, monkeypatch: pytest.Mon
     assert sum(r.bytes_read for r in readers) < share + 100_000 < info.size_bytes / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
 def test_damage_costs_what_it_hit_and_no_more(tmp_path: Path, suffix: str) -> None:
     """Guards against a bad sector that ends a video, or garbage sampled as healthy."""
@@ -308,6 +312,7 @@ def test_longer_sound_is_no_missing_end(tmp_path: Path) -> None:
     assert (decoded.status, decoded.indices.tolist()) == ("ok", [0, 1, 2, 3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(HEALTHY))
 def test_no_damage_raises(tmp_path: Path, kind: str) -> None:
     """Guards against one bad video that kills a job: bytes changed or missing anywhere."""

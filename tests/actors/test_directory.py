@@ -111,6 +111,7 @@ def test_an_owner_that_does_not_come_back_after_a_restart_is_given_up(tmp_path: 
     _run(work())
 
 
+@pytest.mark.slow
 def test_a_silent_owner_loses_its_sessions_and_its_say(tmp_path: Path) -> None:
     async def work() -> None:
         directory = await _with(tmp_path, "a")
@@ -212,6 +213,7 @@ def test_one_session_at_a_time_leaves_who_is_behind(tmp_path: Path) -> None:
         assert await directory.report("b", "B", _load(9_000, live=0.2)) == Reply()
 
 
+@pytest.mark.slow
 def test_owners_are_told_of_while_they_report(tmp_path: Path) -> None:
     """Guards against replicas that are gone and still shown."""
 

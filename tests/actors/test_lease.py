@@ -39,6 +39,7 @@ def elsewhere(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_and_told_who_works(tmp_path: Path) -> None:
     """Guards against two drivers that each write every row."""
     with leased(str(tmp_path)) as held:
@@ -76,6 +77,7 @@ def test_the_first_of_two_goes_on_when_the_other_died(
         require(str(tmp_path), held.token)
 
 
+@pytest.mark.slow
 def test_a_killed_holder_is_known_to_be_dead_at_once(tmp_path: Path) -> None:
     """Guards against a wait, or a refusal for ever, after kill -9."""
     process = subprocess.Popen(
@@ -107,6 +109,7 @@ def test_a_holder_elsewhere_that_renews_is_alive(
         leased(str(elsewhere)).__enter__()
 
 
+@pytest.mark.slow
 def test_a_holder_elsewhere_that_stopped_renewing_is_gone(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

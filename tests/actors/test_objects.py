@@ -39,6 +39,7 @@ def kind_of(error: pytest.ExceptionInfo[StorageError]) -> str:
     return error.value.kind
 
 
+@pytest.mark.slow
 def test_write_read_stat_delete(base: str) -> None:
     uri = objects.join_uri(base, "dir one", "ü#1?%20+.bin")
     assert not objects.exists(uri)
@@ -56,6 +57,7 @@ def test_write_read_stat_delete(base: str) -> None:
     assert not objects.exists(uri)
 
 
+@pytest.mark.slow
 def test_listing_is_recursive_sorted_and_leaves_hidden_names_out(base: str) -> None:
     names = ["a.mp4", "a/z.mp4", "a b.mp4", "b/c/d.mp4", "ß.mp4"]
     hidden = [".x.mp4", "_longreel/plan", "b/_t/x.mp4", "b/.git/x"]
@@ -83,6 +85,7 @@ def test_an_s3_folder_is_not_a_prefix_of_a_name(bucket: str) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_reading_anywhere_gives_the_same_bytes_as_memory(base: str) -> None:
     data = random.Random(1).randbytes(3 * MIB + 12345)
     uri = objects.join_uri(base, "data")
@@ -144,6 +147,7 @@ def video(seconds: int) -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.slow
 def test_a_demuxer_reads_its_share_and_nothing_twice(base: str) -> None:
     uri = objects.join_uri(base, "video.mp4")
     data = video(12)
@@ -189,6 +193,7 @@ def test_a_bucket_that_is_not_there(objectstore: ObjectStore) -> None:
         assert "s3://nobody-made-this/x" in str(error.value)
 
 
+@pytest.mark.slow
 def test_arrow_reads_what_we_write_and_the_other_way(base: str) -> None:
     table = pa.table({"uri": ["a", "b"]})
     filesystem, path = objects.arrow_filesystem(objects.join_uri(base, "data set"))

@@ -93,6 +93,7 @@ def test_credentials_without_rights_or_none(
         assert kind_of(error) == "NoCredentials"
 
 
+@pytest.mark.slow
 def test_a_closed_port_is_unreachable_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -108,6 +109,7 @@ def test_a_closed_port_is_unreachable_soon(monkeypatch: pytest.MonkeyPatch) -> N
     assert time.monotonic() - started < 20
 
 
+@pytest.mark.slow
 def test_a_read_goes_on_where_the_connection_broke(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that drops its first two answers half way, as networks do."""
     server = socket.create_server(("127.0.0.1", 0))

@@ -35,6 +35,7 @@ def check_partition(segments: list[Segment], video: Video, fps: float) -> None:
         assert after.first_index / fps >= after.start_s - 1e-8
 
 
+@pytest.mark.slow
 def test_any_video_is_partitioned() -> None:
     """Guards against grid points lost, doubled or in empty segments, over odd random videos."""
     rng = random.Random(7)

@@ -35,6 +35,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> StateStore:
     return StateStore(f"s3://{request.getfixturevalue('bucket')}/state")
 
 
+@pytest.mark.slow
 def test_batches_come_back_in_the_order_of_writing(store: StateStore) -> None:
     """Guards against a log that sorts its tenth batch before its second."""
     assert list(store.records("a")) == []
@@ -85,6 +86,7 @@ def test_manifests_and_snapshots_of_a_session(store: StateStore) -> None:
     assert [m.session for m in store.manifests()] == ["two"]
 
 
+@pytest.mark.slow
 def test_what_a_directory_that_was_taken_over_still_writes_changes_nothing(
     store: StateStore,
 ) -> None:
@@ -121,6 +123,7 @@ def test_a_store_from_before_there_were_terms_is_read(store: StateStore) -> None
     assert store.manifests() == [Manifest("s", 1.5, {}, 1, "a", "A", tail=("a",))]
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.builds(

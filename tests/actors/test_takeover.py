@@ -89,6 +89,7 @@ def _take_over(store: str, name: str = "b") -> Directory:
     return Directory(store, name)
 
 
+@pytest.mark.slow
 def test_the_second_waits_says_so_and_goes_on_when_the_first_has_ended(store: str) -> None:
     """Guards an upgrade: the next cluster starts beside the one that serves, and takes over."""
 
@@ -122,6 +123,7 @@ def test_the_second_waits_says_so_and_goes_on_when_the_first_has_ended(store: st
     _run(work())
 
 
+@pytest.mark.slow
 def test_a_cluster_that_sleeps_is_followed_and_wakes_up_to_nothing(store: str) -> None:
     """Guards against two owners of one session after a pause of the first cluster."""
 
@@ -146,6 +148,7 @@ def test_a_cluster_that_sleeps_is_followed_and_wakes_up_to_nothing(store: str) -
     _run(work())
 
 
+@pytest.mark.slow
 def test_a_directory_that_begins_anew_in_its_cluster_goes_on_at_once(store: str) -> None:
     """Guards recovery: a new directory of the cluster that holds the store waits for nobody."""
 
@@ -210,6 +213,7 @@ async def _overtaken(
     return second, results[0]
 
 
+@pytest.mark.slow
 def test_whoever_is_overtaken_amid_an_assignment_gives_nothing_out(
     store: str, point: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +237,7 @@ def test_whoever_is_overtaken_amid_an_assignment_gives_nothing_out(
     _run(work())
 
 
+@pytest.mark.slow
 def test_whoever_is_overtaken_amid_an_opening_has_opened_nothing(
     store: str, point: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +252,7 @@ def test_whoever_is_overtaken_amid_an_opening_has_opened_nothing(
     _run(work())
 
 
+@pytest.mark.slow
 def test_whoever_is_overtaken_amid_a_snapshot_deletes_nothing(
     store: str, point: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +280,7 @@ def test_whoever_is_overtaken_amid_a_snapshot_deletes_nothing(
     _run(work())
 
 
+@pytest.mark.slow
 def test_an_owner_that_the_second_does_not_know_of_acknowledges_nothing(store: str) -> None:
     """Guards what is acknowledged while the claim changes hands: either the second finds it, or
     its writer was told that it does not count."""
@@ -312,6 +319,7 @@ def test_an_owner_that_the_second_does_not_know_of_acknowledges_nothing(store: s
     _run(work())
 
 
+@pytest.mark.slow
 def test_closing_is_refused_by_whoever_was_taken_over(store: str) -> None:
     """Guards the next cluster's data against a late call at the old one."""
 
@@ -326,6 +334,7 @@ def test_closing_is_refused_by_whoever_was_taken_over(store: str) -> None:
     _run(work())
 
 
+@pytest.mark.slow
 def test_a_closed_session_is_not_brought_back_by_a_late_write(store: str) -> None:
     """Guards against a session that its client closed at the second cluster, and that is listed
     again since the first one's last write arrived after that."""
@@ -346,6 +355,7 @@ def test_a_closed_session_is_not_brought_back_by_a_late_write(store: str) -> Non
     _run(work())
 
 
+@pytest.mark.slow
 def test_while_nobody_is_served_the_store_is_left_to_others(store: str) -> None:
     """Guards a cluster that lives on without a service against keeping the next one out; and
     against staying out once it serves again."""
@@ -367,6 +377,7 @@ def test_while_nobody_is_served_the_store_is_left_to_others(store: str) -> None:
     _run(work())
 
 
+@pytest.mark.slow
 def test_a_failing_store_is_waited_for(tmp_path: Path) -> None:
     """Guards the holder against giving up, or its task against ending, at a fault of the store."""
 

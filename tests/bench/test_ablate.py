@@ -144,6 +144,7 @@ def test_records_are_gathered_as_the_interval_says(
     assert not any(t.name == "gathering" and t.is_alive() for t in threading.enumerate())
 
 
+@pytest.mark.slow
 def test_a_free_decision_token_is_skipped_now_and_then() -> None:
     """Guards the ablation of the decision rule against a knob that turns nothing."""
     ran = {}

@@ -47,6 +47,7 @@ def test_a_step_that_fails_says_how_it_ended(capsys: pytest.CaptureFixture[str])
     assert "bench" not in said
 
 
+@pytest.mark.slow
 def test_a_step_that_takes_too_long_is_stopped_with_what_it_started(tmp_path: Path) -> None:
     """Guards against processes of a bench that go on beside the next one and spoil its figures."""
     pid = tmp_path / "pid"

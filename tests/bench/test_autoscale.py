@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import numpy as np
+import pytest
 
 from bench.arrivals import Trace, traces
 from bench.autoscale import default_with
@@ -80,12 +81,14 @@ def test_serves_own_policy_waits_and_averages_as_its_settings_say() -> None:
     assert downs[0] - 220 in range(590, 620)
 
 
+@pytest.mark.slow
 def test_traces_are_the_same_for_a_seed() -> None:
     first, again, other = (traces(seed, 50.0)["flash"] for seed in (1, 1, 2))
     assert np.array_equal(first.starts, again.starts)
     assert not np.array_equal(first.starts[:10], other.starts[:10])
 
 
+@pytest.mark.slow
 def test_ours_is_late_less_at_no_more_replica_hours() -> None:
     """Guards the claim on the two short traces; ``bench.autoscale`` has all, over five seeds."""
     for name in ("flash", "steady"):

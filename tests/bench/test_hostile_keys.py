@@ -12,6 +12,7 @@ from tests.serve.keyed import Keyed
 from tests.serve.served import served
 
 
+@pytest.mark.slow
 def test_nothing_is_reached(tmp_path: Path) -> None:
     """Guards against a route by which one key reaches what is another's."""
     keyed = Keyed(tmp_path)
@@ -22,6 +23,7 @@ def test_nothing_is_reached(tmp_path: Path) -> None:
     assert found.tries > 80
 
 
+@pytest.mark.slow
 def test_a_service_that_keeps_nothing_apart_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,7 @@ def test_methods_that_are_compared_cost_the_same(tiny: tuple[VideoLLMMoD, Stream
     assert cost["early exit"] < cost["layer skip"] < cost["mod 0.2"] < cost["mod 0.3"] < 1.0
 
 
+@pytest.mark.slow
 def test_a_method_trains_its_decoder_and_router_behind_one_tower(
     tiny: tuple[VideoLLMMoD, StreamLayout],
 ) -> None:

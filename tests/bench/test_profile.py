@@ -57,6 +57,7 @@ def test_a_stage_is_timed_without_those_inside(tmp_path: Path) -> None:
     assert found["narrate"].first <= found["demux"].first <= found["narrate"].last
 
 
+@pytest.mark.slow
 def test_totals_outlive_a_process_that_is_killed(tmp_path: Path) -> None:
     """Guards against workers that Ray kills, and with them what they have done."""
     hook, times = tmp_path / "hook", tmp_path / "times"
@@ -108,6 +109,7 @@ def test_a_worker_s_time_is_its_role_s() -> None:
     assert [use.cpu_until(at) for at in (0.5, 1.0, 2.9, 9.0)] == [0.0, 1.5, 3.5, 4.0]
 
 
+@pytest.mark.slow
 def test_processes_are_known_by_what_they_inherit(tmp_path: Path) -> None:
     """Guards against children that are not counted, and strangers that are."""
     spins = "import time\nwhile time.process_time() < 0.6: pass\n"

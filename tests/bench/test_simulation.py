@@ -64,6 +64,7 @@ def test_one_node_is_ideal_but_for_its_start() -> None:
     assert result.busy[result.bottleneck] > 0.95
 
 
+@pytest.mark.slow
 def test_no_run_beats_the_ideal() -> None:
     """Guards against counting less work than is done."""
     for nodes in (1, 4, 16):
@@ -71,6 +72,7 @@ def test_no_run_beats_the_ideal() -> None:
             assert run(nodes, world=World(hours=60.0), seed=seed).efficiency <= 1.0
 
 
+@pytest.mark.slow
 def test_a_slow_ledger_is_named() -> None:
     """Guards against a bottleneck that the figures do not show."""
     slow = replace(COSTS, begin_s=100 * COSTS.begin_s, add_s=100 * COSTS.add_s)
@@ -90,6 +92,7 @@ def test_a_slow_driver_is_named() -> None:
     assert bad.efficiency < 0.7 * run().efficiency
 
 
+@pytest.mark.slow
 def test_a_slow_store_is_named() -> None:
     """Guards against bytes that travel for nothing."""
     bad = run(world=replace(EVEN, store_bytes_s=1e8))
@@ -98,12 +101,14 @@ def test_a_slow_store_is_named() -> None:
     assert bad.total_s > EVEN.hours * 3600 * EVEN.bytes_per_s / 1e8
 
 
+@pytest.mark.slow
 def test_a_straggler_costs_its_tail() -> None:
     """Guards against batches of one slow node that nobody waits for."""
     slow = run(40, world=replace(EVEN, straggler_share=0.1, straggler_speed=0.1))
     assert slow.tail_s > 2 * run(40).tail_s
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_job() -> None:
     """Guards against results that nobody can repeat."""
     world = World(hours=60.0)

@@ -27,6 +27,7 @@ def test_losses_are_told_part_by_part() -> None:
     assert found["median"] == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_a_bench_goes_on_from_what_was_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

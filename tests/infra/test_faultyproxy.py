@@ -118,6 +118,7 @@ def test_bodies_that_do_not_come(proxy: FaultyProxy, rule: Rule, ends: str, leng
     assert proxy.bytes_sent("b/k") == length
 
 
+@pytest.mark.slow
 def test_a_drip_is_slow_and_whole(proxy: FaultyProxy) -> None:
     """Guards against a drip that pauses long enough for a client's read timeout."""
     proxy.rules = [Rule("drip", bytes_per_s=len(BODY))]
@@ -153,6 +154,7 @@ def test_rules_count_and_the_first_that_befalls_decides(proxy: FaultyProxy) -> N
     assert len(proxy.requests(fault="NoSuchKey")) == 4
 
 
+@pytest.mark.slow
 def test_a_share_is_the_seed_s_whatever_the_order(upstream: str) -> None:
     """Guards against runs that cannot be repeated when requests of several objects interleave."""
 

@@ -181,6 +181,7 @@ def test_no_more_goes_to_a_build_than_it_copies() -> None:
     assert extra == set()
 
 
+@pytest.mark.slow
 def test_what_is_copied_is_a_whole_service(tmp_path: Path) -> None:
     """Guards against a module or a file of data that is only in the checkout."""
     code = "/opt/longreel/code"

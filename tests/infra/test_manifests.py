@@ -61,6 +61,7 @@ def templates() -> Iterator[dict[str, Any]]:
             }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", CORE, ids=lambda d: f"{d['kind']}-{d['metadata']['name']}")
 def test_kubernetes_knows_every_field(document: dict[str, Any]) -> None:
     valid(document)

@@ -83,12 +83,14 @@ def _unit_tests(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_alerts_fire_when_they_should_and_only_then() -> None:
     """Guards against alerts that sleep through their case, and that wake people for nothing."""
     done = _unit_tests(ALERTS.parent)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expr", ["vector(0) > 1", "vector(1)"])
 def test_each_alert_has_a_case_and_a_healthy_one(tmp_path: Path, expr: str) -> None:
     """Guards the tests above: an alert that never, or always, fires must not pass them."""

@@ -39,7 +39,7 @@ from tests.longreel.footage import lights
 from tests.ports import free_ports
 from tests.serve.live_sources import HttpSource
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 _TRACE, _CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 #: Of a service that is well.

@@ -50,6 +50,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(PYTHON)))
 def test_the_python_examples_run(number: int, service: Service, folder: Path) -> None:
     """Guards against a page that shows what no longer works."""
@@ -62,6 +63,7 @@ def test_the_python_examples_run(number: int, service: Service, folder: Path) ->
     assert done.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(SHELL)))
 def test_the_shell_examples_run(number: int, service: Service, folder: Path) -> None:
     """The same for curl and the command line; what needs a person or FFmpeg is left out."""

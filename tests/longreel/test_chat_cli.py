@@ -28,6 +28,7 @@ def clip(tmp_path: Path) -> str:
     return str(write_video(tmp_path / "clip.mp4", n_frames=50).path)
 
 
+@pytest.mark.slow
 def test_a_question_about_a_file_is_answered(service: Service, clip: str) -> None:
     """Guards the plain use, and against uploads that stay behind."""
     done = run("chat", clip, "What is there?", "--server", service.url)
@@ -37,6 +38,7 @@ def test_a_question_about_a_file_is_answered(service: Service, clip: str) -> Non
         assert client.files.list() == []
 
 
+@pytest.mark.slow
 def test_the_environment_says_where_and_who(service: Service, clip: str) -> None:
     done = run("chat", clip, "Who?", LONGREEL_SERVER=service.url, LONGREEL_API_KEY="secret-of-mine")
     assert done.returncode == 0, done
@@ -44,6 +46,7 @@ def test_the_environment_says_where_and_who(service: Service, clip: str) -> None
     assert sent == {"Bearer secret-of-mine"}
 
 
+@pytest.mark.slow
 def test_an_uploaded_file_is_asked_about_and_stays(service: Service, clip: str) -> None:
     with Client(service.url) as client:
         name = client.files.upload(clip).id
@@ -52,6 +55,7 @@ def test_an_uploaded_file_is_asked_about_and_stays(service: Service, clip: str) 
         assert [f.id for f in client.files.list()] == [name]
 
 
+@pytest.mark.slow
 def test_an_answer_that_broke_off_is_said_once(service: Service, clip: str) -> None:
     """Guards against words printed twice when the connection breaks amid an answer."""
     service.faults += [
@@ -65,6 +69,7 @@ def test_an_answer_that_broke_off_is_said_once(service: Service, clip: str) -> N
     assert sum(f.times for f in service.faults) == 0
 
 
+@pytest.mark.slow
 def test_questions_are_typed_one_by_one(service: Service, clip: str) -> None:
     """Guards the prompt: questions in turn on one upload, and an end by an empty line."""
     with terminal("chat", clip, "--server", service.url) as shown:
@@ -80,6 +85,7 @@ def test_questions_are_typed_one_by_one(service: Service, clip: str) -> None:
         assert client.files.list() == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing(service: Service, clip: str) -> None:
     with terminal("chat", clip, "--server", service.url) as shown:
         shown.wait_for("? ")
@@ -90,6 +96,7 @@ def test_ctrl_c_leaves_nothing(service: Service, clip: str) -> None:
         assert client.files.list() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["no file", "no video", "no question", "no url"])
 def test_what_cannot_work_is_one_line(
     service: Service, clip: str, tmp_path: Path, what: str

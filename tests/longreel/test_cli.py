@@ -53,6 +53,7 @@ def entries(text: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_help_comes_at_once() -> None:
     """Guards against torch or Ray imported to print a page of text."""
     took = []
@@ -63,11 +64,13 @@ def test_help_comes_at_once() -> None:
     assert min(took) < 1.0, took
 
 
+@pytest.mark.slow
 def test_every_command_of_the_first_page_is_there() -> None:
     found = {" ".join(words) for words in commands()}
     assert {"summarize", "submit", "jobs list", "jobs resume", "show", "report", "serve"} <= found
 
 
+@pytest.mark.slow
 def test_every_option_is_explained() -> None:
     """Guards against an option that one must read code to use."""
     for command in commands():
@@ -84,6 +87,7 @@ def test_every_option_is_explained() -> None:
                 assert re.search(r"\[(default: .+|required)\]", entry), (command, entry)
 
 
+@pytest.mark.slow
 def test_submit_takes_what_summarize_takes() -> None:
     """Guards against an option that has another meaning or default on a cluster."""
     here, there = (
@@ -112,6 +116,7 @@ def test_an_unknown_command_is_wrong_use() -> None:
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["show", "report"])
 @pytest.mark.parametrize("place", ["empty", "missing", "file", "empty of rows"])
 def test_nothing_to_look_at_is_one_line(command: str, place: str, tmp_path: Path) -> None:
@@ -133,6 +138,7 @@ def test_nothing_to_look_at_is_one_line(command: str, place: str, tmp_path: Path
     assert not page.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("serve",), ("summarize", "nothing.mp4", "--output", "rows")])
 def test_a_model_larger_than_memory_is_refused_at_once(
     command: tuple[str, ...], tmp_path: Path

@@ -136,7 +136,7 @@ class Cluster:
 
     def get(self, path: str) -> httpx.Response:
         """What the HTTP API answers."""
-        return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=60)
+        return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=120)
 
     def _application(self) -> dict[str, Any]:
         found: dict[str, Any] = self.client.get_serve_details()["applications"]["longreel"]
@@ -160,7 +160,7 @@ def test_deployed_again_it_replaces_only_what_it_must(cluster: Cluster) -> None:
     first = cluster.running(1)
     assert cluster.get("/readyz").status_code == 200
     assert cluster.get("/v1/jobs").json() == {"object": "list", "data": []}
-    opened = httpx.post(f"http://127.0.0.1:{cluster.port}/v1/sessions", json={}, timeout=60)
+    opened = httpx.post(f"http://127.0.0.1:{cluster.port}/v1/sessions", json={}, timeout=120)
     session = opened.json()["id"]
 
     cluster.deploy(2)
@@ -203,11 +203,11 @@ def test_it_waits_for_a_store_that_another_cluster_holds(cluster: Cluster, tmp_p
         next_one.running(1)
         message = next_one.get("/readyz").json()["error"]["message"]
         assert f"another cluster serves from it, on {socket.gethostname()} since 20" in message
-        refused = httpx.post(sessions, json={}, timeout=60)
+        refused = httpx.post(sessions, json={}, timeout=120)
         assert (refused.status_code, refused.json()["error"]["message"]) == (503, message)
         assert next_one.get("/healthz").status_code == 200
     until(200, 10)
-    assert httpx.post(sessions, json={}, timeout=60).status_code == 201
+    assert httpx.post(sessions, json={}, timeout=120).status_code == 201
     assert not other.look()
     cluster.client.delete_applications()
     end = time.monotonic() + 30

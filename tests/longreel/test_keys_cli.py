@@ -32,6 +32,7 @@ def address(store: Path) -> Iterator[str]:
         yield url
 
 
+@pytest.mark.slow
 def test_from_making_a_key_to_revoking_it(store: Path, address: str, tmp_path: Path) -> None:
     """Guards against a key that cannot be piped, is shown again, or does not open anything."""
     limits = ["--sessions", "2", "--frames-per-second", "0.5", "--jobs", "0"]
@@ -70,6 +71,7 @@ def test_from_making_a_key_to_revoking_it(store: Path, address: str, tmp_path: P
     assert re.search(rf"{id_}.* revoked 20", run("keys", "list", "--state", str(store)).stdout)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_one_line(store: Path) -> None:
     """Guards against a traceback, which might show a key."""
     given = "--state", str(store)

@@ -296,6 +296,7 @@ def test_long_video_stays_usable() -> None:
     assert "Event 1999" in rest[0][""]
 
 
+@pytest.mark.slow
 def test_many_videos_stay_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a page no browser opens, and against silence about what was left out."""
     # The same shares on a fifth of the page, for speed.

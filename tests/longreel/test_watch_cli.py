@@ -35,6 +35,7 @@ FLASHES = [255, 0, 0, 255, 0]
 SAID = ["00:00.0  A bright scene at 0.00 s.", "00:01.5  A bright scene at 1.50 s."]
 
 
+@pytest.mark.slow
 def test_a_file_is_narrated_line_by_line(service: Service, tmp_path: Path) -> None:
     """Guards the plain use: each narration once, with its time; the session is closed."""
     video = lights(tmp_path / "v.mp4", FLASHES)
@@ -48,6 +49,7 @@ def test_a_file_is_narrated_line_by_line(service: Service, tmp_path: Path) -> No
         assert client.sessions() == []
 
 
+@pytest.mark.slow
 def test_a_file_is_shown_at_its_own_pace(service: Service, tmp_path: Path) -> None:
     """Guards against a camera's hour pushed in a second, and against one that drags behind."""
     video = lights(tmp_path / "v.mp4", [255, 0] * 3)
@@ -62,6 +64,7 @@ def test_a_file_is_shown_at_its_own_pace(service: Service, tmp_path: Path) -> No
     assert 0.8 <= came[-1][0] - came[0][0] < 2.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "glob", "stdin"])
 def test_pictures_and_pipes_are_watched_too(service: Service, tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "pictures"
@@ -77,6 +80,7 @@ def test_pictures_and_pipes_are_watched_too(service: Service, tmp_path: Path, ki
     assert done.stdout.splitlines() == SAID
 
 
+@pytest.mark.slow
 def test_damage_is_said_and_the_rest_is_watched(service: Service, tmp_path: Path) -> None:
     clip = write_video(tmp_path / "whole.mkv", n_frames=100)
     cut = truncate(clip, tmp_path / "cut.mkv", 0.6)
@@ -86,6 +90,7 @@ def test_damage_is_said_and_the_rest_is_watched(service: Service, tmp_path: Path
     assert re.search(r"^[1-7] frames, ", done.stderr, re.MULTILINE), done
 
 
+@pytest.mark.slow
 def test_lost_replies_change_nothing(service: Service, tmp_path: Path) -> None:
     """Guards against a narration that is printed twice or not at all when connections break."""
     video = lights(tmp_path / "v.mp4", FLASHES * 3)
@@ -106,6 +111,7 @@ def test_lost_replies_change_nothing(service: Service, tmp_path: Path) -> None:
     assert any(int(h["last-event-id"]) > 0 for h in service.requests("/events"))
 
 
+@pytest.mark.slow
 def test_a_restart_of_the_service_is_survived(tmp_path: Path) -> None:
     """Guards against a watch that ends, or loses or repeats lines, when the service restarts."""
     video = lights(tmp_path / "v.mp4", [255] * 12)
@@ -132,6 +138,7 @@ def test_a_restart_of_the_service_is_survived(tmp_path: Path) -> None:
     assert lines[12:] == ["? All?\n", "> You asked: All? Frames seen: 12.\n"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_closes_the_session(service: Service, tmp_path: Path) -> None:
     """Guards against a session that holds memory for ever after its watcher left."""
     video = lights(tmp_path / "v.mp4", [255] + [0] * 200)
@@ -153,6 +160,7 @@ def test_ctrl_c_closes_the_session(service: Service, tmp_path: Path) -> None:
     assert re.fullmatch(r"\d+ frames?, 1 narration, 0 answers in \d+\.\d s\n", errors.decode())
 
 
+@pytest.mark.slow
 def test_typed_lines_are_questions(service: Service, tmp_path: Path) -> None:
     video = lights(tmp_path / "v.mp4", [255] + [0] * 100)
     with terminal("watch", video, "--server", service.url) as shown:
@@ -165,6 +173,7 @@ def test_typed_lines_are_questions(service: Service, tmp_path: Path) -> None:
     assert "Traceback" not in shown.shown
 
 
+@pytest.mark.slow
 def test_an_http_address_is_decoded_here_when_asked(service: Service, tmp_path: Path) -> None:
     """The service itself serves the file that is watched: any HTTP server would do."""
     video = lights(tmp_path / "v.ts", FLASHES, "mpegts")
@@ -176,6 +185,7 @@ def test_an_http_address_is_decoded_here_when_asked(service: Service, tmp_path: 
     assert done.stdout.splitlines() == SAID
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["nothing", "text", "empty folder", "speed", "memory", "no pipe"])
 def test_what_cannot_work_is_one_line(service: Service, tmp_path: Path, what: str) -> None:
     text = tmp_path / "text.mp4"

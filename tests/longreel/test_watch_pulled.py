@@ -33,6 +33,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
         yield running
 
 
+@pytest.mark.slow
 def test_a_recording_is_pulled_to_its_end(
     service: Service, source: HttpSource, tmp_path: Path
 ) -> None:
@@ -54,6 +55,7 @@ def test_a_recording_is_pulled_to_its_end(
         assert [s.state for s in client.streams.list()] == ["ended"]
 
 
+@pytest.mark.slow
 def test_a_source_that_is_not_there_is_one_line(service: Service, source: HttpSource) -> None:
     """Guards against a traceback, or an endless wait, for a mistyped address."""
     done = run("watch", f"{source.url}/nothing.mp4", "--server", service.url)
@@ -64,6 +66,7 @@ def test_a_source_that_is_not_there_is_one_line(service: Service, source: HttpSo
         assert client.sessions() == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_pulling_too(service: Service) -> None:
     """Guards against a camera that is pulled for ever after its watcher left."""
     with HttpSource() as camera, Client(service.url) as client:

@@ -91,6 +91,7 @@ def test_layers_of_open_models_are_ranked(family: str, tmp_path: Path) -> None:
     assert proposed(ranks, 0.3) == [1]
 
 
+@pytest.mark.slow
 def test_the_command_takes_open_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Guards against layers proposed for our own models alone, which have a router already."""
     reference.make("qwen3_vl", tmp_path)

@@ -34,6 +34,7 @@ from tests.mod.assembly import (
 from tests.mod.small import FAMILIES, TEXT, small_config, some_frames
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_lora", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
@@ -142,6 +143,7 @@ def test_the_same_parts_give_the_same_bytes(assembly: Assembly) -> None:
     assert find_checkpoint(str(other.output)).revision == first
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
 @torch.no_grad()
 def test_tied_embeddings_stay_tied_unless_the_lora_changes_one_of_them(

@@ -89,6 +89,7 @@ def test_an_output_that_cannot_be_written_is_an_error_of_its_own(
     assert list(assembly.output.parent.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_command_prints_what_it_made_and_exits_2_on_wrong_use(
     assembly: Assembly,
     parts: Path,

@@ -238,6 +238,7 @@ REFUSED: dict[str, tuple[_Spoil, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_does_not_fit_is_one_line_and_leaves_nothing(
     case: str, assembly: Assembly, parts: Path, tmp_path: Path

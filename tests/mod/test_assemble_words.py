@@ -21,6 +21,7 @@ from tests.mod.assembly import TEMPLATE, VOCABULARY, loaded, make_lm, make_lora,
 from tests.mod.small import TEXT
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_tokenizer_gains_marks_and_the_matrix_only_the_rows_it_lacks(
     assembly: Assembly, parts: Path
@@ -52,6 +53,7 @@ def test_the_tokenizer_gains_marks_and_the_matrix_only_the_rows_it_lacks(
     assert torch.equal(model.get_input_embeddings().weight, theirs.model.embed_tokens.weight)
 
 
+@pytest.mark.slow
 def test_silence_is_what_the_adapter_has_learned(assembly: Assembly, parts: Path) -> None:
     """Guards against a model that is silent by a token which it never learned."""
     comma = AutoTokenizer.from_pretrained(parts / "llama").convert_tokens_to_ids(",")
@@ -93,6 +95,7 @@ def test_marks_are_the_language_models_own_where_it_has_them(
     assert len(layout.tokenizer) == len({*plain.get_vocab(), *used})
 
 
+@pytest.mark.slow
 def test_videollm_onlines_adapter_brings_its_layout(
     assembly: Assembly, parts: Path, tmp_path: Path
 ) -> None:

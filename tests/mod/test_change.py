@@ -5,6 +5,7 @@ Guards against noise that counts as change, and change that does not.
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from mod.batches import collate
@@ -30,6 +31,7 @@ def test_the_first_frame_of_each_sequence_has_none_before() -> None:
     assert torch.equal(found[[1, 2, 4]], change(tokens[[1, 2, 4]], tokens[[0, 1, 3]]))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_training_and_evaluation_see_the_change_of_the_stream() -> None:
     model = small_model(router="redundancy", frame_difference=True)

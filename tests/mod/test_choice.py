@@ -28,6 +28,7 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return find_checkpoint(str(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("router", ["redundancy", "norm", "attention"])
 def test_a_dense_checkpoint_skips_tokens_without_training(dense: Checkpoint, router: str) -> None:
     model, layout = load(dense, 0.2, f"{router}:after-2")

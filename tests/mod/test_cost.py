@@ -35,6 +35,7 @@ def _kept_bytes(model: VideoLLMMoD, n_frames: int) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
     [
@@ -60,6 +61,7 @@ def test_activation_memory_is_predicted(fields: dict[str, Any]) -> None:
     assert predicted == pytest.approx(measured, rel=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_weights_of_a_layer_are_those_of_the_real_one(family: str) -> None:
     """Guards geometry in which heads have a width of their own, and updates of every linear map."""
@@ -76,6 +78,7 @@ def test_weights_of_a_layer_are_those_of_the_real_one(family: str) -> None:
     assert layer_weights(config, lora_rank=4) == weights()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     "fields",

@@ -34,6 +34,7 @@ def own_words(tiny: tuple[VideoLLMMoD, StreamLayout]) -> Dialogue:
     return Dialogue(frames, texts, (turn,))
 
 
+@pytest.mark.slow
 def test_what_the_model_says_itself_is_right_in_every_way(
     tiny: tuple[VideoLLMMoD, StreamLayout], own_words: Dialogue
 ) -> None:
@@ -44,6 +45,7 @@ def test_what_the_model_says_itself_is_right_in_every_way(
     assert 1.0 <= found.lm_ppl < 3.0
 
 
+@pytest.mark.slow
 def test_wrong_words_cost_correctness_and_not_time(
     tiny: tuple[VideoLLMMoD, StreamLayout], own_words: Dialogue
 ) -> None:

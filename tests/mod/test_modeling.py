@@ -59,6 +59,7 @@ def test_without_routing_logits_equal_the_unmodified_transformers_model(family: 
     assert torch.allclose(ours, theirs, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "router", "frames_at_once"),
     [

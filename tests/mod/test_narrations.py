@@ -36,6 +36,7 @@ def test_no_narration_counts_twice_and_none_too_far(
     assert bool(near) == bool(found)
 
 
+@pytest.mark.slow
 def test_its_own_narrations_are_found_and_shifted_ones_cost_time() -> None:
     model, layout = load(find_checkpoint(TINY))
     frames = watch(5, 40).frames
@@ -68,6 +69,7 @@ def test_nothing_to_watch_is_nothing_said() -> None:
     assert narrations(model, layout, [empty]).said == 0
 
 
+@pytest.mark.slow
 def test_a_stream_longer_than_usual_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards a run of days whose last step fails for want of cache."""
     monkeypatch.setattr("mod.narrations.CAPACITY_BYTES", 1)

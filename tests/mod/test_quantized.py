@@ -24,6 +24,7 @@ from tests.mod.small import some_frames
 QUESTION = "What happens in the video?"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 @pytest.mark.parametrize("family", OPEN)
 def test_words_are_those_of_generate(tmp_path: Path, family: str, kind: str) -> None:
@@ -44,6 +45,7 @@ def test_words_are_those_of_generate(tmp_path: Path, family: str, kind: str) -> 
     assert viewer.ask(QUESTION) == layout.decode(ids)
 
 
+@pytest.mark.slow
 def test_the_bundled_model_narrates_in_eight_bits() -> None:
     checkpoint = find_checkpoint(TINY)
     whole, layout = load(checkpoint)

@@ -74,6 +74,7 @@ def test_the_bundled_model_was_trained_by_the_bundled_recipe() -> None:
     assert 4800 < curve[-1]["seconds"] < 6000
 
 
+@pytest.mark.slow
 def test_the_card_says_what_was_trained_and_how() -> None:
     folder = find_checkpoint(TINY).folder
     card = " ".join((folder / "README.md").read_text().split())

@@ -36,6 +36,7 @@ def test_pictures_keep_what_they_show() -> None:
     assert scaled(nothing, SIDE) is nothing
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_picture_size_learns_and_is_measured(tmp_path: Path) -> None:
     model = small_model(router="bounded")
     model.save_pretrained(tmp_path / "before")

@@ -62,6 +62,7 @@ def _told(model: RoutedDecoder, layout: Layout, **options: Any) -> tuple[Engine,
     return engine, [kept, seen]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [None, Window(8, 4, 64), Retrieve(8, 4, 64)])
 @pytest.mark.parametrize("router", [None, "redundancy:after-1", "attention:after-1"])
 def test_words_do_not_depend_on_where_layers_lie(
@@ -82,6 +83,7 @@ def test_words_do_not_depend_on_where_layers_lie(
     assert apart.lengths("s") == engine.lengths("s")
 
 
+@pytest.mark.slow
 def test_layers_that_hooks_bring_in_say_the_same(tmp_path: Path) -> None:
     """Guards the calls of layers one by one, which hooks have to see as transformers' own."""
     made, aside = tmp_path / "made", tmp_path / "aside"

@@ -26,6 +26,7 @@ def _recipe(**model: object) -> TrainRecipe:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begin", [NEW_TINY, TINY])
 @pytest.mark.parametrize(
     ("router", "kind", "layers"),
@@ -86,6 +87,7 @@ def test_a_router_that_cannot_work_is_refused_before_anything_starts(
         check_start(_recipe(start=begin, router=router))
 
 
+@pytest.mark.slow
 def test_early_exit_is_trained_by_its_recipe_alone(tmp_path: Path) -> None:
     """Guards the baselines: a checkpoint whose config lost what it was trained as."""
     train(_recipe(start=TINY, router="skip:after-2"), tmp_path / "out", workers=0)

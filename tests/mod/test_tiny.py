@@ -95,6 +95,7 @@ def test_scores_of_a_perfect_and_of_a_silent_narrator() -> None:
     assert silent.answers == 0.0
 
 
+@pytest.mark.slow
 def test_one_motion_said_all_the_time_scores_as_chance() -> None:
     """Guards the motion score against narrators who need not look."""
     samples = [sample for seed in range(20) for sample in islice(World(seed), 40)]
@@ -121,6 +122,7 @@ def test_a_keep_ratio_that_cannot_work_is_refused_at_loading() -> None:
         load(find_checkpoint(TINY), 1.5)
 
 
+@pytest.mark.slow
 def test_greedy_words_are_the_same_every_time() -> None:
     """Guards the rows' reproducibility: same frames, same words."""
     model, layout = load(find_checkpoint(TINY))

@@ -34,6 +34,7 @@ def _batches(recipe: TrainRecipe) -> tuple[VideoLLMMoD, int, Batches]:
     return model, layout.silence, Batches(recipe, GeneratedWorld(recipe), layout, model.config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 2, 4])
 def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(stop: int) -> None:
     """Guards resume: before, at and after the border of the two stages."""
@@ -78,6 +79,7 @@ def _loss(model: VideoLLMMoD, silence: int, batch: Batch) -> float:
         return float(Objective(model, silence)(batch)["live"])
 
 
+@pytest.mark.slow
 def test_lora_trains_its_updates_connector_and_routers_only() -> None:
     """Guards against weights that drift, or updates that the saved model lacks."""
     recipe = TrainRecipe(
@@ -103,6 +105,7 @@ def test_lora_trains_its_updates_connector_and_routers_only() -> None:
     assert _loss(plain, silence, batch) == pytest.approx(_loss(model, silence, batch), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_memory_and_not_gradients() -> None:
     """Guards against a routing that is drawn anew in the second forward."""
     gradients = []
@@ -114,6 +117,7 @@ def test_gradient_checkpointing_changes_memory_and_not_gradients() -> None:
     assert gradients[0] == pytest.approx(gradients[1], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_bfloat16_autocast_learns_the_same_within_rounding() -> None:
     """In a process of its own: some virtual machines promise matrix units that they lack."""
     script = """
@@ -137,6 +141,7 @@ for precision in ("float32", "bfloat16"):
     assert half != plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", ["lora", "all"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_weights_that_learn_are_exact_whatever_their_checkpoint(train: str, precision: str) -> None:
@@ -155,6 +160,7 @@ def test_weights_that_learn_are_exact_whatever_their_checkpoint(train: str, prec
     assert still == ({asis} if train == "lora" else set())
 
 
+@pytest.mark.slow
 def test_doubtful_frames_teach_nothing() -> None:
     """Guards augmentation: no loss on a spoiled narration nor on the frames next to it."""
     recipe = _recipe(see_steps=0)

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from transformers import AutoTokenizer, GenerationConfig
 
 from mod.assemble import Assembly, assemble
@@ -16,6 +17,7 @@ from mod.train import train
 from tests.mod.assembly import TEMPLATE
 
 
+@pytest.mark.slow
 def test_generation_config_and_chat_template_outlast_training(
     assembly: Assembly, tmp_path: Path
 ) -> None:

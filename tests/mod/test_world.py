@@ -35,6 +35,7 @@ def test_film_of_one_picture_a_sample_is_the_stream() -> None:
         assert np.array_equal(sample.frame, expected.frame)
 
 
+@pytest.mark.slow
 def test_film_moves_smoothly_between_samples() -> None:
     """Guards against film that jumps once a sample, which no camera does."""
     pictures, samples = zip(*islice(World(21, cut_rate=0.0).film(12), 241), strict=True)
@@ -43,6 +44,7 @@ def test_film_moves_smoothly_between_samples() -> None:
     assert max(steps) < 40
 
 
+@pytest.mark.slow
 def test_every_cut_is_said_and_nothing_else_is_called_one() -> None:
     for seed in range(5):
         for sample in islice(World(seed), 60):
@@ -114,6 +116,7 @@ def test_the_narrator_follows_things() -> None:
     assert tell(near) == "A blue box appears."
 
 
+@pytest.mark.slow
 def test_labels_of_cells_are_true_of_the_pixels() -> None:
     """Where a cell is said to show a thing, its colour fills part of the cell."""
     shown = 0
@@ -138,6 +141,7 @@ def test_labels_of_cells_are_true_of_the_pixels() -> None:
     assert (cells([]) == NOTHING).all()
 
 
+@pytest.mark.slow
 def test_things_that_meet_part_again() -> None:
     """Guards against things that hide others for good, which no narrator could tell apart."""
     overlaps = longest = 0

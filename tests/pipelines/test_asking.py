@@ -11,6 +11,7 @@ from pipelines import asking
 from serve import app, handles
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["worker", "stream", "videos", "plan"])
 def test_a_worker_loads_no_torch(module: str) -> None:
     """Guards against decoding processes that begin seconds late and hold a model's libraries."""

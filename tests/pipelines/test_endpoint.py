@@ -81,6 +81,7 @@ def test_it_is_given_every_part_with_its_time(server: Server) -> None:
     assert "30.0 to 61.5 s:\nA dog." in text
 
 
+@pytest.mark.slow
 def test_a_busy_endpoint_is_asked_again(server: Server) -> None:
     """Guards against a job that fails for one 503 of a shared model."""
     server.answers = [(503, {}), (429, {}), (500, b"oops"), _said("Pets.")]
@@ -88,6 +89,7 @@ def test_a_busy_endpoint_is_asked_again(server: Server) -> None:
     assert len(server.asked) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", [(401, {}), (404, {}), (200, b"<html>"), (200, {"no": 1})])
 def test_a_refusal_is_said_once(server: Server, answer: tuple[int, Any]) -> None:
     """Guards against minutes of retries for a wrong key, and against a traceback."""
@@ -97,12 +99,14 @@ def test_a_refusal_is_said_once(server: Server, answer: tuple[int, Any]) -> None
     assert len(server.asked) == 1
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_stays_away_is_an_error(server: Server) -> None:
     server.answers = [(503, {})] * endpoint.ATTEMPTS
     with pytest.raises(LongreelError, match="does not answer: HTTP 503"):
         Endpoint(server.url, "big").summarize(NODES)
 
 
+@pytest.mark.slow
 def test_the_model_is_the_first_unless_named(server: Server) -> None:
     models = (200, {"data": [{"id": "small"}, {"id": "big"}]})
     server.answers = [models] * 3
@@ -112,6 +116,7 @@ def test_the_model_is_the_first_unless_named(server: Server) -> None:
         find_endpoint(server.url, "huge")
 
 
+@pytest.mark.slow
 def test_the_key_is_sent_and_never_shown(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a key in rows, records or messages."""
     monkeypatch.setenv("LONGREEL_SUMMARIZER_API_KEY", "sesame")
@@ -137,6 +142,7 @@ def test_an_address_of_another_kind_is_wrong_use(url: str) -> None:
         check_address(url)
 
 
+@pytest.mark.slow
 def test_nobody_there_is_one_line() -> None:
     with pytest.raises(LongreelError, match=r"http://127\.0\.0\.1:9/v1 does not answer"):
         find_endpoint("http://127.0.0.1:9/v1", None)

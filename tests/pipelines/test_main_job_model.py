@@ -11,7 +11,7 @@ import mod
 from tests.pipelines.job_runs import NOISE, longreel
 from tests.videos import write_video, x264
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 
 def test_a_model_that_does_not_come_up_ends_the_job(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -74,6 +75,7 @@ def test_chapters_cover_the_video() -> None:
     assert chapters(None) == []
 
 
+@pytest.mark.slow
 @given(st.integers(1, 300))
 def test_the_outline_is_the_tree(n: int) -> None:
     """Guards against a sentence of the summary that cannot be traced to its times."""

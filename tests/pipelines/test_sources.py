@@ -50,6 +50,7 @@ def test_a_file_of_any_extension_is_taken(base: str) -> None:
     assert expand_sources([uri]).videos == (SourceVideo(uri, 9, found.etag, None),)
 
 
+@pytest.mark.slow
 def test_a_folder_gives_its_videos(base: str) -> None:
     assert names(base, [base]) == ["a.mp4", "b/c d.MKV", "b/deep/ü#.webm", "b2/e.mov"]
     assert names(base, [f"{base}/b/"]) == ["b/c d.MKV", "b/deep/ü#.webm"]
@@ -76,6 +77,7 @@ GLOBS = [
 ]
 
 
+@pytest.mark.slow
 def test_globs(base: str) -> None:
     found = [(pattern, names(base, [f"{base}/{pattern}"])) for pattern, _ in GLOBS]
     assert found == GLOBS
@@ -87,6 +89,7 @@ def test_a_name_with_wildcards_that_exists_is_that_file(base: str) -> None:
     assert names(base, [f"{base}/clip [1]?.mp4"]) == ["clip [1]?.mp4"]
 
 
+@pytest.mark.slow
 def test_duplicates_are_taken_once_in_the_order_named(base: str) -> None:
     sources = [f"{base}/b2", base, f"{base}/a.mp4", f"{base}/*.mp4"]
     assert names(base, sources) == ["b2/e.mov", "a.mp4", "b/c d.MKV", "b/deep/ü#.webm"]
@@ -107,6 +110,7 @@ def write_manifest(base: str, kind: str, uris: Sequence[str]) -> str:
     return uri
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_manifests(base: str, kind: str) -> None:
     uris = [
@@ -133,6 +137,7 @@ def test_manifests(base: str, kind: str) -> None:
     assert len(videos) == 6
 
 
+@pytest.mark.slow
 def test_a_manifest_without_the_column_is_told(base: str, tmp_path: Path) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"url": ["a"], "id": [1]}), sink)
@@ -168,6 +173,7 @@ def test_a_damaged_manifest_is_told(
         expand_sources([str(tmp_path / name)])
 
 
+@pytest.mark.slow
 def test_a_bad_source_does_not_lose_its_siblings(base: str) -> None:
     sources = [
         f"{base}/none.mp4",

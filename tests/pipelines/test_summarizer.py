@@ -18,7 +18,7 @@ from serve.app import ReplicaPlan, deploy
 from tests.pipelines.job_runs import rows
 from tests.ports import free_ports
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 CLIP = Clip("film.mp4", "libx264", 5, 24, 128, 96)
 

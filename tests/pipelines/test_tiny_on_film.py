@@ -92,6 +92,7 @@ def film_cuts(path: Path) -> list[float]:
     return cuts
 
 
+@pytest.mark.slow
 def test_narrated_cuts_are_cuts_of_the_film(told: list[Told]) -> None:
     """What is called a cut is one, within a second, and most of them are found."""
     right = said = true = 0

@@ -25,7 +25,7 @@ from tests.serve.survivors import (
 )
 from tests.serve.transcripts import REPLY_S, Event, assert_same
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 PNG = {"content-type": "image/png"}
 JSON = {"content-type": "application/json"}
 

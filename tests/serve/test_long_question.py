@@ -14,7 +14,7 @@ from tests.serve.survivors import Service, deployed, owner
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 #: Far more than a push takes when nobody asks anything, on cores that others use as well.
-SOON_S = 15.0
+SOON_S = 5.0
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,7 @@ def _frames(seed: int, n: int = 14) -> np.ndarray:
     return some_frames(n, seed=seed).numpy()
 
 
+@pytest.mark.slow
 def test_calls_at_the_same_time_equal_plain_sessions(replica: Replica) -> None:
     """Guards the shared engine: words, summaries and bytes are each call's own."""
     model, layout = talking_model()
@@ -55,6 +56,7 @@ def test_calls_at_the_same_time_equal_plain_sessions(replica: Replica) -> None:
         assert told.model_s > 0
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_summarize_is_not_asked(tmp_path: Path) -> None:
     """Guards against made-up summaries: every word of a digest comes from the narrations."""
     model, layout = talking_model(summarizer="digest")
@@ -71,6 +73,7 @@ def test_no_frames_are_no_error(replica: Replica) -> None:
     assert told.texts == []
 
 
+@pytest.mark.slow
 def test_a_call_the_model_cannot_take_fails_and_the_next_does_not(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,7 +60,7 @@ class Api:
         return answer.json()
 
     async def until(
-        self, name: str, reached: Callable[[dict[str, Any]], bool], within_s: float = 30.0
+        self, name: str, reached: Callable[[dict[str, Any]], bool], within_s: float = 90.0
     ) -> dict[str, Any]:
         deadline = time.monotonic() + within_s
         while not reached(found := await self.get(name)):

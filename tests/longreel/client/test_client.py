@@ -79,6 +79,7 @@ def test_a_session_from_beginning_to_end(client: Client, tmp_path: Path) -> None
     assert client.sessions() == []
 
 
+@pytest.mark.slow
 def test_a_piece_of_video_is_sampled_by_the_service(client: Client, tmp_path: Path) -> None:
     clip = write_video(tmp_path / "clip.mp4", n_frames=50)
     with client.session(fps=2) as session:
@@ -89,6 +90,7 @@ def test_a_piece_of_video_is_sampled_by_the_service(client: Client, tmp_path: Pa
         ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_events_tell_what_happened_in_order(client: Client) -> None:
     with client.session() as session:
         session.push([frame(255), frame(0)])
@@ -102,6 +104,7 @@ def test_events_tell_what_happened_in_order(client: Client) -> None:
     assert [e.number for e in session.events(after=events[-2].number)] == [events[-1].number]
 
 
+@pytest.mark.slow
 def test_attaching_leaves_a_session_open(client: Client) -> None:
     """Guards against closing what somebody else opened, and against using their numbers twice."""
     with client.session() as mine:
@@ -127,6 +130,7 @@ def test_attaching_leaves_a_session_open(client: Client) -> None:
         client.session(id="nobody", fps=2)
 
 
+@pytest.mark.slow
 def test_what_is_refused_says_why(client: Client) -> None:
     with client.session() as session:
         with pytest.raises(APIError) as refused:
@@ -157,6 +161,7 @@ def test_what_is_refused_says_why(client: Client) -> None:
         Client("localhost:8000")
 
 
+@pytest.mark.slow
 def test_a_reply_that_is_lost_is_asked_for_again_and_applied_once(
     service: Service, client: Client
 ) -> None:
@@ -179,6 +184,7 @@ def test_a_reply_that_is_lost_is_asked_for_again_and_applied_once(
     assert sum(f.times for f in service.faults) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunks", range(7))
 def test_an_answer_goes_on_where_its_connection_broke(
     service: Service, client: Client, chunks: int
@@ -198,6 +204,7 @@ def test_an_answer_goes_on_where_its_connection_broke(
     assert resumed == sorted(set(resumed))
 
 
+@pytest.mark.slow
 def test_events_go_on_where_their_connection_broke(service: Service, client: Client) -> None:
     """Guards against events told twice or left out; the service is told the last one we have."""
     with client.session() as session:
@@ -211,6 +218,7 @@ def test_events_go_on_where_their_connection_broke(service: Service, client: Cli
     assert ids[1:] == sorted(set(ids[1:]), key=int)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_busy_service_is_asked_again_when_it_says(
     service: Service, client: Client, status: int
@@ -225,6 +233,7 @@ def test_a_busy_service_is_asked_again_when_it_says(
         assert session.ask("Now?").status == "completed"
 
 
+@pytest.mark.slow
 def test_patience_ends(service: Service) -> None:
     """Guards against a call that never comes back, and against one that hides the reason."""
     service.faults.append(Fault("/v1/models", times=1000, status=503, code="overloaded"))
@@ -253,6 +262,7 @@ def test_patience_ends(service: Service) -> None:
         assert service.url in str(refused.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [400, 404, 500, 502])
 def test_other_refusals_are_not_asked_again(service: Service, client: Client, status: int) -> None:
     """Guards against hammering a service that will not change its mind."""
@@ -263,6 +273,7 @@ def test_other_refusals_are_not_asked_again(service: Service, client: Client, st
     assert len(service.requests("/v1/models")) == 1
 
 
+@pytest.mark.slow
 def test_what_may_not_be_repeated_is_not(service: Service, client: Client) -> None:
     """Guards against a second copy of a file whose upload was taken but not answered."""
     service.faults.append(Fault("/v1/files", "POST"))
@@ -276,6 +287,7 @@ def test_what_may_not_be_repeated_is_not(service: Service, client: Client) -> No
     assert len(client.files.list()) == 2
 
 
+@pytest.mark.slow
 def test_a_restart_is_survived_amid_an_answer(tmp_path: Path) -> None:
     """Guards against a question lost, repeated or torn when the service goes and comes back."""
     with (
@@ -294,6 +306,7 @@ def test_a_restart_is_survived_amid_an_answer(tmp_path: Path) -> None:
         assert session.push(frame(255))[0].frame == 1
 
 
+@pytest.mark.slow
 def test_threads_share_a_session(tmp_path: Path) -> None:
     """Guards against numbers that overtake each other between one who pushes and one who asks."""
     with (
@@ -317,6 +330,7 @@ def test_threads_share_a_session(tmp_path: Path) -> None:
         assert session.view().seq == 40
 
 
+@pytest.mark.slow
 def test_a_chat_about_a_video_or_picture(client: Client, tmp_path: Path) -> None:
     """Every way to name a video; what is uploaded for a question does not stay."""
     path = lights(tmp_path / "clip.mp4", [255, 0, 0, 255])
@@ -366,6 +380,7 @@ def test_files_are_kept_and_given_back(client: Client, tmp_path: Path) -> None:
     assert refused.value.code == "file_not_found"
 
 
+@pytest.mark.slow
 def test_the_key_goes_along(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGREEL_SERVER", service.url)
     monkeypatch.setenv("LONGREEL_API_KEY", "from-environment")
@@ -378,6 +393,7 @@ def test_the_key_goes_along(service: Service, monkeypatch: pytest.MonkeyPatch) -
     assert sent == ["Bearer from-environment", "Bearer given"]
 
 
+@pytest.mark.slow
 def test_the_same_in_an_event_loop(service: Service, tmp_path: Path) -> None:
     """Guards the asyncio client, which carries out the same steps, on lost replies as well."""
     service.faults += [
@@ -416,6 +432,7 @@ def test_the_same_in_an_event_loop(service: Service, tmp_path: Path) -> None:
     assert sum(f.times for f in service.faults) == 0
 
 
+@pytest.mark.slow
 def test_a_cancelled_task_leaves_the_session_usable(tmp_path: Path) -> None:
     """Guards against a turn that a cancelled push keeps for ever, and against its lost number."""
 
@@ -468,6 +485,7 @@ class _MemoryJobs:
         return self._jobs.get(job)
 
 
+@pytest.mark.slow
 def test_jobs_are_begun_waited_for_and_cancelled(tmp_path: Path) -> None:
     with Service(tmp_path, jobs=_MemoryJobs()) as service, Client(service.url) as client:
         made = client.jobs.submit("videos/", "rows", job_id="nightly", fps=1)

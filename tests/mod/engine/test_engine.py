@@ -79,6 +79,7 @@ OPERATIONS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(OPERATIONS, st.sampled_from(["copy", "rebuild"]), st.sampled_from([0.6, 8.0]))
 def test_words_do_not_depend_on_what_happens_around(
@@ -120,6 +121,7 @@ def test_words_do_not_depend_on_what_happens_around(
         assert inherited.get(name, []) + found.get(name, []) == _plainly(script), name
 
 
+@pytest.mark.slow
 def test_bulk_streams_are_the_same_to_the_last_bit_in_any_company() -> None:
     """Guards a job's rows: who else was in the replica leaves no trace, not even in rounding."""
 
@@ -151,6 +153,7 @@ def test_every_frame_is_decided_once_and_in_order() -> None:
         assert layout.decode(words) == turn.text
 
 
+@pytest.mark.slow
 def test_cache_bytes_are_those_of_the_cost_model() -> None:
     """Guards against pages that hold skipped tokens, or that leak."""
     engine = talking_engine()
@@ -189,6 +192,7 @@ def test_a_thousand_sessions_come_and_go_and_leave_nothing() -> None:
     assert resident[1] - resident[0] < 16 * 2**20
 
 
+@pytest.mark.slow
 def test_a_cancelled_turn_ends_where_it_stands_and_the_stream_goes_on() -> None:
     engine = talking_engine()
     engine.open("a", max_new_tokens=50)
@@ -216,6 +220,7 @@ def test_a_cancelled_turn_ends_where_it_stands_and_the_stream_goes_on() -> None:
     assert answers[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_cache", [True, False])
 @pytest.mark.parametrize("steps", [0, 3, 6, 11])
 def test_a_snapshot_goes_on_elsewhere_token_for_token(with_cache: bool, steps: int) -> None:
@@ -252,6 +257,7 @@ def test_a_snapshot_that_does_not_fit_is_refused() -> None:
         engine.restore("a", data)
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_harms_only_who_caused_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards isolation: poisoned features of one session, a model that raises for another."""
     script = Script([*range(12)])
@@ -290,6 +296,7 @@ def test_a_step_that_fails_harms_only_who_caused_it(monkeypatch: pytest.MonkeyPa
     assert [question for question, _ in after[victim]] == ["still"]
 
 
+@pytest.mark.slow
 def test_a_silent_job_on_a_cpu_leaves_room_between_its_steps() -> None:
     """Guards a live session that arrives against waiting for a chunk that is large for nothing."""
     model, layout = load(find_checkpoint(TINY))
@@ -305,6 +312,7 @@ def test_a_silent_job_on_a_cpu_leaves_room_between_its_steps() -> None:
     assert max(seen) == 32
 
 
+@pytest.mark.slow
 def test_frame_by_frame_nothing_is_run_in_vain() -> None:
     """Guards ``max_chunk``: the first frames, and those after words, are bounded by it as well."""
     said, ran = [], []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -37,6 +38,7 @@ def plainly_kept(model: VideoLLMMoD, session: PlainSession, frames: Tensor) -> l
     return counts
 
 
+@pytest.mark.slow
 def test_it_is_what_the_router_keeps_frame_by_frame() -> None:
     """Guards against counts of frames that were fed ahead and cut off, of a neighbour in the same
     step, or of another frame."""

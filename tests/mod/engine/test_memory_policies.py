@@ -82,6 +82,7 @@ SCRIPTS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(SCRIPTS, st.sampled_from([WINDOW, replace(WINDOW, block=2, text=30, sinks=0)]))
 def test_a_window_says_what_a_plain_session_with_fresh_rotations_says(
@@ -111,6 +112,7 @@ OPERATIONS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     OPERATIONS,
@@ -167,6 +169,7 @@ def test_words_depend_on_a_sessions_inputs_and_its_policy_alone(
     assert engine.memory.used_bytes == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [Window(frames=20, block=4), Retrieve(frames=20, block=4)])
 def test_while_nothing_has_left_every_policy_is_the_full_one_to_the_last_bit(
     policy: Policy,
@@ -185,6 +188,7 @@ def test_while_nothing_has_left_every_policy_is_the_full_one_to_the_last_bit(
     assert data[-20_000:] == full[-20_000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 4, 9, 13, 18])
 @pytest.mark.parametrize("policy", [WINDOW, RETRIEVE])
 def test_a_snapshot_amid_a_turn_goes_on_elsewhere(policy: Policy, steps: int) -> None:
@@ -207,6 +211,7 @@ def test_a_snapshot_amid_a_turn_goes_on_elsewhere(policy: Policy, steps: int) ->
     assert engine.lengths("a") == other.lengths("a")
 
 
+@pytest.mark.slow
 def test_an_evicted_answer_looks_back_at_the_same_blocks() -> None:
     answers = []
     for evicts in (False, True):
@@ -225,6 +230,7 @@ def test_an_evicted_answer_looks_back_at_the_same_blocks() -> None:
     assert len(answers[0]) > 3
 
 
+@pytest.mark.slow
 def test_blocks_on_disk_are_those_in_memory_and_go_with_their_last_session(tmp_path: Path) -> None:
     answers = []
     for folder in (None, str(tmp_path)):
@@ -291,6 +297,7 @@ def test_an_endless_stream_runs_in_bounded_memory() -> None:
     assert full[-1][0] > 3 * max(bytes_)
 
 
+@pytest.mark.slow
 def test_a_conversation_without_frames_is_bounded_as_well() -> None:
     engine = talking_engine()
     engine.open("a", max_new_tokens=4, policy=Window(frames=8, block=4, text=20))
@@ -302,6 +309,7 @@ def test_a_conversation_without_frames_is_bounded_as_well() -> None:
     assert max(longest[30:]) <= max(longest[:30])
 
 
+@pytest.mark.slow
 def test_a_window_within_a_pool_that_just_holds_it_never_fails() -> None:
     """Guards the room that moving rows takes: none beside what it frees."""
     engine = talking_engine(0.12)
@@ -313,6 +321,7 @@ def test_a_window_within_a_pool_that_just_holds_it_never_fails() -> None:
     assert sum(isinstance(e, FrameSeen) for e in events) == 60
 
 
+@pytest.mark.slow
 def test_held_bytes_are_those_of_the_rows_in_pages() -> None:
     engine = talking_engine()
     engine.open("a", max_new_tokens=MAX_NEW, policy=WINDOW)
@@ -335,6 +344,7 @@ def test_a_window_of_odd_numbers_is_refused() -> None:
         Retrieve(blocks=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pages", [0.5])
 def test_forks_part_at_a_border_without_harming_each_other(pages: float) -> None:
     """Guards shared pages: one of two forks compacts while the other still reads them."""
@@ -353,6 +363,7 @@ def test_forks_part_at_a_border_without_harming_each_other(pages: float) -> None
     assert [turn for turn in found["a"] if int(turn[0]) < 11] + found["b"] == other
 
 
+@pytest.mark.slow
 def test_texts_that_are_kept_are_the_latest() -> None:
     model, layout = talking_model()
     assert torch.is_inference_mode_enabled() is False

@@ -39,6 +39,7 @@ def told(events: list[Event]) -> list[tuple[int, str | None]]:
     return [(e.frame, said.get(e.frame)) for e in events if isinstance(e, FrameSeen)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [0.0, 0.725])
 @pytest.mark.parametrize("size", [1, 5, 24])
 @torch.inference_mode()

@@ -135,6 +135,7 @@ POLICIES: list[Policy | None] = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(OPERATIONS, st.sampled_from(POLICIES), st.sampled_from([0.4, 8.0]))
 def test_paged_steps_and_recordings_say_what_sdpa_says(

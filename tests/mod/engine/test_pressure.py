@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,6 +48,7 @@ def _need(count: int) -> int:
     return engine.memory.used_bytes
 
 
+@pytest.mark.slow
 def test_idle_sessions_are_evicted_instead_of_anyone_failing() -> None:
     """Guards eviction: ten sessions where two and a half fit, and none is lost."""
     engine = _engine(int(2.5 * _need(20)))
@@ -66,6 +68,7 @@ def test_idle_sessions_are_evicted_instead_of_anyone_failing() -> None:
         assert _said(events, f"s{number}") == _plainly(number, 20)
 
 
+@pytest.mark.slow
 def test_a_session_that_alone_does_not_fit_fails_and_the_others_go_on() -> None:
     """Guards against one stream that takes all others with it when it outgrows memory."""
     engine = _engine(int(1.2 * _need(20)))
@@ -90,6 +93,7 @@ def test_a_session_that_alone_does_not_fit_fails_and_the_others_go_on() -> None:
     assert [e.question for e in drain(other) if isinstance(e, TurnEnded)] == ["q"]
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     st.floats(0.15, 3.0),

@@ -106,6 +106,7 @@ def _first_logits(policy: Policy, colour: int, seed: int) -> tuple[int, Tensor]:
     return words[0].token, told[0][-1].log_softmax(-1)
 
 
+@pytest.mark.slow
 def test_retrieval_answers_about_the_beginning_where_a_window_cannot() -> None:
     """Guards selection, positions and rotation of what is fetched: 24 films, 4 colours."""
     _, layout = _trained()

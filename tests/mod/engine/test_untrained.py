@@ -60,6 +60,7 @@ def _same(parts: list[Told], router: str) -> None:
     assert [p for part, _ in parts for p in part] == pytest.approx(p_silence, rel=0, abs=CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("router", UNTRAINED)
 def test_chunks_of_any_size_tell_the_same(router: str) -> None:
     """Guards against a router that compares a frame with whichever came in the same chunk."""
@@ -73,6 +74,7 @@ def test_chunks_of_any_size_tell_the_same(router: str) -> None:
         _same(parts, router)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("router", UNTRAINED)
 def test_an_evicted_session_goes_on_as_it_was(router: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards a log rebuilt in pieces, where a piece begins with a frame that has one before."""
@@ -88,6 +90,7 @@ def test_an_evicted_session_goes_on_as_it_was(router: str, monkeypatch: pytest.M
         _same(parts, router)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("router", UNTRAINED)
 @pytest.mark.parametrize("with_cache", [True, False])
 def test_a_restored_session_goes_on_as_it_was(router: str, with_cache: bool) -> None:
@@ -102,6 +105,7 @@ def test_a_restored_session_goes_on_as_it_was(router: str, with_cache: bool) -> 
     _same([*parts, _told(other)], router)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("router", UNTRAINED)
 def test_a_fork_goes_on_as_its_origin(router: str) -> None:
     """Guards against a fork whose first frame is compared with none."""
@@ -116,6 +120,7 @@ def test_a_fork_goes_on_as_its_origin(router: str) -> None:
     _same([*parts, _told(engine)], router)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("router", UNTRAINED)
 @pytest.mark.parametrize("moves", [False, True])
 def test_a_window_that_lets_go_of_frames_still_has_the_last(router: str, moves: bool) -> None:
@@ -139,6 +144,7 @@ def test_a_window_that_lets_go_of_frames_still_has_the_last(router: str, moves: 
     )
 
 
+@pytest.mark.slow
 def test_a_last_frame_that_left_the_log_is_in_the_snapshot() -> None:
     """Guards a window in which only words are left when the session moves."""
     engine = talking_engine(fields={"router": "redundancy"})

@@ -21,6 +21,7 @@ def talker() -> tuple[VideoLLMMoD, StreamLayout]:
     return talking_model()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [[1] * 40, [40], [3, 1, 20, 16], [39, 1]])
 def test_words_do_not_depend_on_chunks(
     talker: tuple[VideoLLMMoD, StreamLayout], sizes: list[int]

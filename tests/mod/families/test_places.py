@@ -69,6 +69,7 @@ def _theirs(folder: Path, fps: float, stretches: list[int]) -> Tensor:
     return places
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fps", [0.1, 0.5, 1.0, 2.0, 3.0, 7.3, 30.0])
 def test_tokens_lie_where_transformers_lays_them(folder: Path, fps: float) -> None:
     config = adopted_config(folder)
@@ -124,6 +125,7 @@ def _first_keys(engine: Engine, log: StreamLog, places: Places, cursor: Cursor) 
     return keys
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [2, 4])
 def test_keys_that_stay_in_a_window_lie_where_a_new_stream_would_have_them(
     loaded: tuple[RoutedDecoder, Layout], block: int
@@ -135,6 +137,7 @@ def test_keys_that_stay_in_a_window_lie_where_a_new_stream_would_have_them(
     torch.testing.assert_close(session.cache.read(0)[0], fresh, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_is_looked_back_at_lies_right_before_the_stream(
     loaded: tuple[RoutedDecoder, Layout],
 ) -> None:

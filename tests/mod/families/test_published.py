@@ -139,6 +139,7 @@ def test_every_checkpoint_of_the_page_is_looked_at() -> None:
     assert listed - {"chenjoya/videollm-online-8b-v1plus"} == set(PUBLISHED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_figures_are_those_of_the_geometry(name: str) -> None:
     fields = dict(PUBLISHED[name])

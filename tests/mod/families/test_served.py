@@ -103,6 +103,7 @@ def test_every_open_model_type_is_known() -> None:
     assert set(OPEN) == set(FAMILIES)
 
 
+@pytest.mark.slow
 def test_the_stream_is_what_the_processor_writes(
     checkpoint: Checkpoint, loaded: tuple[RoutedDecoder, Layout], frames: torch.Tensor
 ) -> None:
@@ -127,6 +128,7 @@ def test_the_stream_is_what_the_processor_writes(
     assert [-1 if token >= n_text else token for token in ours] == theirs
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_generate(
     engine: Making, frames: torch.Tensor, expected: list[int]
 ) -> None:
@@ -138,6 +140,7 @@ def test_answers_are_those_of_generate(
     assert 0 in narrated(events)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("router", ["redundancy", "norm", "attention", "uniform", "random"])
 def test_a_router_that_keeps_everything_changes_nothing(
     checkpoint: Checkpoint, frames: torch.Tensor, expected: list[int], router: str
@@ -150,6 +153,7 @@ def test_a_router_that_keeps_everything_changes_nothing(
     assert answer(run(routed)) == expected
 
 
+@pytest.mark.slow
 def test_answers_do_not_depend_on_how_frames_come(
     engine: Making, frames: torch.Tensor, expected: list[int]
 ) -> None:
@@ -161,6 +165,7 @@ def test_answers_do_not_depend_on_how_frames_come(
     assert answer(run(alone)) == expected
 
 
+@pytest.mark.slow
 def test_answers_do_not_depend_on_company(
     engine: Making, frames: torch.Tensor, expected: list[int]
 ) -> None:
@@ -174,6 +179,7 @@ def test_answers_do_not_depend_on_company(
     assert answer(run(shared)) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spill", ["copy", "rebuild"])
 def test_a_cache_that_was_lost_amid_a_narration_comes_back(
     engine: Making, frames: torch.Tensor, expected: list[int], spill: str
@@ -196,6 +202,7 @@ def test_a_cache_that_was_lost_amid_a_narration_comes_back(
     assert narrated(events) == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 4, 9])
 def test_a_snapshot_goes_on_elsewhere(
     engine: Making, frames: torch.Tensor, expected: list[int], steps: int
@@ -219,6 +226,7 @@ def test_a_snapshot_goes_on_elsewhere(
     assert [e for e in parts if getattr(e, "question", None) is None] == whole
 
 
+@pytest.mark.slow
 def test_a_narration_is_what_generate_says_of_the_frames_so_far(
     checkpoint: Checkpoint,
     loaded: tuple[RoutedDecoder, Layout],
@@ -239,6 +247,7 @@ def test_a_narration_is_what_generate_says_of_the_frames_so_far(
     assert said == generated(checkpoint, frames[: last + 1], asking.question)
 
 
+@pytest.mark.slow
 def test_a_conversation_goes_on_with_frames(engine: Making, frames: torch.Tensor) -> None:
     """Answers stay in the stream, and frames after them are seen with what was said before."""
     stream = opened(engine())
@@ -255,6 +264,7 @@ def test_a_conversation_goes_on_with_frames(engine: Making, frames: torch.Tensor
     assert answer(run(forgetful)) != answer(run(stream))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [Window(frames=4, block=2, text=64), Retrieve(4, 2, 64)])
 def test_a_window_bounds_the_stream(engine: Making, frames: torch.Tensor, policy: Window) -> None:
     """Times and marks of frames leave with them, and words do not depend on chunks."""

@@ -50,6 +50,7 @@ def _film(loaded: Loaded, n: int) -> Tensor:
     return torch.from_numpy(reference.frames_of(n, loaded[0].config.image_size, 3))
 
 
+@pytest.mark.slow
 def test_each_frame_is_told_of_when_it_comes(loaded: Loaded) -> None:
     """Guards clients that wait for one frame before they send the next."""
     engine = _engine(loaded)
@@ -58,6 +59,7 @@ def test_each_frame_is_told_of_when_it_comes(loaded: Loaded) -> None:
         assert [e.frame for e in _run(engine) if isinstance(e, FrameSeen)] == [number]
 
 
+@pytest.mark.slow
 def test_a_frame_that_waits_survives_a_snapshot(loaded: Loaded) -> None:
     def told(cut: int | None) -> list[Any]:
         engine = _engine(loaded)
@@ -78,6 +80,7 @@ def test_a_frame_that_waits_survives_a_snapshot(loaded: Loaded) -> None:
         assert told(cut) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_fork_shares_what_waits_and_goes_its_own_way(loaded: Loaded) -> None:
     engine = _engine(loaded)
     film = _film(loaded, 6)
@@ -111,6 +114,7 @@ def test_a_question_that_is_withdrawn_leaves_no_trace(loaded: Loaded) -> None:
     assert ended[0] == ended[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", range(6))
 def test_a_frame_that_cannot_be_seen_harms_its_own_step_alone(
     loaded: Loaded, monkeypatch: pytest.MonkeyPatch, bad: int
@@ -140,6 +144,7 @@ def test_a_frame_that_cannot_be_seen_harms_its_own_step_alone(
     assert any(isinstance(e, TurnEnded) and e.question == "q" for e in events)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("router", ["redundancy", "norm", "attention", "uniform", "random"])
 def test_tokens_that_are_skipped_are_the_same_in_chunks_of_any_size(
     loaded: Loaded, router: str

@@ -56,6 +56,7 @@ def placeholders(folder: Path, frames: reference.Frames) -> int:
     return reference.prompt_ids(folder, frames, QUESTION, FPS).count(getattr(config, name))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_small_and_read_back_as_what_it_is(family: str, folder: Path) -> None:
     written = {file.name for file in folder.iterdir()}
     assert written >= {
@@ -86,6 +87,7 @@ def test_it_is_written_the_same_every_time(family: str, folder: Path, tmp_path: 
         assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name
 
 
+@pytest.mark.slow
 def test_answers_tell_videos_questions_and_orders_apart(
     folder: Path, frames: reference.Frames, answer: list[int]
 ) -> None:
@@ -111,6 +113,7 @@ def test_a_prompt_has_a_place_for_each_feature(
     assert reference.side_of(folder) == SIZES[family][0]
 
 
+@pytest.mark.slow
 def test_an_odd_grid_is_pooled_to_its_half_rounded_up(tmp_path: Path) -> None:
     reference.make("llava_onevision", tmp_path, image_size=76)
     assert reference.side_of(tmp_path) == 76

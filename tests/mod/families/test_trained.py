@@ -71,6 +71,7 @@ def _batch(folder: Path, recipe: TrainRecipe, dialogue: Dialogue) -> tuple[Any, 
     return model, layout, batches.batch(0)
 
 
+@pytest.mark.slow
 def test_a_run_begins_at_the_loss_of_the_published_model(folder: Path) -> None:
     """With everything kept, new routers and updates change nothing, and the batch is its prompt."""
     if find_checkpoint(str(folder)).kind == "smolvlm":
@@ -86,6 +87,7 @@ def test_a_run_begins_at_the_loss_of_the_published_model(folder: Path) -> None:
     assert told["live"] == pytest.approx(wanted, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_questions_of_users_stay_in_the_stream_and_narrations_do_not(folder: Path) -> None:
     model, layout = start(_recipe(folder))
     dialogue = _dialogue(folder)
@@ -113,6 +115,7 @@ def test_questions_of_users_stay_in_the_stream_and_narrations_do_not(folder: Pat
     assert len(batch.frames) == steps * per_step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", ["lora", "all"])
 def test_what_was_learned_is_served(folder: Path, tmp_path: Path, train: str) -> None:
     recipe = _recipe(folder, train=train, keep_ratio=0.5, router="bounded:after-1")
@@ -147,6 +150,7 @@ def test_what_was_learned_is_served(folder: Path, tmp_path: Path, train: str) ->
     assert reference.says(tmp_path, frames, "What happens in the video?", 1.0, 4)
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_trained_routers(folder: Path, tmp_path: Path) -> None:
     recipe = _recipe(folder, keep_ratio=0.5)
     model, layout, batch = _batch(folder, recipe, _dialogue(folder))
@@ -184,6 +188,7 @@ def test_metrics_ask_for_each_narration(folder: Path) -> None:
     assert 0.0 <= found.lm_correctness <= 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -205,6 +210,7 @@ def test_a_recipe_that_cannot_work_is_refused_at_once(
         check_start(recipe)
 
 
+@pytest.mark.slow
 def test_the_config_beside_it_keeps_what_was_chosen(tmp_path: Path) -> None:
     made, output = tmp_path / "made", tmp_path / "out"
     made.mkdir()

@@ -76,6 +76,7 @@ def test_pixels_are_those_of_this_process(tmp_path: Path) -> None:
     run(scenario)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_replaced_and_its_call_asked_again(pool: Pool) -> None:
     """Guards a good picture against the death of the process that happens to have it."""
 
@@ -96,6 +97,7 @@ def test_a_process_that_dies_is_replaced_and_its_call_asked_again(pool: Pool) ->
     run(scenario)
 
 
+@pytest.mark.slow
 def test_what_ends_every_process_is_refused(pool: Pool) -> None:
     """Guards against a picture that crashes its decoder and is tried for ever, or ends in a 500."""
 
@@ -117,6 +119,7 @@ def test_what_ends_every_process_is_refused(pool: Pool) -> None:
     run(scenario)
 
 
+@pytest.mark.slow
 def test_what_takes_too_long_is_ended(pool: Pool) -> None:
     """Guards against one file that keeps a process for ever, and all others out of it."""
     limited = ApiSettings(decode_timeout_s=0.5)
@@ -133,6 +136,7 @@ def test_what_takes_too_long_is_ended(pool: Pool) -> None:
     run(scenario)
 
 
+@pytest.mark.slow
 def test_a_process_ends_itself_when_nobody_is_left_to_do_so(pool: Pool) -> None:
     """Guards against decoders that go on for ever after the gateway was killed."""
     limited = ApiSettings(decode_timeout_s=0.5)
@@ -154,6 +158,7 @@ def test_a_process_ends_itself_when_nobody_is_left_to_do_so(pool: Pool) -> None:
     run(scenario)
 
 
+@pytest.mark.slow
 def test_what_takes_too_much_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the machine's memory against pictures within the limit on pixels."""
     small = Pool(1, 2, 256 * 2**20)
@@ -172,6 +177,7 @@ def test_what_takes_too_much_memory_is_refused(monkeypatch: pytest.MonkeyPatch) 
         small.close()
 
 
+@pytest.mark.slow
 def test_what_waits_is_bounded_and_served_in_turn(pool: Pool) -> None:
     """Guards the gateway's memory against more uploads than it can decode."""
 
@@ -192,6 +198,7 @@ def test_what_waits_is_bounded_and_served_in_turn(pool: Pool) -> None:
     run(scenario)
 
 
+@pytest.mark.slow
 def test_a_call_that_nobody_waits_for_does_not_keep_its_process(pool: Pool) -> None:
     """Guards against clients that send what takes long, leave, and come again."""
 
@@ -206,6 +213,7 @@ def test_a_call_that_nobody_waits_for_does_not_keep_its_process(pool: Pool) -> N
     run(scenario)
 
 
+@pytest.mark.slow
 def test_one_bad_picture_of_many_is_named(pool: Pool) -> None:
     """Guards against a call refused whole by which nobody can find what was wrong with it."""
 
@@ -216,6 +224,7 @@ def test_one_bad_picture_of_many_is_named(pool: Pool) -> None:
     run(scenario)
 
 
+@pytest.mark.slow
 def test_a_process_has_no_secrets_and_ends_with_its_gateway(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

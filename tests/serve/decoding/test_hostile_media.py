@@ -32,6 +32,7 @@ SETTINGS = ApiSettings()
 FORMATS = {"mp4", "mov", "mkv", "webm", "avi", "ts", "flv", "gif", "jpeg", "png", "webp"}
 
 
+@pytest.mark.slow
 def test_the_same_number_is_the_same_file() -> None:
     """Guards against a failure that nobody can look at again, and against a corpus of one kind."""
     first = list(mutated(seeds(), 60))
@@ -42,6 +43,7 @@ def test_the_same_number_is_the_same_file() -> None:
     assert sum(file.data not in healthy for file in first) > 50
 
 
+@pytest.mark.slow
 def test_damaged_files_end_in_pixels_or_an_error() -> None:
     """Guards the service against what a fuzzer would find in its way of decoding."""
     found = asyncio.run(offer(mutated(seeds(), 600), SETTINGS))
@@ -58,6 +60,7 @@ def test_damaged_files_end_in_pixels_or_an_error() -> None:
     assert found.most_bytes < SETTINGS.decode_memory_bytes
 
 
+@pytest.mark.slow
 def test_bombs_are_refused_or_harmless() -> None:
     """Guards memory and cores against little that becomes much."""
     # What would take longer is ended; on a machine under load that may be others as well.
@@ -69,6 +72,7 @@ def test_bombs_are_refused_or_harmless() -> None:
     assert "jpeg of a thousand scans" in found.slow
 
 
+@pytest.mark.slow
 def test_nothing_that_a_file_names_is_opened(tmp_path: Path) -> None:
     """Guards files of the service, and addresses that only it can reach, against playlists, session
     descriptions and references within containers, uploaded or fetched.

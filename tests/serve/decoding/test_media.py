@@ -50,6 +50,7 @@ def encoded(picture: Any, kind: str = "PNG", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEALTHY)
 def test_live_pixels_are_bulk_pixels(name: str, tmp_path: Path) -> None:
     """Guards against a second way to decode, whose pixels or times would differ from a job's."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from mod.engine.engine import Engine
 from mod.engine.events import Event, FrameSeen
 from serve.engine_loop import EngineLoop, ModelError
@@ -39,6 +41,7 @@ class Ear:
         raise error
 
 
+@pytest.mark.slow
 def test_a_live_frame_waits_for_no_more_than_the_step_that_runs() -> None:
     """Guards live sessions on a replica full of bulk work: what arrives amid a step is in the next
     one, while the bulk work, alone, runs in large chunks."""

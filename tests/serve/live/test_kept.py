@@ -7,10 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from serve.live.items import Frame, Kept, Refusal
 from tests.serve.live.test_owner import FRAMES, Service, _options
 
 
+@pytest.mark.slow
 def test_it_is_told_of_frames_that_were_seen_and_replayed(tmp_path: Path) -> None:
     """Guards against a view that a session without it pays for, that fails the session when it has
     nothing, or that differs after the log was replayed."""

@@ -53,6 +53,7 @@ def _told(folder: Path, inputs: list[Input], memory: Any, lost_after: set[int]) 
     return asyncio.run(work())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["full", "window"])
 def test_narrations_are_the_same_whoever_is_lost(
     tmp_path: Path, frames: reference.Frames, memory: str

@@ -142,6 +142,7 @@ def _plainly(folder: Path, inputs: list[Input], memory: str) -> list[Any]:
     return found
 
 
+@pytest.mark.slow
 @settings(
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -208,6 +209,7 @@ def test_a_session_tells_the_same_whoever_is_lost_whenever(
     assert _run(work()) == _plainly(tmp_path_factory.mktemp("plain"), inputs, memory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", range(6))
 def test_a_cancelled_turn_stays_as_it_was_told(tmp_path: Path, moment: int) -> None:
     """Guards the record of a turn's end: the next owner ends it after as many words."""
@@ -262,6 +264,7 @@ def test_calls_without_numbers_are_told_apart_by_their_tokens(tmp_path: Path) ->
     _run(work())
 
 
+@pytest.mark.slow
 def test_callers_that_leave_harm_nothing(tmp_path: Path) -> None:
     """Guards against a client that vanishes in the middle of a call: the session, the log and the
     engine go on, and what it gave again is applied once."""
@@ -357,6 +360,7 @@ def test_answers_end_at_their_bound_and_say_so(tmp_path: Path) -> None:
     _run(work())
 
 
+@pytest.mark.slow
 def test_a_name_that_is_used_anew_is_another_session(tmp_path: Path) -> None:
     """Guards against what one client's session said or heard reaching the next of that name."""
 

@@ -52,6 +52,7 @@ def _run(scenario: object) -> None:
     asyncio.run(scenario)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_requests_are_counted_by_route_and_never_by_path() -> None:
     """Guards Prometheus' memory against ids in paths, and against methods that clients make up."""
 
@@ -82,6 +83,7 @@ def test_requests_are_counted_by_route_and_never_by_path() -> None:
     assert _value("longreel_media_decode_seconds_count") == decoded + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("accept", "kind", "parse"),
     [
@@ -207,6 +209,7 @@ def test_requests_that_go_well_are_not_logged(lines: io.StringIO) -> None:
     assert lines.getvalue() == ""
 
 
+@pytest.mark.slow
 def test_a_websocket_tells_its_id_and_is_counted() -> None:
     """Guards streams, which last longest, against being the one thing that nobody sees."""
     from websockets.asyncio.client import connect

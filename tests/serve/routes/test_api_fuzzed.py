@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import schemathesis
 
 from bench.hostile_api import fuzz
@@ -61,6 +62,7 @@ class MemoryCluster:
         return {"replicas": [], "sessions": 1, "idle_sessions": 0}
 
 
+@pytest.mark.slow
 def test_every_answer_is_described(tmp_path: Path) -> None:
     """Guards against values that nobody thought of, and against a description that is not so."""
     sessions = MemorySessions()

@@ -72,6 +72,7 @@ async def test_errors_with_a_line_for_the_user(api: httpx.AsyncClient) -> None:
     assert (await error_of(api, "GET", "/raise/odd"))["message"] == "not text: ?"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", STATUS)
 async def test_each_code_has_its_status(api: httpx.AsyncClient, code: str) -> None:
     error = await error_of(api, "GET", f"/raise/{code}")

@@ -58,6 +58,7 @@ def _run(scenario: Callable[[], Any]) -> Any:
     return asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_a_socket_that_floods_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the gateway's memory: Ray Serve fetches whatever comes, read or not."""
     monkeypatch.setattr(backlog, "MOST_SOCKET_BYTES", 8 * 2**20)
@@ -109,6 +110,7 @@ def test_a_body_that_nobody_reads_is_cut_off(monkeypatch: pytest.MonkeyPatch) ->
     _run(scenario)
 
 
+@pytest.mark.slow
 def test_bodies_at_once_are_bounded_together() -> None:
     """Guards the gateway's memory against many large uploads at a time."""
 

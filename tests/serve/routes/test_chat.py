@@ -161,6 +161,7 @@ def _url(data: bytes | str, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
+@pytest.mark.slow
 def test_text_alone(services: Services) -> None:
     service = services()
     messages: Any = [
@@ -209,6 +210,7 @@ def test_text_is_bounded_before_a_replica_reads_it(services: Services, role: str
     assert said.choices[0].message.content
 
 
+@pytest.mark.slow
 def test_a_video_is_seen_then_asked_about(services: Services, clip: bytes) -> None:
     """Guards the pixels, their times, and what the session is told to be."""
     service = services()
@@ -236,6 +238,7 @@ def test_a_video_is_seen_then_asked_about(services: Services, clip: bytes) -> No
     assert len(service.sessions.closed) == 1
 
 
+@pytest.mark.slow
 def test_a_streamed_answer_comes_in_pieces(services: Services, clip: bytes) -> None:
     """Guards the answer against narrations that are made on the way."""
     service = services()
@@ -258,6 +261,7 @@ def test_a_streamed_answer_comes_in_pieces(services: Services, clip: bytes) -> N
     service.wait_closed()
 
 
+@pytest.mark.slow
 def test_an_answer_is_cut_at_its_bound(services: Services, clip: bytes) -> None:
     told = services().ask(video(clip), text("Why?"), max_completion_tokens=3)
     assert told.choices[0].message.content == "You asked: Why?"
@@ -265,6 +269,7 @@ def test_an_answer_is_cut_at_its_bound(services: Services, clip: bytes) -> None:
     assert told.usage.completion_tokens == 3
 
 
+@pytest.mark.slow
 def test_pictures_and_videos_are_seen_in_order(services: Services, tmp_path: Path) -> None:
     """Guards against one clip's frames standing among another's, or being dropped as too late."""
     one = write_video(tmp_path / "a.mp4", n_frames=30, options=x264()).path.read_bytes()
@@ -284,6 +289,7 @@ def test_pictures_and_videos_are_seen_in_order(services: Services, tmp_path: Pat
     assert len(service.sessions.options) == 1
 
 
+@pytest.mark.slow
 def test_a_long_video_goes_in_small_pieces_and_loses_nothing(
     services: Services, tmp_path: Path
 ) -> None:
@@ -298,6 +304,7 @@ def test_a_long_video_goes_in_small_pieces_and_loses_nothing(
         assert max(len(call) for call in sessions.calls) == 64
 
 
+@pytest.mark.slow
 def test_uploaded_files(services: Services, clip: bytes) -> None:
     service = services()
     uploaded = service.client.files.create(file=("clip.mp4", clip), purpose="vision")
@@ -314,6 +321,7 @@ def test_uploaded_files(services: Services, clip: bytes) -> None:
     assert missing.value.code == "file_not_found"
 
 
+@pytest.mark.slow
 def test_a_summary_by_rule(services: Services) -> None:
     """Guards the bundled model, which has not learned to summarize, against answering noise."""
     service = services(model={"digest": True})
@@ -360,6 +368,7 @@ def test_earlier_turns_are_asked_again(services: Services, clip: bytes) -> None:
     assert service.sessions.questions == ["Who?", "And\nnow?"]
 
 
+@pytest.mark.slow
 def test_wrong_requests_are_refused_in_openais_shape(
     services: Services, clip: bytes, tmp_path: Path
 ) -> None:
@@ -454,6 +463,7 @@ class Forgetful(Recorded):
         ]
 
 
+@pytest.mark.slow
 def test_an_answer_about_a_part_is_none(services: Services, clip: bytes) -> None:
     """Guards against an answer that passes for one about a video of which frames were lost."""
     for digest in (False, True):
@@ -464,6 +474,7 @@ def test_an_answer_about_a_part_is_none(services: Services, clip: bytes) -> None
         assert len(service.sessions.closed) == 1
 
 
+@pytest.mark.slow
 def test_a_client_that_goes_leaves_no_session(services: Services, clip: bytes) -> None:
     """Guards the model against work for nobody, streamed or not, in every stage."""
     service = services(Recorded(side=MODEL.side, step_s=0.2))
@@ -485,6 +496,7 @@ def test_a_client_that_goes_leaves_no_session(services: Services, clip: bytes) -
     service.wait_closed()
 
 
+@pytest.mark.slow
 def test_silence_is_filled(
     services: Services, clip: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -504,6 +516,7 @@ def test_silence_is_filled(
     assert said == "You asked: Why? Frames seen: 8."
 
 
+@pytest.mark.slow
 def test_nothing_is_left_on_the_disk(
     services: Services, clip: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -516,6 +529,7 @@ def test_nothing_is_left_on_the_disk(
     assert not list((tmp_path / "temporary").iterdir())
 
 
+@pytest.mark.slow
 def test_models(services: Services) -> None:
     service = services()
     (model,) = service.client.models.list().data

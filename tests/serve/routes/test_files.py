@@ -34,6 +34,7 @@ def service(store: str, **settings: Any) -> Iterator[openai.OpenAI]:
         yield client
 
 
+@pytest.mark.slow
 def test_a_file_survives_a_restart(tmp_path: Path) -> None:
     """Guards files that clients were told are stored."""
     with service(str(tmp_path)) as client:
@@ -94,6 +95,7 @@ def test_large_files_are_refused(tmp_path: Path) -> None:
         assert list(client.files.list()) == []
 
 
+@pytest.mark.slow
 def test_ids_never_leave_the_folder(tmp_path: Path) -> None:
     """Guards other objects in the store: sessions lie beside the files."""
     (tmp_path / "secret.json").write_text("{}")

@@ -72,6 +72,7 @@ async def test_neither_requests_nor_sockets_pass() -> None:
             assert "session.created" in str(await socket.recv())
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_key_is_enough(tmp_path: Path) -> None:
     """Guards a service behind a proxy, under a name and with pages of its own."""

@@ -34,6 +34,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serve.keys.ring.FRESH_S", 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hasty")
 async def test_a_revoked_key_ends_what_is_open(keyed: Keyed, caplog: Any) -> None:
     """Guards against a listener who hears on for days after the key was taken away."""
@@ -124,6 +125,7 @@ async def test_metrics_are_open_unless_they_are_not(tmp_path: Path) -> None:
             assert (await http.get("/metricsx")).status_code == 401
 
 
+@pytest.mark.slow
 async def test_no_key_is_ever_said(keyed: Keyed, caplog: Any, capfd: Any) -> None:
     """Guards against keys in logs, replies and error texts."""
     caplog.set_level(logging.DEBUG)
@@ -149,6 +151,7 @@ async def test_no_key_is_ever_said(keyed: Keyed, caplog: Any, capfd: Any) -> Non
     assert secret not in "".join([*said, *ours, out, err])
 
 
+@pytest.mark.slow
 async def test_the_page_says_that_keys_are_needed(keyed: Keyed) -> None:
     """Guards against an API page that promises answers without a key."""
     needed: list[dict[str, list[str]]] = [{"key": []}]
@@ -164,6 +167,7 @@ async def test_the_page_says_that_keys_are_needed(keyed: Keyed) -> None:
                     assert {"401", "429"} <= set(operation["responses"])
 
 
+@pytest.mark.slow
 async def test_a_store_that_cannot_be_read_says_so(keyed: Keyed) -> None:
     """Guards against a key that is called wrong when nobody can tell."""
     key = keyed.key()

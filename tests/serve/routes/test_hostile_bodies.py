@@ -188,6 +188,7 @@ _REQUESTS: dict[str, tuple[bytes, set[int]]] = {
 }
 
 
+@pytest.mark.slow
 def test_requests_that_are_none(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

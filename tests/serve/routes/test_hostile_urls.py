@@ -235,6 +235,7 @@ NAMED = ["http://127.0.0.2:{port}/x.ts", "file:///etc/passwd", "tcp://127.0.0.2:
          "concat:http://127.0.0.2:{port}/x"]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("outside")
 @pytest.mark.parametrize("away", NAMED)
 def test_a_playlist_of_a_source_leads_nowhere_inside(away: str, tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ async def made(http: httpx.AsyncClient, kind: str, key: Key) -> str:
     return str(answer.json()["id"])
 
 
+@pytest.mark.slow
 async def test_nothing_is_there_without_a_key(two: Two) -> None:
     """Guards against a route that is added and forgets to ask."""
     paths = set(all_paths(two.app.routes))
@@ -155,6 +156,7 @@ async def test_what_tells_nothing_of_clients_is_open(two: Two) -> None:
             assert (await http.get(path)).status_code == 200, path
 
 
+@pytest.mark.slow
 async def test_every_route_hides_what_is_anothers(two: Two) -> None:
     """Guards against any read or change across keys, and against a reply that tells it exists."""
     tried = set()
@@ -259,6 +261,7 @@ async def test_owners_outlive_the_gateway(two: Two) -> None:
             assert (await http.get(there, headers=two.hers.headers)).status_code == 200
 
 
+@pytest.mark.slow
 async def test_with_keys_off_all_is_everybodys_and_what_is_made_then_is_no_keys(two: Two) -> None:
     async with client(two.app) as http:
         ids = {kind: await made(http, kind, two.hers) for kind in MADE}
@@ -289,6 +292,7 @@ async def said(socket: ClientConnection) -> tuple[list[dict[str, Any]], int | No
         return found, socket.close_code
 
 
+@pytest.mark.slow
 async def test_a_socket_needs_a_key(two: Two) -> None:
     async with served(two.app) as address:
         url = f"ws://{address}/v1/sessions/new/stream"

@@ -125,6 +125,7 @@ async def test_jobs_keep_out_of_the_state_store(keyed: Keyed) -> None:
         assert "summarizer" in answer.json()["error"]["message"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "status"),
     [
@@ -186,6 +187,7 @@ async def test_frames_faster_than_the_rate_are_refused_whole(keyed: Keyed) -> No
         assert asked.status_code == 200, "a question is no frame"
 
 
+@pytest.mark.slow
 async def test_frames_of_calls_at_once(keyed: Keyed) -> None:
     key = keyed.key(frames_per_second=0.01)
     async with client(keyed.app()) as http:
@@ -203,6 +205,7 @@ async def test_frames_of_calls_at_once(keyed: Keyed) -> None:
         assert Counter(a.status_code for a in answers) == {202: 1, 429: 19}
 
 
+@pytest.mark.slow
 async def test_a_chat_about_a_video_is_not_cut_by_the_rate(keyed: Keyed) -> None:
     """Guards against chats that a key for slow cameras cannot hold; they count as sessions."""
     key, none = keyed.key(frames_per_second=1, sessions=1), keyed.key(sessions=0)
@@ -219,6 +222,7 @@ async def test_a_chat_about_a_video_is_not_cut_by_the_rate(keyed: Keyed) -> None
         exceeded(await http.post("/v1/chat/completions", json=asked, headers=none.headers))
 
 
+@pytest.mark.slow
 async def test_each_frame_on_a_socket_gets_one_event(keyed: Keyed) -> None:
     """Guards against frames that vanish, or are answered twice, where some are beyond the rate."""
     key = keyed.key(frames_per_second=4)
@@ -240,6 +244,7 @@ async def test_each_frame_on_a_socket_gets_one_event(keyed: Keyed) -> None:
             assert stats["frames_dropped"] == 40 - len(accepted)
 
 
+@pytest.mark.slow
 async def test_a_numbered_frame_beyond_the_rate_keeps_its_number(keyed: Keyed) -> None:
     """Guards against a number that is used up by a frame that was not taken in."""
     key = keyed.key(frames_per_second=0.5)

@@ -71,6 +71,7 @@ async def test_a_session_is_opened_shown_listed_and_ended(api: httpx.AsyncClient
     assert (await api.post("/v1/sessions")).json()["options"]["fps"] == 2.0
 
 
+@pytest.mark.slow
 async def test_a_reply_carries_the_outcomes_of_exactly_the_frames_accepted(
     api: httpx.AsyncClient,
 ) -> None:
@@ -131,6 +132,7 @@ async def test_a_gap_is_refused(api: httpx.AsyncClient, sessions: MemorySessions
     assert (await sessions.view("door")).seq == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
 async def test_a_body_of_one_picture(api: httpx.AsyncClient, format_: str) -> None:
     reply = await api.post(
@@ -143,6 +145,7 @@ async def test_a_body_of_one_picture(api: httpx.AsyncClient, format_: str) -> No
     assert outcome["narration"] == "A bright scene at 7.50 s."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "suffix"), [("video/mp4", "mp4"), ("video/webm", "webm")])
 async def test_a_piece_of_video_is_sampled_at_the_session_s_fps(
     api: httpx.AsyncClient, tmp_path: Path, kind: str, suffix: str
@@ -204,6 +207,7 @@ _BAD: dict[str, tuple[dict[str, Any], int, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", _BAD)
 async def test_malformed_frames_leave_nothing(
     api: httpx.AsyncClient, sessions: MemorySessions, what: str
@@ -252,6 +256,7 @@ async def test_a_form_and_a_question_end_at_their_bounds(api: httpx.AsyncClient)
     assert (reply.status_code, reply.json()["error"]["code"]) == (413, "media_too_large")
 
 
+@pytest.mark.slow
 async def test_requests_at_once_are_all_taken_in(
     api: httpx.AsyncClient, sessions: MemorySessions
 ) -> None:
@@ -325,6 +330,7 @@ async def test_asking_while_the_model_narrates(
     )
 
 
+@pytest.mark.slow
 async def test_cancelling_what_is_said_and_what_waits(
     api: httpx.AsyncClient, sessions: MemorySessions
 ) -> None:
@@ -390,6 +396,7 @@ async def test_a_silent_stream_is_kept_open_and_a_listener_may_vanish(
         assert after.json()["receipts"][0]["seq"] == 2
 
 
+@pytest.mark.slow
 async def test_who_vanishes_while_waiting_leaves_frames_and_question(
     sessions: MemorySessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -450,6 +457,7 @@ async def test_a_session_that_is_not_there(api: httpx.AsyncClient) -> None:
     assert reply.json()["error"]["code"] == "session_not_found"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "param"),
     [

@@ -66,6 +66,7 @@ async def closed(client: ClientConnection) -> tuple[int, str]:
     return client.close_code or 0, client.close_reason or ""
 
 
+@pytest.mark.slow
 async def test_a_whole_session_on_one_socket(address: str, sessions: MemorySessions) -> None:
     query = "instructions=Count.&fps=4&memory=full&max_tokens=9&id=door"
     async with connect(f"{address}/new/stream?{query}") as client:
@@ -110,6 +111,7 @@ async def test_a_whole_session_on_one_socket(address: str, sessions: MemorySessi
     assert (await sessions.view("door")).state == "closed"
 
 
+@pytest.mark.slow
 async def test_every_frame_gets_one_reply_in_its_order(
     address: str, sessions: MemorySessions
 ) -> None:
@@ -198,6 +200,7 @@ async def test_malformed_messages_leave_connection_and_session(
         assert (await hear(client))["type"] == "frame.accepted"
 
 
+@pytest.mark.slow
 async def test_ping_and_cancel_do_not_wait_behind_frames(
     address: str, sessions: MemorySessions
 ) -> None:
@@ -220,6 +223,7 @@ async def test_ping_and_cancel_do_not_wait_behind_frames(
         assert told[-1]["text"] == "You asked: ? Frames seen: 1."
 
 
+@pytest.mark.slow
 async def test_a_client_that_vanishes_leaves_the_session_as_it_is(
     address: str, sessions: MemorySessions
 ) -> None:
@@ -241,6 +245,7 @@ async def test_a_client_that_vanishes_leaves_the_session_as_it_is(
     assert [m["number"] for m in told] == list(range(3, view.events + 1))
 
 
+@pytest.mark.slow
 async def test_a_client_that_does_not_read_is_let_go(
     app: FastAPI, address: str, sessions: MemorySessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +277,7 @@ async def test_a_client_that_does_not_read_is_let_go(
     assert (await sessions.view("door")).state == "live"
 
 
+@pytest.mark.slow
 async def test_a_client_that_sends_and_does_not_read_is_held_back(
     app: FastAPI, address: str, sessions: MemorySessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +306,7 @@ async def test_a_client_that_sends_and_does_not_read_is_held_back(
             assert (await hear(client))["seq"] == number + 1
 
 
+@pytest.mark.slow
 async def test_decoded_frames_are_handed_in_before_they_are_many(
     address: str, sessions: MemorySessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,6 +330,7 @@ async def test_decoded_frames_are_handed_in_before_they_are_many(
     assert max(calls) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [

@@ -19,6 +19,7 @@ from tests.videos import draw
 PATIENT = replace(SETTINGS, open_s=30, read_s=30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/live.ts", "/mjpeg"])
 def test_a_live_source_is_sampled_in_the_walls_time(path: str) -> None:
     """Guards against times made from a stream's own clock, frames off the grid, and more of them
@@ -42,6 +43,7 @@ def test_a_live_source_is_sampled_in_the_walls_time(path: str) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_an_rtsp_camera_is_followed_with_its_login() -> None:
     """Guards against RTSP that works with files alone, and a login that is lost on the way."""
 
@@ -66,6 +68,7 @@ def test_an_rtsp_camera_is_followed_with_its_login() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_an_rtsp_camera_that_drops_is_opened_again() -> None:
     """Guards against a follower that hangs or gives up where RTSP breaks off."""
 
@@ -83,6 +86,7 @@ def test_an_rtsp_camera_that_drops_is_opened_again() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_a_source_that_drops_and_comes_back() -> None:
     """Guards against a silent end, hammering without a pause, or times that begin again."""
 
@@ -113,6 +117,7 @@ def test_a_source_that_drops_and_comes_back() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_a_source_that_stalls_is_lost_and_said_to_be() -> None:
     """Guards against waiting for ever for a camera that keeps its connection and shows nothing."""
 
@@ -131,6 +136,7 @@ def test_a_source_that_stalls_is_lost_and_said_to_be() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/silent", "/stall.ts", "/live.ts"])
 def test_stopping_does_not_wait_for_the_source(path: str) -> None:
     """Guards against a DELETE that takes as long as the source's own timeouts."""
@@ -147,6 +153,7 @@ def test_stopping_does_not_wait_for_the_source(path: str) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_a_slow_model_never_holds_the_source_up() -> None:
     """Guards against a queue of pictures that grows, and drops that nobody hears of."""
 
@@ -163,6 +170,7 @@ def test_a_slow_model_never_holds_the_source_up() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_a_session_that_is_away_gets_the_latest_frames_when_it_is_back() -> None:
     """Guards against a stream that ends with its replica, and against frames without a bound."""
 
@@ -186,6 +194,7 @@ def test_a_session_that_is_away_gets_the_latest_frames_when_it_is_back() -> None
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_a_stream_ends_with_its_session() -> None:
     """Guards against pulling for nobody, also while the source is away."""
 
@@ -204,6 +213,7 @@ def test_a_stream_ends_with_its_session() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_what_a_restarted_process_knows_lets_it_go_on() -> None:
     """Guards against times or numbers that begin again after the puller's death."""
 

@@ -16,6 +16,7 @@ from tests.serve.live_sources import FPS, HttpSource, moving_video
 from tests.serve.sources.following import SETTINGS, following
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["end.mp4", "start.mp4", "film.webm"])
 def test_a_recording_plays_at_its_pace_and_ends(name: str, tmp_path: Path) -> None:
     """Guards against an hour of film thrown at a session at once, and an index at the end that
@@ -43,6 +44,7 @@ def test_a_recording_plays_at_its_pace_and_ends(name: str, tmp_path: Path) -> No
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_a_recording_goes_on_where_it_was(tmp_path: Path) -> None:
     """Guards against a recording that is shown again from its beginning after a restart."""
     moving_video(tmp_path / "film.mp4", 4)
@@ -98,6 +100,7 @@ def write_hls(folder: Path, seconds: float) -> None:
                 target.mux(packet)
 
 
+@pytest.mark.slow
 def test_hls_is_followed(tmp_path: Path) -> None:
     """Guards against playlists whose segments are never opened, or as fast as the net allows."""
     write_hls(tmp_path, 3)
@@ -114,6 +117,7 @@ def test_hls_is_followed(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_a_live_playlist_is_followed(tmp_path: Path) -> None:
     """Guards against a list that is read once and never again."""
     write_hls(tmp_path, 12)

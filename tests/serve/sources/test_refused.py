@@ -21,6 +21,7 @@ from tests.serve.sources.following import following
 from tests.videos import draw
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl command")
 def test_rtsps_needs_a_certificate_of_the_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -99,6 +100,7 @@ def test_places_that_sources_may_not_be(url: str) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_a_redirect_is_checked_as_the_first_place_is(tmp_path: Path) -> None:
     """Guards against a redirect to a file, and credentials that travel to another host."""
 

@@ -60,18 +60,39 @@ def most_resident_bytes() -> int:
     return 1024 * int(kib)
 
 
-def run(
-    name: str, measure: Callable[[bool], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
-) -> None:
+#: From whether it is to be quick to settings, ratios and figures, as ``--json`` prints them.
+Measure = Callable[[bool], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
+
+
+def named(module: str, model: str) -> str:
+    """The bench of one of the models that a module measures, as results and claims name it."""
+    return f"{module}-{model}"
+
+
+def module_and_model(bench: str) -> tuple[str, str]:
+    """The other way round; no model where the module measures one thing, or this is its own."""
+    module, _, model = bench.partition("-")
+    return module, model
+
+
+def run(name: str, measure: Measure | Mapping[str, Measure]) -> None:
     """Command line of one bench.
 
     Args:
-        measure: from ``quick`` to settings, ratios and figures, as ``--json`` prints them.
+        measure: one, or several by the model that ``--model`` names. The first of them is measured
+            where it names none, and is the bench itself; the others' results have names of their
+            own.
     """
     parser = argparse.ArgumentParser(prog=f"python -m bench.{name}")
     parser.add_argument("--json", action="store_true", help="print and keep the result as JSON")
     parser.add_argument("--quick", action="store_true", help="fewer runs, minutes at most")
+    if isinstance(measure, Mapping):
+        own, *_ = measure
+        parser.add_argument("--model", choices=list(measure), default=own, help=f"else {own}")
     args = parser.parse_args()
+    if isinstance(measure, Mapping):
+        name = name if args.model == own else named(name, args.model)
+        measure = measure[args.model]
     settings, ratios, figures = measure(args.quick)
     for line in _told(name, {"settings": settings, "ratios": ratios, "figures": figures}):
         print(line)
@@ -86,8 +107,8 @@ def run(
         "ratios": ratios,
         "figures": figures,
     }
-    named = here.get("gpu") or f"{here['processor']} {here['cores']}c"
-    folder = RESULTS / re.sub(r"[^a-z0-9]+", "-", named.lower())
+    shown_as = here.get("gpu") or f"{here['processor']} {here['cores']}c"
+    folder = RESULTS / re.sub(r"[^a-z0-9]+", "-", shown_as.lower())
     folder.mkdir(parents=True, exist_ok=True)
     result_path(folder, name, args.quick).write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result))

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bench.bars import Claim
+from bench.names import of_model
 from infra.openmodels.published import PUBLISHED
-
-
-def bench_of(model: str) -> str:
-    """The bench of one of ``PUBLISHED``; see ``bench.harness.run``."""
-    return f"large-{model}"
 
 
 def _claims(bench: str) -> Iterator[Claim]:
@@ -49,4 +45,6 @@ def _claims(bench: str) -> Iterator[Claim]:
     )
 
 
-OPEN: tuple[Claim, ...] = tuple(claim for model in PUBLISHED for claim in _claims(bench_of(model)))
+OPEN: tuple[Claim, ...] = tuple(
+    claim for model in PUBLISHED for claim in _claims(of_model("large", model))
+)

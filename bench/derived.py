@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from statistics import fmean, median
 from typing import Any
 
-from bench.claims_open import bench_of
+from bench.names import of_model
 from infra.openmodels.published import PUBLISHED
 
 #: A result as a bench prints it.
@@ -145,7 +145,7 @@ DERIVED: dict[str, dict[str, Derive]] = {
         "live_dense": _live("dense"),
     },
     **{
-        bench_of(model): {f"live_{side}": _live(side) for side in ("mod", "dense")}
+        of_model("large", model): {f"live_{side}": _live(side) for side in ("mod", "dense")}
         for model in PUBLISHED
     },
 }

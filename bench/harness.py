@@ -16,6 +16,7 @@ from typing import Any
 
 from bench.bars import shown
 from bench.claims import CLAIMS
+from bench.names import of_model
 from bench.paths import spread_at
 
 RESULTS = Path(__file__).parent / "results"
@@ -64,17 +65,6 @@ def most_resident_bytes() -> int:
 Measure = Callable[[bool], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
 
 
-def named(module: str, model: str) -> str:
-    """The bench of one of the models that a module measures, as results and claims name it."""
-    return f"{module}-{model}"
-
-
-def module_and_model(bench: str) -> tuple[str, str]:
-    """The other way round; no model where the module measures one thing, or this is its own."""
-    module, _, model = bench.partition("-")
-    return module, model
-
-
 def run(name: str, measure: Measure | Mapping[str, Measure]) -> None:
     """Command line of one bench.
 
@@ -91,7 +81,7 @@ def run(name: str, measure: Measure | Mapping[str, Measure]) -> None:
         parser.add_argument("--model", choices=list(measure), default=own, help=f"else {own}")
     args = parser.parse_args()
     if isinstance(measure, Mapping):
-        name = name if args.model == own else named(name, args.model)
+        name = name if args.model == own else of_model(name, args.model)
         measure = measure[args.model]
     settings, ratios, figures = measure(args.quick)
     for line in _told(name, {"settings": settings, "ratios": ratios, "figures": figures}):
@@ -107,8 +97,8 @@ def run(name: str, measure: Measure | Mapping[str, Measure]) -> None:
         "ratios": ratios,
         "figures": figures,
     }
-    shown_as = here.get("gpu") or f"{here['processor']} {here['cores']}c"
-    folder = RESULTS / re.sub(r"[^a-z0-9]+", "-", shown_as.lower())
+    named = here.get("gpu") or f"{here['processor']} {here['cores']}c"
+    folder = RESULTS / re.sub(r"[^a-z0-9]+", "-", named.lower())
     folder.mkdir(parents=True, exist_ok=True)
     result_path(folder, name, args.quick).write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result))

@@ -46,7 +46,7 @@ QUICK = Effort(bulk_runs=2, bulk_frames=160, plain_frames=20, live_s=5.0, histor
 FULL = Effort(bulk_runs=3, bulk_frames=640, plain_frames=40, live_s=12.0, history=300)
 #: What a live session remembers unless it is told otherwise.
 _WINDOW = Window(frames=256)
-_COUNTS = (8, 16, 24, 32, 48, 64, 96)
+_COUNTS = (8, 16, 32, 48, 64, 96)
 LIVE = {name: Tried(name, _COUNTS, _WINDOW) for name in ("mod", "dense")}
 #: Frames that come again and again in live streams.
 _POOL = 64
@@ -124,7 +124,7 @@ def engine_parts(
     parts.run("model", built)
     if not models:
         for name in PARTS[1:]:
-            parts.skip(name, "there is no room for the model")
+            parts.skip(name, "there is no model")
         return
     parts.run("bulk", lambda: bulk(models["mod"], models["dense"], layout, effort))
     parts.figures["live"] = {}

@@ -30,6 +30,8 @@ class Parts:
             ratios, figures = what()
             self.ratios.update(ratios)
             self.figures[name] = figures
+            # Of a run that is stopped before its end this is what is left.
+            print(name, ratios, figures)
         except Exception as failure:
             traceback.print_exc()
             self.skip(name, f"{type(failure).__name__}: {failure}")
@@ -43,6 +45,6 @@ class Parts:
 
 def free_what_nobody_holds() -> None:
     """Give the GPU's memory back as far as nothing refers to it."""
-    gc.collect()
     if torch.cuda.is_available():
+        gc.collect()
         torch.cuda.empty_cache()

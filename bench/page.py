@@ -12,9 +12,9 @@ from typing import Any
 
 from bench.bars import Bar, Claim, Spread, number, shown
 from bench.claims import CLAIMS, claim_of
-from bench.harness import module_and_model
 from bench.kept import Kept, UnknownFigureError, by_bench, read_all
 from bench.marks import ROOT, braced, filled, written_by_hand
+from bench.names import module_and_model
 from bench.sections import SECTIONS, section_of
 from bench.sides import Section
 from bench.tables import markdown

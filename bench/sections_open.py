@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from bench.claims_open import bench_of
+from bench.names import of_model
 from bench.sides import Section, Side, sides
 from infra.openmodels.published import PUBLISHED, Published
 
 
 def _section(model: str, published: Published) -> Section:
     return Section(
-        bench_of(model),
+        of_model("large", model),
         f"{published.title} on a GPU",
         f"The published geometry of `{published.name}` with random weights in bfloat16, through "
         "the layout and the engine that a checkpoint is served by; 2 frames a second, asked every "

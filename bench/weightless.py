@@ -58,7 +58,7 @@ def open_model(config: AdoptedConfig, device: torch.device, dtype: torch.dtype) 
         device,
         dtype,
     )
-    return AdoptedModel(config, base).eval()
+    return AdoptedModel(config, base).eval().to(device)
 
 
 def dense_twin(model: AdoptedModel) -> AdoptedModel:

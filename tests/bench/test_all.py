@@ -11,7 +11,7 @@ import pytest
 
 from bench.all import FIRST, ON_GPU, PAGES, QUICK_ONE_S, QUICK_S, benches, run_step
 from bench.claims import CLAIMS
-from bench.harness import module_and_model
+from bench.names import module_and_model
 
 
 def python(code: str) -> list[str]:

@@ -21,6 +21,7 @@ from bench.kept import read_all
 from bench.large_engine import Effort, engine_of, frames_of
 from bench.large_live import Tried
 from bench.large_parts import Parts
+from bench.names import of_model
 from bench.page import command, page
 from bench.plain_open import PlainChat, own_attention
 from bench.sections import section_of
@@ -133,6 +134,7 @@ def test_the_geometry_is_the_published_one(model: str, billions: float) -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_open_model_gives_all_that_the_page_shows(model: str, tmp_path: Path) -> None:
     config, layout = served(model)
     parts = Parts()
@@ -147,16 +149,19 @@ def test_an_open_model_gives_all_that_the_page_shows(model: str, tmp_path: Path)
     for name in tried:
         assert [each["sessions"] for each in parts.figures["live"][name]] == list(counts[name])
         assert all(each["frames"] and not each["failed"] for each in parts.figures["live"][name])
-    bench = harness.named("large", model)
+    bench = of_model("large", model)
     keep(tmp_path, bench, large_open.settings_of(PUBLISHED[model], config, EFFORT, tried), parts)
     (kept,) = read_all(tmp_path)
     missing = {path for path in shown(bench) if kept.spread(path) is None}
     # Memory is asked of the GPU.
     assert all("above_held" in path for path in missing)
-    text = page([kept])
-    assert f"`python -m bench.large --model {model} --json`; A processor" in text
+    run = f"`python -m bench.large --model {model} --json`"
+    assert f"{run}; A processor" in page([kept])
+    nothing = " ".join(page([]).split())
+    assert f"There is no run on a GPU on record yet: {run} makes one." in nothing
 
 
+@pytest.mark.slow
 def test_the_papers_geometry_gives_its_figures_still(tmp_path: Path) -> None:
     """Guards keys that pages and capacity planning read; a training step needs a GPU."""
     config = VideoLLMMoDConfig(
@@ -187,6 +192,7 @@ def _answered(model: AdoptedModel, layout: ChatLayout, frames: torch.Tensor) -> 
     return [event.token for event in events if isinstance(event, Word)]
 
 
+@pytest.mark.slow
 def test_the_plain_loop_says_what_the_engine_says(model: str) -> None:
     """Guards the comparison: both sides compute the same, the router aside."""
     config, layout = served(model)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -36,7 +35,7 @@ from bench.plain_open import PlainChat, own_attention
 from infra.openmodels.published import Published
 from mod.adopted import AdoptedModel
 from mod.config import AdoptedConfig
-from mod.engine.policy import Window
+from mod.engine.policy import Window, fitted, in_steps
 from mod.families.chat import ChatLayout
 from mod.routers import Router
 
@@ -142,8 +141,17 @@ def first_error(tried: Sequence[Mapping[str, Any]]) -> str:
     return str(tried[0].get("error", "")) if tried else ""
 
 
+def window_frames(config: AdoptedConfig, layout: ChatLayout) -> int:
+    """Frames that a live session remembers at least: what the context holds of its window."""
+    per_step = config.frames_per_step
+    beside = config.tokens_per_frame + layout.beside_tokens
+    window = fitted(in_steps(_WINDOW, per_step), config.context, beside)
+    assert isinstance(window, Window)
+    return window.frames * per_step
+
+
 def settings_of(
-    published: Published, config: AdoptedConfig, effort: Effort, tried: Mapping[str, Tried]
+    published: Published, config: AdoptedConfig, layout: ChatLayout, effort: Effort
 ) -> dict[str, Any]:
     """What a result says of how it came about."""
     return {
@@ -161,7 +169,7 @@ def settings_of(
             "history_frames": effort.history,
             "seconds": effort.live_s,
             "asked_after": SPEAKS,
-            "policies": {name: asdict(_WINDOW) for name in tried},
+            "window_frames": window_frames(config, layout),
         },
     }
 
@@ -176,5 +184,5 @@ def measure(
     config, layout = weightless.served(published, published.config(), ROUTER, KEEP)
     parts = Parts()
     engine_parts(parts, config, layout, effort, LIVE, torch.device("cuda"), torch.bfloat16)
-    settings = settings_of(published, config, effort, LIVE)
+    settings = settings_of(published, config, layout, effort)
     return settings, parts.ratios, parts.figures

@@ -35,6 +35,7 @@ def _section(model: str, published: Published) -> Section:
                 "arithmetic of the decoder, routed over dense", "figures/bulk/cost_model_ratio", ""
             ),
             Side("weights", "figures/model/weights_gib", "GiB"),
+            Side("window of a live stream", "settings/live/window_frames", "frames"),
         )
         + sides(
             "GiB",

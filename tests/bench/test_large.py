@@ -150,7 +150,7 @@ def test_an_open_model_gives_all_that_the_page_shows(model: str, tmp_path: Path)
         assert [each["sessions"] for each in parts.figures["live"][name]] == list(counts[name])
         assert all(each["frames"] and not each["failed"] for each in parts.figures["live"][name])
     bench = of_model("large", model)
-    keep(tmp_path, bench, large_open.settings_of(PUBLISHED[model], config, EFFORT, tried), parts)
+    keep(tmp_path, bench, large_open.settings_of(PUBLISHED[model], config, layout, EFFORT), parts)
     (kept,) = read_all(tmp_path)
     missing = {path for path in shown(bench) if kept.spread(path) is None}
     # Memory is asked of the GPU.
@@ -217,6 +217,8 @@ def test_a_stream_fits_the_context(model: str) -> None:
     assert 0.9 * config.context < config.vision_tokens(length) < config.context
     assert length % config.frames_per_step == 0
     assert large_open.stream_length(config, layout, 7) in (7, 8)
+    # As the page of open models says of the default window.
+    assert large_open.window_frames(config, layout) == (96 if model.startswith("llava") else 256)
 
 
 def test_one_part_that_fails_costs_no_other() -> None:

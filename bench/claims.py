@@ -9,6 +9,7 @@ from __future__ import annotations
 from bench.bars import Claim
 from bench.claims_ablate import ABLATE
 from bench.claims_model import ENGINE, FLOPS, LARGE, MODEL, WEIGHTS
+from bench.claims_open import OPEN
 from bench.claims_service import AUTOSCALE, DECODE, HOSTILE, PROFILE, SCALE, SERVE
 
 #: In the order in which the page has them.
@@ -16,6 +17,7 @@ CLAIMS: tuple[Claim, ...] = (
     *DECODE,
     *ENGINE,
     *LARGE,
+    *OPEN,
     *MODEL,
     *SERVE,
     *AUTOSCALE,

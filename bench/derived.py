@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from statistics import fmean, median
 from typing import Any
 
+from bench.names import of_model
+from infra.openmodels.published import PUBLISHED
+
 #: A result as a bench prints it.
 Result = Mapping[str, Any]
 #: Numbers of the same thing, one a run; None where the result does not have what they need.
@@ -140,5 +143,9 @@ DERIVED: dict[str, dict[str, Derive]] = {
         "live_window": _live("mod, window of 256 frames"),
         "live_window_tried": _tried("mod, window of 256 frames"),
         "live_dense": _live("dense"),
+    },
+    **{
+        of_model("large", model): {f"live_{side}": _live(side) for side in ("mod", "dense")}
+        for model in PUBLISHED
     },
 }

@@ -16,6 +16,7 @@ from typing import Any
 
 from bench.bars import shown
 from bench.claims import CLAIMS
+from bench.names import of_model
 from bench.paths import spread_at
 
 RESULTS = Path(__file__).parent / "results"
@@ -60,18 +61,28 @@ def most_resident_bytes() -> int:
     return 1024 * int(kib)
 
 
-def run(
-    name: str, measure: Callable[[bool], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
-) -> None:
+#: From whether it is to be quick to settings, ratios and figures, as ``--json`` prints them.
+Measure = Callable[[bool], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
+
+
+def run(name: str, measure: Measure | Mapping[str, Measure]) -> None:
     """Command line of one bench.
 
     Args:
-        measure: from ``quick`` to settings, ratios and figures, as ``--json`` prints them.
+        measure: one, or several by the model that ``--model`` names. The first of them is measured
+            where it names none, and is the bench itself; the others' results have names of their
+            own.
     """
     parser = argparse.ArgumentParser(prog=f"python -m bench.{name}")
     parser.add_argument("--json", action="store_true", help="print and keep the result as JSON")
     parser.add_argument("--quick", action="store_true", help="fewer runs, minutes at most")
+    if isinstance(measure, Mapping):
+        own, *_ = measure
+        parser.add_argument("--model", choices=list(measure), default=own, help=f"{own} unless said")
     args = parser.parse_args()
+    if isinstance(measure, Mapping):
+        name = name if args.model == own else of_model(name, args.model)
+        measure = measure[args.model]
     settings, ratios, figures = measure(args.quick)
     for line in _told(name, {"settings": settings, "ratios": ratios, "figures": figures}):
         print(line)

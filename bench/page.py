@@ -14,6 +14,7 @@ from bench.bars import Bar, Claim, Spread, number, shown
 from bench.claims import CLAIMS, claim_of
 from bench.kept import Kept, UnknownFigureError, by_bench, read_all
 from bench.marks import ROOT, braced, filled, written_by_hand
+from bench.names import module_and_model
 from bench.sections import SECTIONS, section_of
 from bench.sides import Section
 from bench.tables import markdown
@@ -42,7 +43,8 @@ ratio. The commands need what `make bench` installs into `.venv` (`. .venv/bin/a
 
 def command(bench: str) -> str:
     """What a reader types to have a bench's figures."""
-    return f"python -m bench.{bench} --json"
+    module, model = module_and_model(bench)
+    return f"python -m bench.{module}{f' --model {model}' if model else ''} --json"
 
 
 def page(kept: Sequence[Kept]) -> str:
@@ -52,11 +54,12 @@ def page(kept: Sequence[Kept]) -> str:
         kept: as ``read_all`` gives them; the first of a bench is the one that counts.
     """
     benches = by_bench(kept)
-    ordered = [each.bench for each in SECTIONS if each.bench in benches]
+    ordered = [each.bench for each in SECTIONS if each.bench in benches or each.absent]
     ordered += sorted(benches.keys() - set(ordered))
     parts = [_HEAD, "## Headline figures", _headlines(benches), *_missed(benches)]
     for bench in ordered:
-        parts += _section(section_of(bench), benches[bench])
+        section = section_of(bench)
+        parts += _section(section, benches[bench]) if bench in benches else _absent(section)
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
@@ -131,6 +134,11 @@ def _why(kept: Kept, claim: Claim, bar: Bar, found: Spread) -> str:
     return textwrap.fill(
         text, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )
+
+
+def _absent(section: Section) -> Iterator[str]:
+    yield f"## {section.title}"
+    yield _wrapped(f"{section.absent}: `{command(section.bench)}` makes one.")
 
 
 def _section(section: Section, kept: Sequence[Kept]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench import profile_parts
 from bench.sections_ablate import ABLATIONS
+from bench.sections_open import OPEN
 from bench.sides import Section, Side, sides
 
 #: Rows of the paper's table of arithmetic.
@@ -102,6 +103,7 @@ SECTIONS = (
         "the vision tower, which every frame passes whole, does {} alone",
         Side("", "figures/bulk/tower_frames_per_s", "frames/s"),
     ),
+    *OPEN,
     Section(
         "model",
         "Training and quality",

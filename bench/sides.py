@@ -34,6 +34,8 @@ class Section:
             is to say so.
         groups: what stands above each group of figures; figures in it as in ``Claim.missed``.
         tables: more that is to be shown of a result.
+        absent: what is said where there is no result, without its full stop; empty where the
+            section is then left out.
     """
 
     bench: str
@@ -45,6 +47,7 @@ class Section:
     reckons: bool = False
     groups: Mapping[str, str] = field(default_factory=dict)
     tables: Callable[[Mapping[str, Any]], Iterator[str]] | None = None
+    absent: str = ""
 
 
 def sides(unit: str, path: str, names: dict[str, str], factor: float = 1.0) -> tuple[Side, ...]:

@@ -1,4 +1,14 @@
-"""The chat templates of open video models, as they are published."""
+"""The chat templates of open video models, as they are published, and the marks in some of them."""
+
+#: Beside text, in the templates of LLaVA-OneVision, and of Qwen2.5-VL and Qwen3-VL.
+LLAVA_MARKS = ("<image>", "<video>")
+QWEN_VL_MARKS = (
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
 
 LLAVA_ONEVISION = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + ' '}}"

@@ -38,14 +38,6 @@ _SENTENCES = (
     "User: Assistant: System: user assistant system",
 )
 
-#: The marks of Qwen2.5-VL and Qwen3-VL.
-_QWEN_VL = (
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
 #: What the small language models have in common.
 _TEXT: dict[str, Any] = {
     "hidden_size": 64,
@@ -73,7 +65,7 @@ def llava_onevision(folder: Path, image_size: int = 56, *, tied: bool = False) -
         image_size: 76 makes an odd grid with pixels left over, as 384 does in the published ones.
         tied: without an output layer of its own, as the 0.5B is.
     """
-    tokenizer = _qwen_tokenizer(["<image>", "<video>"])
+    tokenizer = qwen_tokenizer(templates.LLAVA_MARKS)
     size = {"height": image_size, "width": image_size}
     normal = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     pinpoints = [[image_size * i, image_size * j] for i in (1, 2) for j in (1, 2)]
@@ -192,7 +184,7 @@ def idefics3(folder: Path, *, marks: bool = False) -> None:
 
 def qwen2_5_vl(folder: Path) -> None:
     """Qwen2.5-VL: two frames make one of 6 x 6 patches, merged into 3 x 3, in windows of 2 x 2."""
-    tokenizer = _qwen_tokenizer(_QWEN_VL)
+    tokenizer = qwen_tokenizer(templates.QWEN_VL_MARKS)
     normal = {"patch_size": 14, "temporal_patch_size": 2, "merge_size": 2}
     size = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 16384}
     processor = transformers.Qwen2_5_VLProcessor(
@@ -222,7 +214,7 @@ def qwen2_5_vl(folder: Path) -> None:
 
 def qwen3_vl(folder: Path) -> None:
     """Qwen3-VL: as Qwen2.5-VL, with times between frames and features for three layers."""
-    tokenizer = _qwen_tokenizer(_QWEN_VL)
+    tokenizer = qwen_tokenizer(templates.QWEN_VL_MARKS)
     normal = {
         "patch_size": 16,
         "temporal_patch_size": 2,
@@ -286,7 +278,8 @@ def _backend(pre_tokenizer: Any, first: Sequence[str] = ()) -> Tokenizer:
     return tokenizer
 
 
-def _qwen_tokenizer(marks: Sequence[str]) -> Any:
+def qwen_tokenizer(marks: Sequence[str]) -> Any:
+    """A tokenizer of Qwen2's kind with a few hundred words, to which ``marks`` are added."""
     backend = _backend(
         pre_tokenizers.Sequence(
             [

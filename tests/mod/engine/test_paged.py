@@ -232,7 +232,9 @@ CARD = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 )
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 @pytest.mark.parametrize("splits", [None, 1, 2, 8])
-@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(8, 2, 64), (4, 2, 24), (4, 1, 128)])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "dim"), [(8, 2, 64), (4, 2, 24), (4, 1, 128), (14, 2, 128)]
+)
 @pytest.mark.parametrize("new", [[1, 1, 1], [5, 1, 300], [2, 0, 17]])
 def test_the_kernel_equals_its_emulation(
     new: list[int], heads: int, kv_heads: int, dim: int, splits: int | None, dtype: torch.dtype

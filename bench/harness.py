@@ -78,7 +78,9 @@ def run(name: str, measure: Measure | Mapping[str, Measure]) -> None:
     parser.add_argument("--quick", action="store_true", help="fewer runs, minutes at most")
     if isinstance(measure, Mapping):
         own, *_ = measure
-        parser.add_argument("--model", choices=list(measure), default=own, help=f"{own} unless said")
+        parser.add_argument(
+            "--model", choices=list(measure), default=own, help=f"{own} unless said"
+        )
     args = parser.parse_args()
     if isinstance(measure, Mapping):
         name = name if args.model == own else of_model(name, args.model)

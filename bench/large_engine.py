@@ -181,7 +181,7 @@ def timed_streams(way: Way, frames: Tensor, length: int) -> Told:
         RuntimeError: a frame could not be seen.
     """
     told = Told(0.0, [], 0, [])
-    for part in frames.split(length):
+    for part in torch.split(frames, length):
         told.add(timed_bulk(way.engine, part, way.options))
     if told.failed or len(told.p_silence) != len(frames):
         raise RuntimeError(f"{len(told.p_silence)} of {len(frames)} frames, {told.failed[:1]}")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bench.large_engine import FPS, SPEAKS, WORDS, Effort, engine_of, wait_for
 from mod.decoder import RoutedDecoder
+from mod.engine.engine import Engine
 from mod.engine.events import Failed, FrameSeen, TurnEnded
 from mod.engine.policy import Policy
 from mod.layout import Layout
@@ -65,8 +66,7 @@ def live(
     engine.open("s0", max_new_tokens=WORDS, **options)
     n = len(pool)
     engine.push("s0", pool.repeat(-(-effort.history // n), 1, 1, 1)[: effort.history])
-    while engine.busy:
-        engine.step()
+    _drain(engine)
     # What was evicted comes back into pages that nobody shares.
     engine.evict("s0")
     names = [f"s{i}" for i in range(sessions)]
@@ -139,3 +139,8 @@ def most_live(
         if found[-1]["p99_s"] > LIMIT_S:
             break
     return found
+
+
+def _drain(engine: Engine) -> None:
+    while engine.busy:
+        engine.step()

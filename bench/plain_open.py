@@ -48,7 +48,7 @@ class PlainChat:
     def watch(self, frames: Tensor) -> None:
         """See ``frames`` (frames, side, side, 3), whole steps of them, one step after the other."""
         per_step = self._model.config.frames_per_step
-        for step in frames.split(per_step):
+        for step in torch.split(frames, per_step):
             seen = step.to(self._model.device)
             first, last = self.n_frames, self.n_frames + per_step - 1
             before = self._layout.before(

@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText, LlamaConfig, SiglipVisionC
 from bench import harness, large, large_open, weightless
 from bench.claims import CLAIMS
 from bench.kept import read_all
-from bench.large_engine import Effort, engine_of, frames_of
+from bench.large_engine import SPEAKS, Effort, engine_of, frames_of
 from bench.large_live import Tried
 from bench.large_parts import Parts
 from bench.names import of_model
@@ -31,6 +31,7 @@ from mod.config import AdoptedConfig, VideoLLMMoDConfig
 from mod.engine.events import TurnEnded, Word
 from mod.engine.policy import Window
 from mod.families.chat import ChatLayout
+from mod.modeling import VideoLLMMoD
 
 CPU = torch.device("cpu")
 EFFORT = Effort(
@@ -169,12 +170,12 @@ def test_the_papers_geometry_gives_its_figures_still(tmp_path: Path) -> None:
         text_config=LlamaConfig(**_TEXT, pad_token_id=None),
         router="bounded",
     )
-    mod = weightless.on_device(lambda: large.VideoLLMMoD(config), CPU, torch.float32).eval()
+    mod = weightless.on_device(lambda: VideoLLMMoD(config), CPU, torch.float32).eval()
     parts = Parts()
     tried = {name: Tried(each.model, (1,), each.policy) for name, each in large.LIVE.items()}
     large.engine_parts(parts, mod, EFFORT, tried)
     assert parts.figures["skipped"] == {}
-    keep(tmp_path, "large", {"speaks": large.SPEAKS}, parts)
+    keep(tmp_path, "large", {"speaks": SPEAKS}, parts)
     (kept,) = read_all(tmp_path)
     missing = {path for path in shown("large") if kept.spread(path) is None}
     assert all("train" in path for path in missing)

@@ -144,7 +144,10 @@ class Outcomes:
             # A narration of its own ends the stretch of frames; an aside does not.
             session.lead, session.watching = [], not speaks or asking is not None
         else:
-            session.drop_uncommitted()
+            # Whole steps may have been fed beyond the frame that ends this one amid a step.
+            assert session.cache is not None
+            session.cache.truncate(session.lengths)
+            session.ahead = 0
         session.last_seen = run.pixels[seen - 1]
         session.half = half_of(session.last_seen, self._per_step) if left else None
         session.n_frames += seen

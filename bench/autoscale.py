@@ -7,7 +7,10 @@ ours, or a few more.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -43,6 +46,44 @@ def default_with(trace: Trace, world: World, hours: float, looks: int) -> tuple[
     return found
 
 
+@dataclass(frozen=True)
+class Compared:
+    """Both policies over one trace.
+
+    Attributes:
+        length_s: of the trace.
+        relieved: sessions that ours moved from replicas that were behind.
+        target: with which Serve's was run.
+    """
+
+    length_s: int
+    ours: Outcome
+    relieved: int
+    target: float
+    default: Outcome
+
+
+def compare(name: str, seed: int, looks: int) -> Compared:
+    """Ours over a trace, and Serve's with as many replica-hours; see ``default_with``."""
+    trace, world = traces(seed, SESSIONS)[name], World()
+    one = Simulation(trace, world, ours())
+    mine = one.run()
+    target, other = default_with(trace, world, mine.replica_hours, looks)
+    return Compared(trace.length_s, mine, one.relieved, target, other)
+
+
+def all_compared(names: list[str], seeds: int, looks: int) -> Iterator[tuple[str, int, Compared]]:
+    """(trace, seed, what came of it), on all cores: a run of a day's trace takes a while."""
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as cores:
+        waiting = [
+            (name, seed, cores.submit(compare, name, seed, looks))
+            for seed in range(seeds)
+            for name in names
+        ]
+        for name, seed, compared in waiting:
+            yield name, seed, compared.result()
+
+
 def _shown(outcome: Outcome, every_s: int) -> dict[str, Any]:
     """Means over stretches, for a plot."""
 
@@ -59,35 +100,34 @@ def _shown(outcome: Outcome, every_s: int) -> dict[str, Any]:
 
 def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Both policies over every trace; nothing here depends on the machine."""
-    world, seeds, looks = World(), 2 if quick else 5, 5 if quick else 9
+    seeds, looks = (2, 5) if quick else (5, 9)
     names = list(traces(0, 1.0))
     late: dict[str, list[float]] = {name: [] for name in names}
     hours: dict[str, list[float]] = {name: [] for name in names}
     figures: dict[str, Any] = {name: {"ours": [], "default": []} for name in names}
-    for seed in range(seeds):
-        for name, trace in traces(seed, SESSIONS).items():
-            one = Simulation(trace, world, ours())
-            mine = one.run()
-            target, other = default_with(trace, world, mine.replica_hours, looks)
-            late[name].append(mine.late_s / max(1.0, other.late_s))
-            hours[name].append(mine.replica_hours / other.replica_hours)
-            sides = {"ours": (mine, one.relieved), "default": (other, target)}
-            for side, (outcome, extra) in sides.items():
-                figures[name][side].append(
-                    {
-                        "late_session_s": outcome.late_s,
-                        "late_share": round(outcome.late_s / outcome.live_s, 6),
-                        "replica_hours": round(outcome.replica_hours, 3),
-                        "most_replicas": outcome.most,
-                        ("relieved_sessions" if side == "ours" else "target_calls"): extra,
-                    }
-                )
-            if not seed:
-                every_s = trace.length_s // 240
-                figures[name]["every_s"] = every_s
-                figures[name]["shown"] = {
-                    side: _shown(outcome, every_s) for side, (outcome, _) in sides.items()
+    for name, seed, found in all_compared(names, seeds, looks):
+        late[name].append(found.ours.late_s / max(1.0, found.default.late_s))
+        hours[name].append(found.ours.replica_hours / found.default.replica_hours)
+        sides = {
+            "ours": (found.ours, "relieved_sessions", found.relieved),
+            "default": (found.default, "target_calls", found.target),
+        }
+        for side, (outcome, key, value) in sides.items():
+            figures[name][side].append(
+                {
+                    "late_session_s": outcome.late_s,
+                    "late_share": round(outcome.late_s / outcome.live_s, 6),
+                    "replica_hours": round(outcome.replica_hours, 3),
+                    "most_replicas": outcome.most,
+                    key: value,
                 }
+            )
+        if not seed:
+            every_s = found.length_s // 240
+            figures[name]["every_s"] = every_s
+            figures[name]["shown"] = {
+                side: _shown(outcome, every_s) for side, (outcome, _, _) in sides.items()
+            }
     ratios = {}
     for name in names:
         ratios[f"{name}_violations_over_default"] = ratio(late[name])
@@ -95,7 +135,7 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
     settings = {
         "sessions": SESSIONS,
         "seeds": seeds,
-        "world": asdict(world),
+        "world": asdict(World()),
         "aims": asdict(Aims()),
         "kinds": KINDS,
     }

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.placement import Load, choose, has_room, overloaded, takes
+from actors.placement import LATE_S, Load, choose, has_room, overloaded, takes
 from bench.arrivals import Trace
 from serve.scaling import Report, Scaler
 
@@ -212,8 +212,9 @@ class Simulation:
         """Sessions that moved, then new ones, in the order of their coming."""
         world = self._world
         at = self._at[self._live]
+        held = np.bincount(at[at >= 0], minlength=self._number)
         for number, replica in ready.items():
-            replica.held = int(np.sum(at == number))
+            replica.held = int(held[number])
         homeless = self._live[(at < 0) & (self._away_s[self._live] <= now)]
         if not len(homeless) or not ready:
             return
@@ -234,6 +235,8 @@ class Simulation:
 
     def _relieve(self, now: int, ready: dict[int, _Replica]) -> None:
         """Of each replica that cannot keep up one session goes where there is room."""
+        if not any(replica.queue > LATE_S * self._world.capacity for replica in ready.values()):
+            return  # none is overloaded
         loads = {str(k): r.load(self._world) for k, r in ready.items()}
         placed: Counter[str] = Counter()
         for number, load in ((k, loads[str(k)]) for k in ready):
@@ -262,14 +265,16 @@ class Simulation:
         at = self._at[live]
         away = self._away_s[live] > now
         frames *= ~away
-        late = int(np.sum((at < 0) | away))
+        placed = at >= 0
+        late = int(np.sum(~placed | away))
+        # All replicas at once: one look at all sessions for each is most of a run's time.
+        came = np.bincount(at[placed], frames[placed], minlength=self._number)
+        watched = np.bincount(at[placed & ~away & (active | asks)], minlength=self._number)
         for number, replica in ready.items():
-            here = at == number
-            came = float(frames[here].sum())
-            replica.coming.append(came)
-            replica.queue = max(0.0, replica.queue + came - world.capacity)
+            replica.coming.append(float(came[number]))
+            replica.queue = max(0.0, replica.queue + replica.coming[-1] - world.capacity)
             if replica.queue > world.late_s * world.capacity:
-                late += int(np.sum(here & ~away & (active | asks)))
+                late += int(watched[number])
         return late
 
 

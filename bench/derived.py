@@ -17,8 +17,10 @@ Derive = Callable[[Result], list[float] | None]
 LAG_S = 1.0
 
 
-def _over(result: Result, above: str, below: str, factor: float = 1.0) -> list[float]:
+def _over(result: Result, above: str, below: str, factor: float = 1.0) -> list[float] | None:
     sides = result["figures"]["times_real_time"]
+    if above not in sides or below not in sides:
+        return None
     return [factor * median(sides[above]) / median(sides[below])]
 
 
@@ -112,6 +114,10 @@ _BULK, _LIVE = ("", "bulk_frames"), ("live_sessions", "live_frames")
 DERIVED: dict[str, dict[str, Derive]] = {
     "decode": {
         "read_videos_bar_over_ffmpeg": lambda result: _over(result, "read_videos", "ffmpeg", 8.0),
+        "read_videos_bar_over_references": lambda result: _over(
+            result, "read_videos", "reference pictures", 8.0
+        ),
+        "daft_bar_over_references": lambda result: _over(result, "daft", "reference pictures", 3.0),
         "daft_bar_over_ffmpeg": lambda result: _over(result, "daft", "ffmpeg", 3.0),
         "daft_over_ffmpeg": lambda result: _over(result, "daft", "ffmpeg"),
     },

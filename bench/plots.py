@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 
 from bench.ablate_plot import panels
 from bench.claims_model import ENGINE
+from bench.decode import REFERENCES
 from bench.harness import RESULTS
 
 #: Metrics of the quality plot: name in the result, label, whether less is better.
@@ -26,6 +27,11 @@ QUALITY = (
     ("fluency", "fluency", False),
     ("lm_correctness", "correctness", False),
 )
+
+
+#: Of the bars of ``draw_decode``; peers have one color.
+_OURS, _PEER, _LIMIT = "#c0392b", "#7d9fc4", "#c9c9c9"
+_SIDE_COLORS = {"ours": _OURS, "ours long": _OURS, REFERENCES: _LIMIT}
 
 
 def draw_model(result: dict[str, Any]) -> plt.Figure:
@@ -118,7 +124,7 @@ def draw_decode(result: dict[str, Any]) -> plt.Figure:
         [middle - min(sides[name]) for name, middle in zip(names, middles, strict=True)],
         [max(sides[name]) - middle for name, middle in zip(names, middles, strict=True)],
     ]
-    colors = ["#c0392b" if name.startswith("ours") else "#7d9fc4" for name in names]
+    colors = [_SIDE_COLORS.get(name, _PEER) for name in names]
     picture, axis = plt.subplots(figsize=(9, 3.4), layout="constrained")
     axis.barh(names, middles, xerr=reach, capsize=3, height=0.5, color=colors)
     for place, (name, middle) in enumerate(zip(names, middles, strict=True)):

@@ -29,6 +29,7 @@ SECTIONS = (
                 "ours": "ours, many short files",
                 "ours long": "ours, one long file",
                 "ffmpeg": "`ffmpeg` on all cores",
+                "reference pictures": "`ffmpeg`, reference pictures alone, unscaled",
                 "read_videos": "`ray.data.read_videos`",
                 "read_videos alone": "`ray.data.read_videos` without options",
                 "daft": "Daft",

@@ -53,7 +53,7 @@ test: $(VENV)/.test ## Run all tests but those of test-long and chaos
 	$(BIN)/python -m pytest -q -m "not long and not chaos" -n 2
 
 test-long: $(VENV)/.test ## Run the tests of guarantees at length, for half an hour
-	$(BIN)/python -m pytest -q -m "long and not chaos"
+	$(BIN)/python -m pytest -q -m "long and not chaos" -n 2
 
 test-quick: $(VENV)/.test ## Run the tests that start no cluster and no server
 	$(BIN)/python -m pytest -q -m "not slow and not ray and not objectstore and not long and not chaos" -n 2

@@ -23,9 +23,9 @@ DECODE = (
         "as real time here when it is told to sample and to scale; called without options it is "
         "the row `over_read_videos_alone`. Eight times the former would be "
         "{derived/read_videos_bar_over_ffmpeg as .1f} times what `ffmpeg` decodes on all cores, "
-        "and {derived/read_videos_bar_over_references as .1f} times what it decodes there of the "
-        "pictures alone that others refer to, which nothing that is exact can leave out, without "
-        "scaling or handing on any. Tried: pictures that nothing refers to and no sample needs are "
+        "and {derived/read_videos_bar_over_references as .1f} times what all cores decode of the "
+        "pictures alone that others refer to, which an exact side has to decode, without scaling "
+        "or handing on any. Tried: pictures that nothing refers to and no sample needs are "
         "not decoded at all, and segments decode side by side.",
     ),
     Claim(
@@ -37,8 +37,8 @@ DECODE = (
         missed="Daft decodes as fast as {derived/daft_over_ffmpeg as .2f} of `ffmpeg` on all cores "
         "here, one file after the other, since several at once wait for each other for ever on two "
         "cores. Three times as fast would be {derived/daft_bar_over_ffmpeg as .1f} times what "
-        "`ffmpeg` decodes, and {derived/daft_bar_over_references as .1f} times what it decodes of "
-        "the pictures alone that others refer to. Tried: the same as for the row above.",
+        "`ffmpeg` decodes, and {derived/daft_bar_over_references as .1f} times what all cores "
+        "decode of the pictures alone that others refer to. Tried: the same as for the row above.",
     ),
     Claim(
         "decode",

@@ -214,7 +214,7 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
     torch.set_num_threads(1)
     most = limits.measured()
     # Fewer frames and the rounding up to whole pages would show in the ratio of cache bytes.
-    runs, n_bulk, n_live = (2, 300, 12) if quick else (5, 600, 40)
+    runs, n_bulk, n_live = (1, 300, 12) if quick else (5, 600, 40)
     (dense, layout), (mod, _), (plain, _) = build("none"), build("bounded"), build("none")
     for model in (dense, mod):
         teach(model, layout)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
+import tempfile
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -40,19 +43,23 @@ class Scene:
     fps: int = FPS
 
 
+#: Where scenes stay from one bench to the next: rendering takes longer than most of them.
+KEPT = Path(tempfile.gettempdir()) / "longreel-bench"
 #: Nearly 2 Mbit/s, like a film or a camera at that size.
 HD = Scene("hd.mp4", 31, 30, 1280, 720)
 SMALL = Scene("small.mp4", 32, 30, 320, 180)
 MINUTE = Scene("minute25.mp4", 33, 60, 1280, 720, fps=25)
 
 
-def make(scene: Scene, folder: Path) -> Path:
-    """The scene, rendered if it is not there yet."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / scene.name
+def rendered(scene: Scene) -> Path:
+    """The scene in ``KEPT``, rendered if it is not there yet or was made by other code."""
+    made_by = repr(scene).encode() + Path(__file__).read_bytes()
+    path = KEPT / hashlib.sha256(made_by).hexdigest()[:12] / scene.name
     if path.exists():
         return path
-    draft = path.with_name("." + path.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Where two render it at once, each has a draft of its own.
+    draft = path.with_name(f".{uuid.uuid4().hex}.mp4")
     with av.open(str(draft), "w") as container:
         stream = container.add_stream("libx264", rate=scene.fps, options={"preset": "medium"})
         assert isinstance(stream, VideoStream)

@@ -80,7 +80,7 @@ class Effort:
     held_out: int
 
 
-QUICK = Effort(step_runs=2, peak_runs=1, seeds=1, base_steps=40, steps=30, streams=80, held_out=16)
+QUICK = Effort(step_runs=1, peak_runs=1, seeds=1, base_steps=20, steps=15, streams=40, held_out=16)
 FULL = Effort(
     step_runs=5, peak_runs=3, seeds=3, base_steps=600, steps=300, streams=800, held_out=80
 )

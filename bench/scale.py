@@ -25,7 +25,7 @@ import ray
 from actors.decode import decode_planned
 from bench.assumed import LAYOUTS, Costs, World
 from bench.costs import RECIPE, time_driver, time_ledger, time_plan
-from bench.footage import HD, make, repeated
+from bench.footage import HD, rendered, repeated
 from bench.harness import ratio, run
 from bench.simulation import Result, simulate
 from longreel.schemas import PLAN
@@ -89,11 +89,11 @@ def decoded(plan: list[dict[str, Any]], workers: int) -> dict[str, float]:
 
 def measured(quick: bool) -> tuple[dict[int, list[dict[str, float]]], Costs]:
     """Passes by number of actors, and the costs for the simulation."""
-    runs, times = (2, 24) if quick else (5, 40)
+    runs, times = (1, 12) if quick else (5, 40)
     passes: dict[int, list[dict[str, float]]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        clip = make(HD, folder)
+        clip = rendered(HD)
         long = repeated(clip, times, folder / "long.mp4")
         _, plan = plan_video(SourceVideo(str(long), None, None), RECIPE)
         with connected("local"):

@@ -29,7 +29,7 @@ SECTIONS = (
                 "ours": "ours, many short files",
                 "ours long": "ours, one long file",
                 "ffmpeg": "`ffmpeg` on all cores",
-                "reference pictures": "`ffmpeg`, reference pictures alone, unscaled",
+                "reference pictures": "reference pictures alone, on all cores, unscaled",
                 "read_videos": "`ray.data.read_videos`",
                 "read_videos alone": "`ray.data.read_videos` without options",
                 "daft": "Daft",

@@ -33,7 +33,7 @@ FIRST = {"ours": 32, "resend": 4, "hashed": 32}
 
 def knees(url: str, quick: bool) -> tuple[list[float], dict[str, list[list[dict[str, Any]]]]]:
     """Ours over re-sending, a value a round; and of each side and round all probes."""
-    rounds, probes, lasts_s, window_s = (1, 1, 20.0, 10.0) if quick else (2, 3, 45.0, 30.0)
+    rounds, probes, lasts_s, window_s = (1, 1, 12.0, 8.0) if quick else (2, 3, 45.0, 30.0)
     found: dict[str, list[list[dict[str, Any]]]] = {}
     ratios = []
     for number in range(rounds):
@@ -72,8 +72,8 @@ def _probe(spec: Spec) -> dict[str, Any]:
 
 def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """All of it on one cluster; each part ends what it opened."""
-    frames, sessions, streams = (60, 40, 8) if quick else (200, 100, 16)
-    length = 30 if quick else 60
+    frames, sessions, streams = (40, 20, 4) if quick else (200, 100, 16)
+    length = 20 if quick else 60
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

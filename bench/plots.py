@@ -126,7 +126,8 @@ def draw_decode(result: dict[str, Any]) -> plt.Figure:
     ]
     colors = [_SIDE_COLORS.get(name, _PEER) for name in names]
     picture, axis = plt.subplots(figsize=(9, 3.4), layout="constrained")
-    axis.barh(names, middles, xerr=reach, capsize=3, height=0.5, color=colors)
+    labels = [f"{name}, alone (limit)" if name == REFERENCES else name for name in names]
+    axis.barh(labels, middles, xerr=reach, capsize=3, height=0.5, color=colors)
     for place, (name, middle) in enumerate(zip(names, middles, strict=True)):
         at = (max(sides[name]), place)
         axis.annotate(f"{middle:.1f}", at, textcoords="offset points", xytext=(6, -3), size=8)

@@ -73,7 +73,7 @@ def _probe(spec: Spec) -> dict[str, Any]:
 def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """All of it on one cluster; each part ends what it opened."""
     frames, sessions, streams = (40, 20, 4) if quick else (200, 100, 16)
-    length = 20 if quick else 60
+    length = 30 if quick else 60
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

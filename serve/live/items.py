@@ -82,6 +82,8 @@ class Receipt:
         frame: number of an accepted frame in its session, from 0.
         response: id of the answer to a question.
         repeated: the session had this sequence number already; nothing was done again.
+        event: number of the session's last event before; what it leads to is told after that.
+            0 of one that was repeated: it may have been told long ago.
     """
 
     seq: int
@@ -90,6 +92,7 @@ class Receipt:
     frame: int | None = None
     response: str | None = None
     repeated: bool = False
+    event: int = 0
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -181,7 +182,9 @@ class LiveSession:
                     ]
                 )
                 self._remember(token, seq)
+                last = self.transcript.last
                 self._take_in(decided, received)
+                return [r if r.repeated else replace(r, event=last) for r in decided.receipts]
             return decided.receipts
 
     async def cancel(self, response: str | None) -> bool:

@@ -105,22 +105,17 @@ async def give_frames(
     before and not applied twice. If the client leaves while it waits, the frames stay.
     """
     context = _context(request)
-    view: SessionView | None = None
-    # One picture that nobody waits for needs no look at the session, a round trip, before it goes
-    # there.
-    if wait or not request.headers.get("content-type", "").startswith("image/"):
-        # Before the body is read: a session that is not there needs none of it.
-        view = await _open_one(context.sessions, session)
+    # Before the body is read: a session that is not there needs none of it. Whose it is is known
+    # here; how it stands would be a call to its replica.
+    await context.sessions.owner(session)
     check_frames()
     sent = await read_frames(request, seq, time_s)
-    if view is None and kind_of(sent.media[0]) == "video":
-        view = await _open_one(context.sessions, session)
-    fps = (view and view.options.fps) or context.model.fps
+    fps = context.model.fps
+    if kind_of(sent.media[0]) == "video":
+        fps = (await _open_one(context.sessions, session)).options.fps or fps
     frames = await decode(sent, context.model.side, fps, context.settings)
     receipts = await context.sessions.give(session, frames, sent.seq)
-    outcomes = None
-    if wait and view is not None:
-        outcomes = await _outcomes(request, session, receipts, view.events)
+    outcomes = await _outcomes(request, session, receipts) if wait else None
     body = FramesReply.of(receipts, outcomes).model_dump(
         mode="json", exclude=None if wait else {"outcomes"}
     )
@@ -134,16 +129,13 @@ async def _open_one(sessions: Sessions, session: str) -> SessionView:
     return view
 
 
-async def _outcomes(
-    request: Request, session: str, receipts: list[Receipt], last_event: int
-) -> list[OutcomeShown]:
-    """Of the frames that were accepted, as the events after ``last_event`` tell them."""
+async def _outcomes(request: Request, session: str, receipts: list[Receipt]) -> list[OutcomeShown]:
+    """Of the frames that were accepted, as the events after them tell."""
     accepted = [receipt.frame for receipt in receipts if receipt.frame is not None]
     if not accepted:
         return []
     told = FrameOutcomes(accepted)
-    # What was given before may have been seen before.
-    after = 0 if any(receipt.repeated for receipt in receipts) else last_event
+    after = min(receipt.event for receipt in receipts)
     async for event in _events(request, session, after):
         told.take(event)
         if told.complete:
@@ -176,7 +168,6 @@ async def ask(request: Request, session: _Session, asked: Ask) -> Response:
     It is durable when ``response.created`` comes. A client that leaves does not withdraw it.
     """
     sessions = _context(request).sessions
-    before = await sessions.view(session)
     question = Question(asked.input, asked.max_output_tokens)
     (receipt,) = await sessions.give(session, [question], asked.seq)
     if receipt.response is None:
@@ -188,10 +179,9 @@ async def ask(request: Request, session: _Session, asked: Ask) -> Response:
         status="in_progress",
         repeated=receipt.repeated,
     )
-    after = 0 if receipt.repeated else before.events
     if asked.stream:
-        return EventStream(_answer_stream(sessions, begun, after))
-    async for event in _events(request, session, after):
+        return EventStream(_answer_stream(sessions, begun, receipt.event))
+    async for event in _events(request, session, receipt.event):
         if event.data.get("response") == begun.id and event.type == "response.done":
             return JSONResponse(begun.finished(event.data).model_dump(mode="json"))
     raise _closed(session)

@@ -247,7 +247,8 @@ class _Session:
             old = self._receipts[seq - 1]
             return Receipt(seq, old.outcome, old.reason, old.frame, old.response, repeated=True)
         if isinstance(given, Question):
-            receipt = Receipt(seq, "accepted", response=f"{self._name}-response-{seq}")
+            response = f"{self._name}-response-{seq}"
+            receipt = Receipt(seq, "accepted", response=response, event=len(self._events))
             self._queue.append(_Waiting(given, receipt.response or ""))
         else:
             receipt = self._take_frame(seq, given)
@@ -268,9 +269,9 @@ class _Session:
         elif self._waiting_frames() >= self._owner.most_waiting:
             reason = "lag"
         if reason:
-            return Receipt(seq, "dropped", reason)
+            return Receipt(seq, "dropped", reason, event=len(self._events))
         self._last_s = time_s
-        receipt = Receipt(seq, "accepted", frame=self._frames)
+        receipt = Receipt(seq, "accepted", frame=self._frames, event=len(self._events))
         self._queue.append(_Waiting(Frame(frame.pixels, time_s), self._frames))
         self._frames += 1
         return receipt

@@ -148,7 +148,9 @@ SECTIONS = (
             "figures/overhead/ms/KEY",
             {
                 "noop": "an empty POST through Ray Serve",
+                "haproxy_noop": "an empty POST behind HAProxy",
                 "acknowledged": "a frame until it is durable",
+                "haproxy_acknowledged": "a frame until it is durable, behind HAProxy",
                 "seen": "a frame until the model has seen it",
                 "direct_seen": "the model alone, no service",
                 "part_durable_append": "the append to the log, a part of the durable frame",

@@ -1,6 +1,6 @@
 """Where seconds and bytes of a whole job go: ``python -m bench.profile --json``.
 
-The job is ``longreel summarize`` over one hour of 720p (ten minutes with ``--quick``), as a user
+The job is ``longreel summarize`` over one hour of 720p (five minutes with ``--quick``), as a user
 runs it, with a cluster of its own. ``--before CHECKOUT`` runs another version of it in turn.
 """
 
@@ -233,7 +233,7 @@ def measure(
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Run the job several times, the other version of it in turn."""
     # The short form's scene is there already where other benches ran.
-    minutes, runs, scene = (10, 1, HD) if quick else (60, 3, MINUTE)
+    minutes, runs, scene = (5, 1, HD) if quick else (60, 3, MINUTE)
     video = video_of(scene, minutes)
     checkouts = {"after": HERE} | ({"before": before} if before else {})
     found: dict[str, list[Job]] = {side: [] for side in checkouts}

@@ -34,7 +34,7 @@ FIRST = {"ours": 32, "resend": 4, "hashed": 32}
 
 def knees(url: str, quick: bool) -> tuple[list[float], dict[str, list[list[dict[str, Any]]]]]:
     """Ours over re-sending, a value a round; and of each side and round all probes."""
-    rounds, probes, lasts_s, window_s = (1, 1, 12.0, 8.0) if quick else (2, 3, 45.0, 30.0)
+    rounds, probes, lasts_s, window_s = (1, 1, 10.0, 6.0) if quick else (2, 3, 45.0, 30.0)
     found: dict[str, list[list[dict[str, Any]]]] = {}
     ratios = []
     for number in range(rounds):

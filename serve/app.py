@@ -18,7 +18,7 @@ from longreel import __version__
 from longreel.errors import LongreelError, UsageError
 from mod.checkpoint import Checkpoint, find_checkpoint
 from serve.directory import claim_store, directory_name
-from serve.gateway import ONE_LOOP, GatewayDeployment, GatewayPlan
+from serve.gateway import GatewayDeployment, GatewayPlan
 from serve.handles import APP, replica_handle
 from serve.observe.logs import encoding
 from serve.routes.context import ApiSettings
@@ -116,7 +116,7 @@ def build(
         ray_actor_options={
             "num_cpus": 1,
             "num_gpus": plan.num_gpus,
-            "runtime_env": {"env_vars": _REPORTS | ONE_LOOP},
+            "runtime_env": {"env_vars": _REPORTS},
         },
         logging_config=_quiet(),
     )

@@ -87,12 +87,12 @@ class Gateway:
         return app
 
 
-#: Neither routes nor the calls of replicas block their loop, so they need no thread apart from Ray
-#: Serve's own: each call spares the way from one to the other and back.
-ONE_LOOP = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}
+#: Routes never block their loop, so it needs no thread apart from Ray Serve's own: each call spares
+#: the way from one to the other and back.
+_ONE_LOOP = {"env_vars": {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}}
 
 GatewayDeployment = serve.deployment(
     name="gateway",
-    ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": ONE_LOOP}},
+    ray_actor_options={"num_cpus": 0, "runtime_env": _ONE_LOOP},
     max_ongoing_requests=10_000,
 )(serve.ingress()(Gateway))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,8 @@ _REPLICA = serve.deployment(
 #: How often replicas tell the controller what ``serve.scaling`` decides by, in seconds; a flash
 #: crowd is there within seconds.
 _REPORTS = {"RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2"}
+#: Seconds between two looks at a deployment that is mended.
+_LOOK_S = 0.2
 #: Calls that a replica has at once: segments of bulk jobs; with sessions, whoever awaits events.
 _BULK_CALLS, _SESSION_CALLS = 8, 2000
 
@@ -173,8 +176,26 @@ def deploy(
     try:
         serve.run(target, name=APP, route_prefix="/" if gateway else None, logging_config=_quiet())
     except RuntimeError as failure:
-        reason = _why_not() or str(failure).strip().splitlines()[-1]
-        raise LongreelError(f"the model service did not start: {reason}") from None
+        if not _mended():
+            reason = _why_not() or str(failure).strip().splitlines()[-1]
+            raise LongreelError(f"the model service did not start: {reason}") from None
+
+
+def _mended() -> bool:
+    """Whether nothing failed but a replica that died meanwhile; waits for the one in its place.
+
+    Ray Serve calls a deployment failed whose replica dies while it is changed, and goes on all the
+    same.
+    """
+    while application := serve.status().applications.get(APP):
+        if application.status == "RUNNING":
+            return True
+        failed = [d for d in application.deployments.values() if d.status == "DEPLOY_FAILED"]
+        lost = [d for d in failed if d.status_trigger == "HEALTH_CHECK_FAILED"]
+        if application.status == "DEPLOY_FAILED" and (not failed or len(lost) < len(failed)):
+            return False
+        time.sleep(_LOOK_S)
+    return False
 
 
 def _why_not() -> str | None:

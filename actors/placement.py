@@ -50,14 +50,15 @@ def choose(loads: Mapping[str, Load], placed: Mapping[str, int], session_bytes: 
     Returns:
         None where there is no owner. Ties go to fewer sessions, then to the name.
     """
-    live = sum(load.live for load in loads.values())
+    # An average that outlasts the sessions: where there are none, nothing comes.
+    live = {owner: load.live if load.sessions else 0.0 for owner, load in loads.items()}
     sessions = sum(load.sessions for load in loads.values())
-    each = live / sessions if sessions else 0.0
+    each = sum(live.values()) / sessions if sessions else 0.0
 
     def rank(owner: str) -> tuple[bool, float, int, str]:
         load, new = loads[owner], placed.get(owner, 0)
         held = load.capacity_bytes - load.free_bytes + new * session_bytes
-        full = max(held / load.capacity_bytes, load.live + new * each)
+        full = max(held / load.capacity_bytes, live[owner] + new * each)
         return load.lag_s > LATE_S, full, load.sessions + new, owner
 
     return min(loads, key=rank, default=None)

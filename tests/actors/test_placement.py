@@ -35,6 +35,18 @@ def test_sessions_placed_since_the_last_report_count() -> None:
         assert placed == {"a": 5, "b": 5}
 
 
+def test_sessions_that_are_gone_keep_nobody_away() -> None:
+    """Guards against a burst that passes by the replica whose sessions, all closed, last brought
+    most: what they brought is an average, and fades."""
+    loads = {"a": _load(10, live=0.6), "b": _load(10), "c": _load(10, live=0.1)}
+    placed = dict.fromkeys(loads, 0)
+    for _ in range(30):
+        owner = choose(loads, placed, MIB // 100)
+        assert owner is not None
+        placed[owner] += 1
+    assert placed == {"a": 10, "b": 10, "c": 10}
+
+
 def test_who_lags_gets_none_unless_all_do() -> None:
     """Guards against a replica that is behind and is given more."""
     assert choose({"a": _load(9, lag_s=3.0), "b": _load(1)}, {}, MIB) == "b"

@@ -264,6 +264,29 @@ def test_calls_without_numbers_are_told_apart_by_their_tokens(tmp_path: Path) ->
     _run(work())
 
 
+def test_a_receipt_says_after_which_event_to_listen(tmp_path: Path) -> None:
+    """Guards whoever waits for what an input leads to: nothing of it is told before that event,
+    nobody is sent through all that was told earlier, and of a repeated one it may be anywhere."""
+
+    async def work() -> None:
+        service = await Service(tmp_path, _options()).start()
+        for number in range(3):
+            before = max(service.told, default=0)
+            inputs = [_input(2 * number, asks=False), _input(2 * number + 1, asks=True)]
+            receipts = await service.give(inputs)
+            assert [receipt.event for receipt in receipts] == [before, before]
+            await service.listen(until_quiet=True)
+            about = [n for n, e in service.told.items() if e.data.get("frame") == number]
+            about += [
+                n for n, e in service.told.items() if e.data.get("response") == receipts[1].response
+            ]
+            assert min(about) > before
+        again = await service.give([_input(0, asks=False)], seq=1)
+        assert [(receipt.repeated, receipt.event) for receipt in again] == [(True, 0)]
+
+    _run(work())
+
+
 @pytest.mark.slow
 def test_callers_that_leave_harm_nothing(tmp_path: Path) -> None:
     """Guards against a client that vanishes in the middle of a call: the session, the log and the

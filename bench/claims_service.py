@@ -156,7 +156,7 @@ SERVE = (
         "{figures/overhead/ms/part_durable_append as .1f} ms, which an empty POST does not do. "
         "Tried: acknowledging before the model has seen the frame, one append for all frames that "
         "wait, calls by a connection of the two processes, pinned to a replica without a choice, "
-        "and the gateway's and the replica's calls on Ray Serve's own loop. Half of a frame's time "
+        "and the gateway's and the replica's calls on Ray Serve's own loop. Much of a frame's time "
         "is the proxy's, so the images run HAProxy in its place (the row below): an empty POST "
         "takes {figures/overhead/ms/haproxy_noop as .1f} ms there, a frame "
         "{figures/overhead/ms/haproxy_acknowledged as .1f} ms.",

@@ -78,7 +78,8 @@ async def measure(
     (sample,) = islice(World(3), 3, 4)
     direct = Direct()
     log = SessionLog(StateStore(str(folder)), "bench")
-    empty = replica.options(method_name="tokens")
+    # As the gateway calls a session's replica: by a connection of the two processes.
+    empty = replica.options(method_name="tokens", _by_reference=False)
     times: dict[str, list[float]] = {}
 
     async def timed(name: str, call: Awaitable[Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,8 @@ from longreel.typed import typed_line
 
 if TYPE_CHECKING:
     from longreel.client import Client
+
+_PLACE = re.compile(r"messages\.\d+\.content\.\d+(?=: )")
 
 
 def chat(
@@ -73,6 +76,7 @@ def _chat(
     instructions: str | None,
     max_tokens: int | None,
 ) -> None:
+    from longreel.client.errors import APIError
     from longreel.client.media import remote_part
 
     questions = _questions(question)
@@ -97,6 +101,10 @@ def _chat(
                 sys.stdout.flush()
             typer.echo()
             history.append((asked, answer))
+    except APIError as failure:
+        # The service knows the video by its place in the request, the user by its name.
+        named = _PLACE.sub(lambda _: video, failure.message)
+        raise APIError(failure.status, failure.code, named) from None
     finally:
         if uploaded is not None:
             client.files.delete(uploaded)

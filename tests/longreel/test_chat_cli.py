@@ -106,7 +106,7 @@ def test_what_cannot_work_is_one_line(
     server = ["--server", service.url]
     arguments, status, said = {
         "no file": (["nowhere.mp4", "What?", *server], 2, "nowhere.mp4"),
-        "no video": ([str(text), "What?", *server], 1, ""),
+        "no video": ([str(text), "What?", *server], 1, f"longreel: {text}: "),
         "no question": ([clip, *server], 2, "question"),
         "no url": ([clip, "What?", "--server", "here"], 2, "'here'"),
     }[what]

@@ -99,17 +99,21 @@ class _Replica:
     queue: float
     coming: deque[float]
     held: int = 0  # sessions
+    live: float = 0.0  # share of the capacity that comes, on average
 
-    def live(self, world: World) -> float:
-        return sum(self.coming) / max(1, len(self.coming)) / world.capacity
+    def work(self, came: float, world: World) -> None:
+        """One second in which so many frames come."""
+        self.coming.append(came)
+        self.live = sum(self.coming) / len(self.coming) / world.capacity
+        self.queue = max(0.0, self.queue + came - world.capacity)
 
     def behind_s(self, world: World) -> float:
         # Of each session as much counts as comes in two seconds; see ``serve.live.pace``.
-        return min(self.queue / world.capacity, 2.0 * self.live(world))
+        return min(self.queue / world.capacity, 2.0 * self.live)
 
     def report(self, world: World, waiting: int) -> Report:
         return Report(
-            live=self.live(world),
+            live=self.live,
             behind_s=self.behind_s(world),
             cache=self.held * world.session_cache,
             sessions=self.held,
@@ -123,7 +127,7 @@ class _Replica:
             capacity_bytes=capacity,
             sessions=self.held,
             lag_s=self.queue / world.capacity,
-            live=self.live(world),
+            live=self.live,
             behind_s=self.behind_s(world),
         )
 
@@ -203,8 +207,10 @@ class Simulation:
     def _come_and_go(self, now: int) -> None:
         trace = self._trace
         ended = trace.ends[self._live] <= now
-        self._at[self._live[ended]] = _GONE
         last = int(np.searchsorted(trace.starts, now + 1))
+        if last == self._next and not ended.any():
+            return
+        self._at[self._live[ended]] = _GONE
         self._live = np.concatenate([self._live[~ended], np.arange(self._next, last)])
         self._next = last
 
@@ -271,8 +277,7 @@ class Simulation:
         came = np.bincount(at[placed], frames[placed], minlength=self._number)
         watched = np.bincount(at[placed & ~away & (active | asks)], minlength=self._number)
         for number, replica in ready.items():
-            replica.coming.append(float(came[number]))
-            replica.queue = max(0.0, replica.queue + replica.coming[-1] - world.capacity)
+            replica.work(float(came[number]), world)
             if replica.queue > world.late_s * world.capacity:
                 late += int(watched[number])
         return late

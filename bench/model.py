@@ -44,8 +44,6 @@ from mod.modeling import VideoLLMMoD
 from mod.objective import live_loss, stream_of
 from mod.world.dialogues import watch
 
-#: Of the timed step.
-FRAMES = 600
 #: The methods of the paper's tables by their config.
 METHODS: dict[str, dict[str, Any]] = {
     "full": {"router": "none"},
@@ -69,8 +67,17 @@ HELD_OUT, TRAINED = 7_000_000, 8_000_000
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured."""
+    """How much is measured.
 
+    Attributes:
+        step_frames: of the stream of a timed step.
+        step_runs, peak_runs: steps that are timed, and whose memory is.
+        seeds: of the trainings of each method.
+        base_steps, steps: of the full model, and of each method after it.
+        streams, held_out: trained on, and measured on.
+    """
+
+    step_frames: int
     step_runs: int
     peak_runs: int
     seeds: int
@@ -80,9 +87,25 @@ class Effort:
     held_out: int
 
 
-QUICK = Effort(step_runs=1, peak_runs=1, seeds=1, base_steps=20, steps=15, streams=40, held_out=16)
+QUICK = Effort(
+    step_frames=200,
+    step_runs=1,
+    peak_runs=1,
+    seeds=1,
+    base_steps=12,
+    steps=8,
+    streams=24,
+    held_out=8,
+)
 FULL = Effort(
-    step_runs=5, peak_runs=3, seeds=3, base_steps=600, steps=300, streams=800, held_out=80
+    step_frames=600,
+    step_runs=5,
+    peak_runs=3,
+    seeds=3,
+    base_steps=600,
+    steps=300,
+    streams=800,
+    held_out=80,
 )
 
 
@@ -92,61 +115,61 @@ def step_model(router: str) -> VideoLLMMoD:
     return VideoLLMMoD(wide_config(1024, router=router)).train()
 
 
-def train_step(model: VideoLLMMoD) -> None:
-    """Forward and backward over one stream of ``FRAMES`` frames with their silence tokens."""
+def train_step(model: VideoLLMMoD, frames: int) -> None:
+    """Forward and backward over one stream of ``frames`` frames with their silence tokens."""
     n = model.config.tokens_per_frame
     generator = torch.Generator().manual_seed(1)
-    features = torch.randn(FRAMES, n, 64, generator=generator)
-    starts = torch.arange(FRAMES) * (n + 1)
+    features = torch.randn(frames, n, 64, generator=generator)
+    starts = torch.arange(frames) * (n + 1)
     places = (starts[:, None] + torch.arange(n)).flatten()
-    length = FRAMES * (n + 1)
+    length = frames * (n + 1)
     words = model.embed_text(torch.zeros(length, dtype=torch.long))
     embeddings = words.index_copy(0, places, model.connector(features).flatten(0, 1))
     hidden = model(Stream(embeddings, torch.arange(length), starts, [length]))
-    labels = torch.randint(0, 1024, (FRAMES,), generator=generator)
+    labels = torch.randint(0, 1024, (frames,), generator=generator)
     torch.autograd.backward(live_loss(model.logits(hidden[starts + n - 1]), labels, 0))
     model.zero_grad()
 
 
-def step_times(runs: int) -> dict[str, list[float]]:
+def step_times(runs: int, frames: int) -> dict[str, list[float]]:
     """Seconds of a step of both models, in turn; the first of each warms up."""
     models = {router: step_model(router) for router in ("none", "bounded")}
     seconds: dict[str, list[float]] = {router: [] for router in models}
     for _ in range(runs + 1):
         for router, model in models.items():
             started = time.perf_counter()
-            train_step(model)
+            train_step(model, frames)
             seconds[router].append(time.perf_counter() - started)
     return {router: values[1:] for router, values in seconds.items()}
 
 
-def step_flops_per_s(seconds: dict[str, list[float]]) -> dict[str, float]:
+def step_flops_per_s(seconds: dict[str, list[float]], frames: int) -> dict[str, float]:
     """Arithmetic of the decoder's linear layers in a step, by router: forward, and twice as much
     backward. Attention, tower and head come on top, so it is less than all that was done."""
     return {
         f"step_{router}": 3
         * 2
-        * macs(wide_config(1024, router=router), FRAMES, FRAMES)
+        * macs(wide_config(1024, router=router), frames, frames)
         / statistics.median(times)
         for router, times in seconds.items()
     }
 
 
-def _peak_bytes(router: str, results: Any) -> None:
+def _peak_bytes(router: str, frames: int, results: Any) -> None:
     torch.set_num_threads(1)
     # Else what the peak is depends on the holes that freed tensors leave in the heap.
     give_back_large_blocks()
     model = step_model(router)
     before = most_resident_bytes()
-    train_step(model)
+    train_step(model, frames)
     results.put(most_resident_bytes() - before)
 
 
-def peak_bytes(router: str) -> int:
+def peak_bytes(router: str, frames: int) -> int:
     """How much a step raises the resident memory of a process that holds the model."""
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    process = context.Process(target=_peak_bytes, args=(router, results))
+    process = context.Process(target=_peak_bytes, args=(router, frames, results))
     process.start()
     peak: int = results.get(timeout=600)
     process.join()
@@ -324,12 +347,12 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
     effort = QUICK if quick else FULL
     torch.set_num_threads(1)
     most = limits.measured()
-    seconds = step_times(effort.step_runs)
+    seconds = step_times(effort.step_runs, effort.step_frames)
     times = [m / f for m, f in zip(seconds["bounded"], seconds["none"], strict=True)]
     peaks: dict[str, list[int]] = {"none": [], "bounded": []}
     for _ in range(effort.peak_runs):
         for router, found_bytes in peaks.items():
-            found_bytes.append(peak_bytes(router))
+            found_bytes.append(peak_bytes(router, effort.step_frames))
     found = quality(effort)
     full = found["full"]
     # Full beside its own mean: how far chance alone takes a method.
@@ -354,7 +377,12 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
         "tiny_colour_accuracy": ratio([bundled.colour_accuracy]),
     }
     settings = {
-        "step": {"frames": FRAMES, "width": WIDTH, "layers": LAYERS, "tokens": FRAMES * 11},
+        "step": {
+            "frames": effort.step_frames,
+            "width": WIDTH,
+            "layers": LAYERS,
+            "tokens": effort.step_frames * 11,
+        },
         "quality": asdict(effort),
     }
     figures = {
@@ -365,7 +393,7 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
         "worst_gaps": gaps,
         "mean_losses": {name: mean_losses(runs, full) for name, runs in found.items()},
         "tiny": asdict(bundled),
-        "limits": limits.beside(most, step_flops_per_s(seconds)),
+        "limits": limits.beside(most, step_flops_per_s(seconds, effort.step_frames)),
     }
     return settings, ratios, figures
 

@@ -83,7 +83,7 @@ def test_both_sides_of_the_timed_step_see_the_same_stream() -> None:
     full, mod = (wide_config(1024, router=router) for router in ("none", "bounded"))
     assert full.text_config.num_hidden_layers == LAYERS >= 8
     assert full.text_config.hidden_size == WIDTH >= 512
-    assert bench.FRAMES * (full.tokens_per_frame + 1) >= 6000
+    assert bench.FULL.step_frames * (full.tokens_per_frame + 1) >= 6000
     assert full.text_config.to_dict() == mod.text_config.to_dict()
     share = mod.tokens_in_layer(1) / mod.tokens_per_frame
     assert (share, mod.mod_layers) == (0.2, [1, 3, 5, 7])

@@ -19,7 +19,7 @@ from bench.ablate_commit import FPS, HEAD_S, PUT_S, SESSIONS, Distant, commits
 from bench.ablate_engine import LIVE_SESSIONS, Wide, chunks
 from bench.ablate_knob import Knob
 from bench.ablate_memory import POLICIES, memories
-from bench.ablate_quality import PARTS, Quality, bundled, film, trained_elsewhere
+from bench.ablate_quality import Quality, bundled, film, trained_elsewhere
 from bench.harness import ratio, run
 from bench.model import HELD_OUT
 from bench.models import LAYERS, WIDTH
@@ -34,7 +34,7 @@ class Effort:
         chunk_frames, silent_frames: of the streams cut into chunks.
         frames: of the silent stream behind other routers.
         live_frames: of each live session.
-        dialogues, film_frames: see ``bench.ablate_quality.Quality``.
+        parts, dialogues, film_frames: see ``bench.ablate_quality.Quality``.
         streams, stream_frames: that are remembered.
         commit_s: seconds of arrivals at the log.
     """
@@ -44,6 +44,7 @@ class Effort:
     silent_frames: int
     frames: int
     live_frames: int
+    parts: int
     dialogues: int
     film_frames: int
     streams: int
@@ -51,14 +52,14 @@ class Effort:
     commit_s: float
 
 
-QUICK = Effort(1, 32, 48, 24, 6, 1, 8, 1, 80, 0.5)
-FULL = Effort(5, 32, 96, 32, 10, 2, 16, 2, 300, 1.0)
+QUICK = Effort(1, 32, 48, 24, 6, 2, 1, 12, 1, 80, 0.5)
+FULL = Effort(5, 32, 96, 32, 10, 5, 2, 16, 2, 300, 1.0)
 
 
 def turned(effort: Effort) -> dict[str, Knob]:
     """Every knob by name."""
     wide = Wide()
-    quality = Quality(effort.dialogues, effort.film_frames)
+    quality = Quality(effort.parts, effort.dialogues, effort.film_frames)
     rounds = effort.rounds
     frames = film(HELD_OUT, effort.chunk_frames)
     knobs: dict[str, Callable[[], Knob]] = {
@@ -136,7 +137,6 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
     found = turned(effort)
     settings = {
         **asdict(effort),
-        "parts": PARTS,
         "clock": "processor time of one thread; of the log the wall's",
         "wide": {"width": WIDTH, "layers": LAYERS, "threads": 1},
         "bundled": "trained with the bounded router at keep ratio 0.2, the decision token kept",

@@ -35,8 +35,6 @@ from mod.world.streams import World
 #: ``learned`` would multiply by scores that were trained as ``bounded`` ones.
 ROUTERS = ("bounded", "redundancy", "attention", "norm", "uniform", "random", "skip", "none")
 DECISION_KEEPS = (0.1, 0.2, 0.5)
-#: Held-out streams are measured in so many parts, of each value on the same streams.
-PARTS = 5
 
 
 def film(seed: int, n_frames: int) -> Tensor:
@@ -61,16 +59,17 @@ class Quality:
     """Held-out streams, and what the bundled model says to them as it is.
 
     Args:
+        parts: in which they are measured, of each value on the same streams.
         dialogues: of 16 frames, in each part.
         n_frames: of the stream that each part is narrated on.
     """
 
-    def __init__(self, dialogues: int, n_frames: int) -> None:
+    def __init__(self, parts: int, dialogues: int, n_frames: int) -> None:
         self._parts = [
             [watch(HELD_OUT + part * dialogues + i, 16) for i in range(dialogues)]
-            for part in range(PARTS)
+            for part in range(parts)
         ]
-        self._films = [film(HELD_OUT + 1_000 + part, n_frames) for part in range(PARTS)]
+        self._films = [film(HELD_OUT + 1_000 + part, n_frames) for part in range(parts)]
         model, layout = bundled()
         self._said = [narrated(model, layout, frames) for frames in self._films]
 
@@ -117,9 +116,10 @@ class Quality:
         }
         return self._knob(f"kept at {KEEP}", found)
 
-    @staticmethod
-    def _knob(default: str, found: dict[str, list[Row]]) -> Knob:
-        parts = [{value: rows[part] for value, rows in found.items()} for part in range(PARTS)]
+    def _knob(self, default: str, found: dict[str, list[Row]]) -> Knob:
+        parts = [
+            {value: rows[part] for value, rows in found.items()} for part in range(len(self._parts))
+        ]
         return gathered(default, parts)
 
 

@@ -89,7 +89,7 @@ def decoded(plan: list[dict[str, Any]], workers: int) -> dict[str, float]:
 
 def measured(quick: bool) -> tuple[dict[int, list[dict[str, float]]], Costs]:
     """Passes by number of actors, and the costs for the simulation."""
-    runs, times = (1, 6) if quick else (5, 40)
+    runs, times = (1, 4) if quick else (5, 40)
     passes: dict[int, list[dict[str, float]]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -85,7 +85,9 @@ class Service:
 
     async def listen(self, until_quiet: bool = False) -> None:
         """Take in events; none may contradict one that was told before."""
-        for _ in range(400):
+        before, idle = None, 0
+        # Not so many rounds in all: how long it takes to see everything again is the machine's.
+        while idle < 400:
             # A few again: what was told once may not change.
             after = max(0, max(self.told, default=0) - 3)
             found = await self.call(partial(_events, after))
@@ -95,6 +97,8 @@ class Service:
             counts = await self.call(lambda o, m: o.counts(m))
             if not until_quiet:
                 return
+            now = len(self.told), counts
+            before, idle = now, 0 if now != before else idle + 1
             if max(self.told, default=0) == counts["events"] and not counts["waiting_frames"]:
                 manifest = await self.directory.locate("s")
                 owner = next(o for o in self.owners if o.name == manifest.owner)

@@ -35,7 +35,8 @@ the least and the most in brackets; the median decides whether a bar is met. A b
 at; where there is none, its column says how to read the figure.
 
 To see for yourself, in a clone: `make bench` runs the short form of every bench that the machine
-can run, in less than half an hour, and writes this page anew with your machine's results in it.
+can run, in less than half an hour, and writes this page anew with your machine's results in it;
+benches that a slow machine has no time left for are named at its end, and it fails.
 One bench in full is one command, given beside each figure; it prints the verdict behind each
 ratio. The commands need what `make bench` installs into `.venv` (`. .venv/bin/activate`).
 """

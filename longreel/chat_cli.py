@@ -17,7 +17,8 @@ from longreel.typed import typed_line
 if TYPE_CHECKING:
     from longreel.client import Client
 
-_PLACE = re.compile(r"messages\.\d+\.content\.\d+(?=: )")
+#: Where the client puts the video; the question is beside it.
+_PLACE = re.compile(r"^messages\.\d+\.content\.0(?=: )")
 
 
 def chat(

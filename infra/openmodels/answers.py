@@ -6,6 +6,7 @@ It needs torchvision; see ``infra.openmodels.reference``, whose other process as
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def reference(
     options: dict[str, Any] = {}
     model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
     if quantize:
+        _unpack_plainly()
         names = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
         apart = [n for n in names if "visi" in n or "visual" in n or ".layers." not in n]
         whole = [f"{name}$" for name in apart]
@@ -68,6 +70,20 @@ def reference(
     tokens = model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)
     answer: list[int] = tokens[0, inputs["input_ids"].shape[1] :].tolist()
     return answer
+
+
+@cache
+def _unpack_plainly() -> Any:
+    """Have optimum-quanto divide, where it would compile a kernel of its own for a minute."""
+    import optimum.quanto  # noqa: F401  # registers what is replaced
+
+    def unpack(packed: torch.Tensor, bits: int) -> torch.Tensor:
+        places = [2**low for low in range(0, 8, bits)]
+        return torch.cat([torch.div(packed, n, rounding_mode="floor") % 2**bits for n in places])
+
+    replaced: Any = torch.library.Library("quanto", "IMPL")  # type: ignore[no-untyped-call]
+    replaced.impl("unpack", unpack, "CPU")
+    return replaced
 
 
 def loss(

@@ -1,6 +1,7 @@
 """Weights in fewer bits: the words of ``generate`` with the same weights, and less memory.
 
-Guards against maps that are left whole, or parts that are not to lose precision and do.
+Guards against maps that are left whole, parts that are not to lose precision and do, and a
+compiler that has to be there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from optimum.quanto import QLinear
+from optimum.quanto.library.extensions.extension import get_extension
+from optimum.quanto.tensor.packed import PackedTensor
 from torch import nn
 
 from infra.openmodels import reference
@@ -17,7 +20,7 @@ from longreel.errors import UsageError
 from mod.checkpoint import OPEN, TINY, find_checkpoint
 from mod.engine.viewer import Viewer
 from mod.loading import load, load_any
-from mod.quantized import check_quantize
+from mod.quantized import check_quantize, unpack
 from mod.weights import weight_bytes
 from tests.mod.small import some_frames
 
@@ -43,6 +46,14 @@ def test_words_are_those_of_generate(tmp_path: Path, family: str, kind: str) -> 
     viewer.watch(torch.from_numpy(frames))
     ids = reference.says(tmp_path, frames, QUESTION, checkpoint.fps, 16, kind)
     assert viewer.ask(QUESTION) == layout.decode(ids)
+    assert get_extension("quanto_cpp")._lib is None, "a compiler was needed"
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_what_was_packed_is_unpacked(bits: int) -> None:
+    """Guards against weights in each other's place."""
+    small = torch.arange(40, dtype=torch.uint8).view(8, 5) % 2**bits
+    assert torch.equal(unpack(PackedTensor.pack(small, bits)._data, bits), small)
 
 
 @pytest.mark.slow

@@ -19,7 +19,10 @@ import torch
 
 from mod.batches import scaled
 from mod.checkpoint import TINY, find_checkpoint
-from mod.engine.viewer import Viewer
+from mod.engine.cache import Memory
+from mod.engine.engine import Engine
+from mod.engine.events import Collector
+from mod.engine.viewer import CAPACITY_BYTES
 from mod.layout import StreamLayout
 from mod.loading import load
 from mod.modeling import VideoLLMMoD
@@ -31,6 +34,8 @@ _THING = re.compile(
     r"A (?P<appears>[a-z ]+) appears\.|The (?P<leaves>[a-z ]+) leaves\."
     r"|The (?P<one>[a-z ]+) meets the (?P<other>[a-z ]+)\."
 )
+#: Streams that are watched at once, for their words come out of the same steps.
+ABREAST = 20
 #: Seeds of the training run lie above 2**31; these do not.
 FIRST_SEED = 1000
 
@@ -216,16 +221,46 @@ def evaluate(
     first_seed: int = FIRST_SEED,
 ) -> Scores:
     """Narrate streams that training never showed, ask one question each, and score the words."""
-    runs = []
     questions = list(QUESTIONS)
-    for seed in range(first_seed, first_seed + n_streams):
-        samples = list(islice(World(seed), n_frames))
-        shown = scaled(np.stack([s.frame for s in samples]), model.config.image_size)
-        viewer = Viewer(model, layout)
-        texts = [outcome.text for outcome in viewer.watch(torch.from_numpy(shown))]
-        question = questions[seed % len(questions)]
-        runs.append(Run(samples, texts, question, viewer.ask(question)))
+    runs: list[Run] = []
+    for first in range(first_seed, first_seed + n_streams, ABREAST):
+        seeds = range(first, min(first + ABREAST, first_seed + n_streams))
+        streams = [list(islice(World(seed), n_frames)) for seed in seeds]
+        asked = [questions[seed % len(questions)] for seed in seeds]
+        runs += _runs(model, layout, streams, asked)
     return score(runs)
+
+
+def _runs(
+    model: VideoLLMMoD, layout: StreamLayout, streams: list[list[Sample]], questions: list[str]
+) -> list[Run]:
+    """What a model says of each stream, and to the question at its end."""
+    memory = Memory(model.config, CAPACITY_BYTES, dtype=model.dtype, device=model.device)
+    engine = Engine(model, layout, memory)
+    names = [str(n) for n in range(len(streams))]
+    for name, samples in zip(names, streams, strict=True):
+        shown = scaled(np.stack([s.frame for s in samples]), model.config.image_size)
+        engine.open(name)
+        engine.push(name, torch.from_numpy(shown))
+    seen = _told(engine, {n: Collector(len(s)) for n, s in zip(names, streams, strict=True)})
+    for name, question in zip(names, questions, strict=True):
+        engine.ask(name, "question", question)
+    said = _told(engine, {name: Collector() for name in names})
+    return [
+        Run(samples, [outcome.text for outcome in seen[name].outcomes], question, said[name].answer)
+        for name, samples, question in zip(names, streams, questions, strict=True)
+    ]
+
+
+def _told(engine: Engine, told: dict[str, Collector]) -> dict[str, Collector]:
+    """``told`` with all that an engine has to say."""
+    while engine.busy:
+        for event in engine.step():
+            told[event.session].take(event)
+    errors = {one.error for one in told.values()} - {None}
+    if errors:
+        raise RuntimeError("; ".join(sorted(map(str, errors))))
+    return told
 
 
 def main() -> None:
@@ -235,7 +270,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=40)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="below 2**31")
     args = parser.parse_args()
-    # One stream at a time: more threads would wait for each other more than they compute.
+    # So small a model: more threads would wait for each other more than they compute.
     torch.set_num_threads(1)
     model, layout = load(find_checkpoint(args.model))
     scores = evaluate(model, layout, n_streams=args.streams, first_seed=args.first_seed)

@@ -40,6 +40,7 @@ class Ledger:
         self._progress = totals
         self._known = finished
         self._attempts: Counter[str] = Counter()
+        self._ready = False
         self._figures: JobFigures | None = None
 
     def begin(self, segment_id: str) -> int:
@@ -90,9 +91,19 @@ class Ledger:
         self._segments.flush()
         self._videos.flush()
 
-    def progress(self) -> Progress:
-        """The progress so far."""
+    def progress(self, ready: bool = True) -> Progress:
+        """The progress so far.
+
+        Args:
+            ready: whether workers may begin; it is said anew each time, for a ledger that begins
+                again has heard nothing.
+        """
+        self._ready = ready
         return self._progress
+
+    def ready(self) -> bool:
+        """Whether workers may begin."""
+        return self._ready
 
     def _note_failure(self, row: dict[str, Any]) -> None:
         failures = self._progress.failures

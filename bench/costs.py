@@ -103,7 +103,7 @@ def time_plan(video: Path) -> dict[str, float]:
 
 
 def _planned_as_rows(rows: list[dict[str, Any]]) -> float:
-    """Seconds as ``pipelines.plan`` and ``pipelines.summarize`` do it."""
+    """Seconds as ``pipelines.plan`` and ``pipelines.claimed`` do it."""
     schema = pa.schema([("segments", pa.list_(pa.struct(list(PLAN))))])
     pieces = [{"segments": rows[i : i + 40]} for i in range(0, len(rows), 40)]
     tables = [pa.Table.from_pylist([piece], schema=schema) for piece in pieces]

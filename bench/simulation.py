@@ -1,6 +1,6 @@
 """A discrete-event simulation of a summarization job on many nodes; no Ray, no clock.
 
-It follows the code: ``pipelines.summarize`` for the phases, ``pipelines.worker`` for what an actor
+It follows the code: ``pipelines.claimed`` for the phases, ``pipelines.worker`` for what an actor
 does with a batch, ``actors.rowfiles`` for when the ledger stops to write. Left out: failures,
 the cost of Serve's own routers and controller, and that replicas answer several calls at once.
 """

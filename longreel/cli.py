@@ -115,7 +115,7 @@ def _room(address: str | None, gpus: float, quantize: str | None) -> Callable[[P
 
     def check(folder: Path) -> None:
         from mod.weights import available_bytes, refuse_larger_than
-        from pipelines.cluster import starts_one
+        from pipelines.local import starts_one
 
         if not gpus and starts_one(address):
             refuse_larger_than(available_bytes(), folder, quantize)
@@ -259,8 +259,9 @@ def serve(
     from longreel.readable import size
     from mod.checkpoint import find_checkpoint
     from mod.weights import loaded_bytes
-    from pipelines.cluster import connected, starts_one
+    from pipelines.cluster import connected
     from pipelines.jobs_service import jobs_deployment
+    from pipelines.local import starts_one
     from serve.app import deploy
     from serve.directory import leaving
     from serve.routes.context import ApiSettings

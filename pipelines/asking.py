@@ -6,13 +6,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import ray
 from ray import serve
+from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 #: The service is asked so often before there is no answer, with pauses that double from so long.
 ATTEMPTS, FIRST_PAUSE_S = 5, 2.0
+#: Seconds between two looks whether the model is there.
+_LOOK_S = 0.1
 #: Begins the error of what no replica took, as opposed to what a replica could not do.
 UNAVAILABLE = "ModelUnavailable"
 #: Names by which the replicas are found, as ``serve.app`` gives them.
@@ -26,6 +30,16 @@ def replicas() -> DeploymentHandle:
     process seconds to load and memory to hold, and is of no use there.
     """
     return serve.get_deployment_handle(REPLICA, APP)
+
+
+def replicas_once_ready(ledger: ActorHandle) -> DeploymentHandle:
+    """The same, once the job's driver has told its ledger that they are there and the right ones.
+
+    Workers come up meanwhile. The driver ends them where no model does.
+    """
+    while not ray.get(ledger.ready.remote()):
+        time.sleep(_LOOK_S)
+    return replicas()
 
 
 def answer(

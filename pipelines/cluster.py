@@ -16,11 +16,11 @@ from ray import serve
 from ray.data import DataContext
 
 from longreel.errors import LongreelError
+from pipelines.local import LOCAL, target
 from pipelines.nativelog import without_native_reports
 
 #: Resource of a cluster started here: how many of its logical CPUs are cores.
 CORES = "longreel_cores"
-_LOCAL = "local"
 #: The limit of a container (``docker run --cpus``) on Linux with cgroup version 2.
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
@@ -47,11 +47,6 @@ def logical_cpus() -> int:
     return 2 * cores() + 2
 
 
-def starts_one(address: str | None) -> bool:
-    """Whether ``connected`` starts a cluster, which ends with it, where there is no connection."""
-    return (address or os.environ.get("RAY_ADDRESS") or _LOCAL) == _LOCAL
-
-
 @contextmanager
 def connected(address: str | None = None, *, takes_jobs: bool = False) -> Iterator[None]:
     """A connection to Ray for the length of a job.
@@ -68,10 +63,10 @@ def connected(address: str | None = None, *, takes_jobs: bool = False) -> Iterat
         _quiet()
         yield
         return
-    target = address or os.environ.get("RAY_ADDRESS") or _LOCAL
+    cluster = target(address)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {}
-    if target == _LOCAL:
+    if cluster == LOCAL:
         options = {"num_cpus": logical_cpus(), "resources": {CORES: cores()}}
         options["include_dashboard"] = takes_jobs
         # Frames are handed on and done with. Ray's own second before their memory can be used
@@ -81,15 +76,15 @@ def connected(address: str | None = None, *, takes_jobs: bool = False) -> Iterat
         # after which it is killed and the start fails.
         os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     with without_native_reports():
-        yield from _connection(target, options)
+        yield from _connection(cluster, options)
 
 
-def _connection(target: str, options: dict[str, Any]) -> Iterator[None]:
+def _connection(cluster: str, options: dict[str, Any]) -> Iterator[None]:
     try:
-        ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR, **options)
+        ray.init(address=cluster, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as failure:  # Ray raises just that when it does not come up in time
         reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
-        what = f"no Ray cluster at {target!r}" if target != _LOCAL else "Ray did not start here"
+        what = f"no Ray cluster at {cluster!r}" if cluster != LOCAL else "Ray did not start here"
         raise LongreelError(f"{what}: {reason}") from None
     _quiet()
     if threading.current_thread() is threading.main_thread():
@@ -98,7 +93,7 @@ def _connection(target: str, options: dict[str, Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        if target == _LOCAL:
+        if cluster == LOCAL:
             serve.shutdown()
         _stay_disconnected()
         ray.shutdown()

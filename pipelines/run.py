@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -30,6 +30,19 @@ Report = Callable[[str, Progress], None]
 _POLL_S = 0.25
 
 
+@dataclass(frozen=True)
+class Model:
+    """The model service that a job needs, while it starts.
+
+    Attributes:
+        started: done when it answers and is the one that the job wants; or why it is not.
+        told: the phase's name until then.
+    """
+
+    started: Future[None]
+    told: str
+
+
 @dataclass
 class Run:
     """One run of a job.
@@ -37,6 +50,7 @@ class Run:
     Attributes:
         workers: decoding actors at most.
         finished: ids of the segments and videos whose rows lie in the output.
+        model: None where it is not needed.
     """
 
     output: str
@@ -45,6 +59,7 @@ class Run:
     workers: int
     report: Report
     finished: set[str]
+    model: Model | None = None
 
     def narrate(self, plan: Sequence[Row], order: WorkOrder) -> None:
         """Give every segment of the plan its row."""
@@ -66,6 +81,8 @@ class Run:
 
     def reduce(self, probes: Sequence[Row], order: ReduceOrder) -> None:
         """Give every video its row, from its segments' rows."""
+        if self.model:
+            self.model.started.result()
 
         def one_pass(rows: list[Row]) -> Dataset:
             # A segment's row may lie in any file: each reducer shall open those of its own alone.
@@ -105,11 +122,21 @@ class Run:
 
         done = in_background(consume)
         while not done.done():
-            self.report(phase, ray.get(self.ledger.progress.remote()))
+            ready = self._model_is_ready()
+            told = phase if ready or self.model is None else self.model.told
+            self.report(told, ray.get(self.ledger.progress.remote(ready)))
             wait([done], _POLL_S)
         self.report(phase, ray.get(self.ledger.progress.remote()))
         if failure := done.exception():
             raise job_failure(failure)
+
+    def _model_is_ready(self) -> bool:
+        """Whether workers may ask it; raises what kept it from starting."""
+        if self.model is None:
+            return True
+        if ready := self.model.started.done():
+            self.model.started.result()
+        return ready
 
     def _flush(self) -> None:
         try:

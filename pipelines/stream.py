@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from functools import partial
+from functools import cached_property, partial
 
 import pyarrow as pa
 import ray
 from ray.actor import ActorHandle
-from ray.serve.handle import DeploymentResponse
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from actors.decode import DecodedSegment
 from actors.objects import delete_object, join_uri, read_bytes, write_bytes
 from longreel.errors import LongreelError, StorageError
-from pipelines.asking import UNAVAILABLE, answer, replicas
+from pipelines.asking import UNAVAILABLE, answer, replicas_once_ready
 from pipelines.worker import WorkOrder, hand_over, segment_row
 from serve.narrated import Narrated
 from serve.observe.traces import flush
@@ -38,7 +38,10 @@ class StreamWorker:
     def __init__(self, order: WorkOrder, ledger: ActorHandle) -> None:
         self._order = order
         self._ledger = ledger
-        self._replica = replicas()
+
+    @cached_property
+    def _replica(self) -> DeploymentHandle:
+        return replicas_once_ready(self._ledger)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Work on all PLAN rows of one video in order; yields the DONE row of each.

@@ -34,11 +34,12 @@ from mod.sequences import Batches
 from mod.start import check_start, start
 from mod.train import save
 from mod.trainer import Trainer
-from pipelines.cluster import connected, logical_cpus, starts_one
+from pipelines.cluster import connected, logical_cpus
 from pipelines.curves import Curves
 from pipelines.footage import read_narrations
 from pipelines.job import located
 from pipelines.lessons import lessons
+from pipelines.local import starts_one
 
 #: Files of an output beside the checkpoint's own.
 RECIPE, METRICS, STATE = "recipe.json", "metrics.json", "state.pt"

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 import ray
 from ray.actor import ActorHandle
-from ray.serve.handle import DeploymentResponse
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from actors.decode import DecodedSegment, decode_planned
 from longreel.schemas import FAILED
-from pipelines.asking import answer, replicas
+from pipelines.asking import answer, replicas_once_ready
 from pipelines.ids import Recipe
 from pipelines.keyframes import PER_SEGMENT, choose
 from serve.narrated import Narrated
@@ -62,7 +63,10 @@ class SegmentWorker:
     def __init__(self, order: WorkOrder, ledger: ActorHandle) -> None:
         self._order = order
         self._ledger = ledger
-        self._replica = replicas()
+
+    @cached_property
+    def _replica(self) -> DeploymentHandle:
+        return replicas_once_ready(self._ledger)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Work on PLAN rows; yields id and status of each once its row is with the ledger."""

@@ -121,6 +121,22 @@ def test_whoever_deploys_or_ends_connections_loads_no_torch() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=120)
 
 
+def test_a_job_that_cannot_work_is_refused_without_loading_ray() -> None:
+    """Guards seconds between a mistake on the command line and the word on it."""
+    program = """
+import sys
+from longreel.cli import main
+sys.argv = ["longreel", "summarize", "x.mp4", "-o", "rows", "--keep-ratio", "5"]
+try:
+    code = main()
+except SystemExit as exit:
+    code = exit.code
+assert code == 2, code
+assert not {"ray", "torch", "pandas"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=120)
+
+
 def test_a_name_that_is_not_there_is_still_an_error() -> None:
     """Guards the lazy names against answering for every name."""
     import longreel

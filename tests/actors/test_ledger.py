@@ -96,3 +96,13 @@ def test_the_first_rows_are_saved_soon_and_later_files_grow(
         written.append(len(list((tmp_path / "segments").glob("*.parquet"))))
     assert written[3] == 1
     assert 6 <= written[-1] <= 12
+
+
+def test_whether_workers_may_begin_is_what_was_said_last(tmp_path: Path) -> None:
+    """Guards against workers that begin with a ledger which has begun anew and heard nothing."""
+    ledger = Ledger(str(tmp_path), Progress(), set())
+    assert not ledger.ready()
+    ledger.progress(False)
+    assert not ledger.ready()
+    ledger.progress(True)
+    assert ledger.ready()

@@ -25,3 +25,28 @@ def test_a_worker_loads_no_torch(module: str) -> None:
 def test_workers_look_for_the_replicas_that_are_deployed() -> None:
     """Guards against names that change in one place alone."""
     assert (handles.APP, app._REPLICA.name) == (asking.APP, asking.REPLICA)
+
+
+class _Ledger:
+    """Stands in for the ledger's actor: says "not yet" so often."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+        self.ready = self
+
+    def remote(self) -> bool:
+        self.times -= 1
+        return self.times < 0
+
+
+def test_workers_come_up_before_the_model_and_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against frames that are given to a model which is not there, or is not the job's."""
+    handle, ledger = object(), _Ledger(3)
+    monkeypatch.setattr("ray.get", lambda answer: answer)
+
+    def replicas() -> object:
+        assert ledger.times < 0
+        return handle
+
+    monkeypatch.setattr(asking, "replicas", replicas)
+    assert asking.replicas_once_ready(ledger) is handle

@@ -172,6 +172,7 @@ def _killed_after(n: int, film: Path, dest: Path) -> list[Row]:
             Progress(n_segments=len(plan)), frozenset(p["segment_id"] for p in plan), frozenset()
         )
         ledger = LedgerActor.remote(str(dest), work, lease.token)
+        ray.get(ledger.progress.remote(True))  # the model is there
         order = WorkOrder(
             str(dest),
             recipe,

@@ -32,7 +32,7 @@ def replica(folder: Path) -> Replica:
     return Replica(str(folder), None, 1)
 
 
-def _frames(seed: int, n: int = 14) -> np.ndarray:
+def _frames(seed: int, n: int = 8) -> np.ndarray:
     return some_frames(n, seed=seed).numpy()
 
 
@@ -42,7 +42,7 @@ def test_calls_at_the_same_time_equal_plain_sessions(replica: Replica) -> None:
     model, layout = talking_model()
 
     async def together() -> list[Narrated]:
-        calls = [replica.narrate(_frames(seed), "Watch.", 0.0) for seed in range(5)]
+        calls = [replica.narrate(_frames(seed), "Watch.", 0.0) for seed in range(3)]
         return list(await asyncio.gather(*calls))
 
     for seed, told in enumerate(asyncio.run(together())):
@@ -90,6 +90,6 @@ def test_a_call_the_model_cannot_take_fails_and_the_next_does_not(
             with pytest.raises(ModelError, match="out of memory"):
                 await replica.narrate(_frames(1), "Watch.", 0.0)
         told = await replica.narrate(_frames(1), "Watch.", 0.0)
-        assert len(told.texts) == 14
+        assert len(told.texts) == 8
 
     asyncio.run(scenario())

@@ -62,11 +62,10 @@ class Remembering:
             start += n
         assert start == keys.shape[1]
         self.held[layer] = [row for row in self.held[layer] if row[0].there]
-        parts = [
-            turned(k, torch.full((k.shape[1],), entry.lies_at - entry.fed_at))
-            for entry, k, _ in self.held[layer]
-        ]
-        return torch.cat(parts, dim=1), torch.cat([v for _, _, v in self.held[layer]], dim=1)
+        entries, fed, seen = zip(*self.held[layer], strict=True)
+        moved = torch.tensor([entry.lies_at - entry.fed_at for entry in entries])
+        by = moved.repeat_interleave(torch.tensor([keys.shape[1] for keys in fed]))
+        return turned(torch.cat(fed, dim=1), by), torch.cat(seen, dim=1)
 
 
 class ForgetfulSession:

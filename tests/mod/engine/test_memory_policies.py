@@ -254,14 +254,14 @@ def test_blocks_on_disk_are_those_in_memory_and_go_with_their_last_session(tmp_p
 
 
 def _long_stream(policy: Policy, n_frames: int) -> list[tuple[int, int, int, int]]:
-    """Pages, longest layer, log entries and resident bytes, every 200 frames; asks now and then."""
+    """Pages, longest layer, log entries and resident bytes, every 80 frames; asks now and then."""
     engine = talking_engine(4.0)
     engine.open("a", max_new_tokens=2, policy=policy)
     seen = []
     for start in range(0, n_frames, 40):
         engine.push("a", FRAMES[:40])
         drain(engine)
-        if start % 200 == 0:
+        if start % 80 == 0:
             engine.ask("a", "q", "what now?")
             assert not any(isinstance(e, Failed) for e in drain(engine))
             resident = int(Path("/proc/self/statm").read_text().split()[1])
@@ -282,18 +282,18 @@ def _long_stream(policy: Policy, n_frames: int) -> list[tuple[int, int, int, int
 def test_an_endless_stream_runs_in_bounded_memory() -> None:
     """Guards pages, positions, log and host memory; and that the full policy would not do."""
     policy = Window(frames=32, block=8, text=64)
-    seen = _long_stream(policy, 2400)
+    seen = _long_stream(policy, 1200)
     bytes_, positions, entries, resident = zip(*seen, strict=True)
     assert max(bytes_[2:]) <= 1.4 * bytes_[1]
     # 40 frames of 10 tokens, a silence or some words each, kept text, a conversation.
     assert max(positions) <= 40 * 14 + 64 + 80
     assert max(entries) <= 40 * 5 + 64 + 80
-    assert resident[-1] - resident[4] < 8 * 2**20
-    seen = _long_stream(Retrieve(frames=32, block=8, text=64, blocks=2), 1200)
+    assert resident[-1] - resident[4] < 4 * 2**20
+    seen = _long_stream(Retrieve(frames=32, block=8, text=64, blocks=2), 600)
     bytes_, positions, entries, _ = zip(*seen, strict=True)
     assert max(bytes_[2:]) <= 1.4 * bytes_[1]
     assert max(positions) <= 40 * 14 + 64 + 80
-    full = _long_stream(Full(), 800)
+    full = _long_stream(Full(), 400)
     assert full[-1][0] > 3 * max(bytes_)
 
 

@@ -184,6 +184,7 @@ def test_deployed_again_it_replaces_only_what_it_must(cluster: Cluster) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.long
 def test_it_waits_for_a_store_that_another_cluster_holds(cluster: Cluster, tmp_path: Path) -> None:
     """Guards an upgrade from cluster to cluster: the next one says whom it waits for, serves
     nobody before that one has ended, goes on by itself then, and ends itself by `serve shutdown`.

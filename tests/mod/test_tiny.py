@@ -54,6 +54,7 @@ def test_narrations_of_unseen_streams_are_right_more_often_than_not() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_documented_command_begins_as_the_recorded_run_did() -> None:
     """Guards what the card promises: a world, a tokenizer or a start that is no more the one that
     the shipped weights came from.

@@ -57,7 +57,7 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.mark.parametrize("workers", [2, 20])
+@pytest.mark.parametrize("workers", [pytest.param(2, marks=pytest.mark.long), 20])
 def test_actors_begin_together_as_far_as_there_is_room(workers: int) -> None:
     """Guards against a second actor that begins when the first is at work, and one that never
     finds a CPU."""

@@ -6,6 +6,7 @@ Guards against Parquet that only the program that wrote it can read.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -24,6 +25,12 @@ from tests.pipelines.conftest import Job
 from tests.pipelines.job_runs import OPTIONS, complaint, longreel, rows, state_of
 
 ray_and_slow = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with connected("local"):
+        yield
 
 
 @pytest.mark.parametrize("part", ["segments", "videos"])
@@ -55,9 +62,9 @@ class TestReadable:
         times = [k["time_s"] for found in frame["keyframes"] for k in found]
         assert times == [k["time_s"] for row in ours for k in row["keyframes"]]
 
+    @pytest.mark.usefixtures("cluster")
     def test_ray_data(self, job: Job, part: str) -> None:
-        with connected("local"):
-            found = ray.data.read_parquet(str(job.dest / part)).take_all()
+        found = ray.data.read_parquet(str(job.dest / part)).take_all()
         ours = rows(job.dest, part)
         key = "segment_id" if part == "segments" else "video_id"
         assert {r[key]: r["summary"] for r in found} == {r[key]: r["summary"] for r in ours}

@@ -104,6 +104,7 @@ def test_its_words_are_those_of_one_session(dest: Path, whole: list[tuple[float,
     assert not list((dest / "_longreel" / "streams").glob("*"))
 
 
+@pytest.mark.long
 def test_its_words_do_not_depend_on_the_cuts(
     film: Path, tmp_path: Path, whole: list[tuple[float, str]]
 ) -> None:
@@ -132,7 +133,13 @@ def test_what_is_kept_does_not_grow(dest: Path) -> None:
     assert max(held[-3:]) < 1.3 * held[len(held) // 2 + 1]
 
 
-@pytest.mark.parametrize("save_every_s", [0.0, 1e9], ids=["from its state", "from the beginning"])
+@pytest.mark.parametrize(
+    "save_every_s",
+    [
+        pytest.param(0.0, id="from its state"),
+        pytest.param(1e9, id="from the beginning", marks=pytest.mark.long),
+    ],
+)
 def test_a_run_after_a_kill_goes_on(
     film: Path,
     tmp_path: Path,

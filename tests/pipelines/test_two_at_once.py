@@ -51,6 +51,7 @@ def assert_refused(run: Run, dest: Path) -> None:
     assert str(dest) in line
 
 
+@pytest.mark.long
 def test_started_twice_at_the_same_time(job: Job, tmp_path: Path) -> None:
     """Guards against two jobs that both write the rows of one folder."""
     assert job.run.code == 3, job.run.said

@@ -201,6 +201,7 @@ def test_a_pullers_death_costs_only_what_passed_meanwhile(holder: str, tmp_path:
     asyncio.run(scenario())
 
 
+@pytest.mark.long
 def test_a_source_that_ends_its_process_again_and_again_is_given_up(
     holder: str, tmp_path: Path
 ) -> None:

@@ -404,6 +404,7 @@ def test_all_replicas_and_the_directory_at_once(service: Service, calm: list[lis
     wait_for_replicas(2)
 
 
+@pytest.mark.long
 def test_a_third_replica_moves_nobody(service: Service, calm: list[list[Event]]) -> None:
     """Guards live sessions against moving because capacity is added."""
 

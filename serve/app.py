@@ -19,10 +19,9 @@ from longreel import __version__
 from longreel.errors import LongreelError, UsageError
 from mod.checkpoint import Checkpoint, find_checkpoint
 from serve.directory import claim_store, directory_name
-from serve.gateway import GatewayDeployment, GatewayPlan
 from serve.handles import APP, replica_handle
 from serve.observe.logs import encoding
-from serve.routes.context import ApiSettings
+from serve.settings import ApiSettings
 
 # By its name: torch takes seconds to import, and of all processes only replicas need it.
 _REPLICA = serve.deployment(
@@ -138,6 +137,8 @@ def build(
         return bound
     if plan.state is None or directory is None:
         raise ValueError("the gateway needs a state store")
+    from serve.gateway import GatewayDeployment, GatewayPlan  # half a second that no job needs
+
     made = GatewayPlan(plan.state, directory, settings or ApiSettings())
     # What clients may send is the gateway's alone: other settings replace it and no replica.
     version = f"{plan.version}-{made.settings}-{jobs is not None}"

@@ -28,7 +28,25 @@ from mod.loading import load_any, spread
 APART = (torch.device("cpu"), torch.device("cpu", 0))
 
 
-@pytest.fixture(scope="module", params=["videollm_mod", "qwen3_vl", "llava_onevision"])
+MODELS = ("videollm_mod", "qwen3_vl", "llava_onevision")
+POLICIES = (None, Window(8, 4, 64), Retrieve(8, 4, 64))
+ROUTERS = (None, "redundancy:after-1", "attention:after-1")
+#: A Latin square has every two of them together; ``make test-long`` has every three.
+CASES = [
+    pytest.param(
+        model,
+        POLICIES[i],
+        ROUTERS[j],
+        marks=() if (i + j + k) % 3 == 0 else pytest.mark.long,
+        id=f"{model}-{ROUTERS[j]}-{type(POLICIES[i]).__name__}",
+    )
+    for k, model in enumerate(MODELS)
+    for i in range(3)
+    for j in range(3)
+]
+
+
+@pytest.fixture(scope="module")
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     if request.param == "videollm_mod":
         return TINY
@@ -63,8 +81,7 @@ def _told(model: RoutedDecoder, layout: Layout, **options: Any) -> tuple[Engine,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", [None, Window(8, 4, 64), Retrieve(8, 4, 64)])
-@pytest.mark.parametrize("router", [None, "redundancy:after-1", "attention:after-1"])
+@pytest.mark.parametrize(("folder", "policy", "router"), CASES, indirect=["folder"])
 def test_words_do_not_depend_on_where_layers_lie(
     folder: str, policy: Window | None, router: str | None
 ) -> None:

@@ -41,7 +41,7 @@ def quantization(kind: str) -> Any:
     """``quantization_config`` for transformers' ``from_pretrained``."""
     from transformers import QuantoConfig
 
-    need_no_compiler()
+    _need_no_compiler()
     return QuantoConfig(weights=kind, modules_to_not_convert=[rf"(?!.*(?:{_DECODER})).*"])
 
 
@@ -61,7 +61,7 @@ def unpack(packed: Tensor, bits: int) -> Tensor:
 
 
 @cache
-def need_no_compiler() -> Any:
+def _need_no_compiler() -> Any:
     """Have optimum-quanto unpack in torch's operations.
 
     Its own kernels are compiled into its own folder where they first run: a minute, a compiler and

@@ -33,7 +33,7 @@ def replicas() -> DeploymentHandle:
 
 
 def replicas_once_ready(ledger: ActorHandle) -> DeploymentHandle:
-    """The same, once the job's driver has told its ledger that they are there and the right ones.
+    """A handle, once the driver has told the ledger that replicas are there and the right ones.
 
     Workers come up meanwhile. The driver ends them where no model does.
     """

@@ -122,21 +122,22 @@ class Run:
 
         done = in_background(consume)
         while not done.done():
-            ready = self._model_is_ready()
-            told = phase if ready or self.model is None else self.model.told
-            self.report(told, ray.get(self.ledger.progress.remote(ready)))
+            awaiting = self._awaiting()
+            progress = ray.get(self.ledger.progress.remote(awaiting is None))
+            self.report(awaiting or phase, progress)
             wait([done], _POLL_S)
         self.report(phase, ray.get(self.ledger.progress.remote()))
         if failure := done.exception():
             raise job_failure(failure)
 
-    def _model_is_ready(self) -> bool:
-        """Whether workers may ask it; raises what kept it from starting."""
+    def _awaiting(self) -> str | None:
+        """The phase's name while the model starts; raises what kept it from that."""
         if self.model is None:
-            return True
-        if ready := self.model.started.done():
-            self.model.started.result()
-        return ready
+            return None
+        if not self.model.started.done():
+            return self.model.told
+        self.model.started.result()
+        return None
 
     def _flush(self) -> None:
         try:

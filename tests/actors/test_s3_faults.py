@@ -195,7 +195,7 @@ def test_a_stall_or_drip_costs_about_one_timeout(
     assert proxy.bytes_sent(name) < len(DATA) + 600_000
 
 
-@pytest.mark.parametrize("fault", ["stall", "drip"])
+@pytest.mark.parametrize("fault", ["stall", pytest.param("drip", marks=pytest.mark.long)])
 def test_a_store_that_only_stalls_or_drips_fails_in_bounded_time(
     proxy: FaultyProxy, uri: str, fault: str
 ) -> None:

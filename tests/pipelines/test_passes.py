@@ -12,7 +12,7 @@ import ray
 from pipelines.cluster import connected
 from pipelines.passes import through
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 CPUS = 3
 SCHEMA = pa.schema([("n", pa.int64())])
@@ -57,7 +57,7 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.mark.parametrize("workers", [pytest.param(2, marks=pytest.mark.long), 20])
+@pytest.mark.parametrize("workers", [2, 20])
 def test_actors_begin_together_as_far_as_there_is_room(workers: int) -> None:
     """Guards against a second actor that begins when the first is at work, and one that never
     finds a CPU."""

@@ -62,6 +62,7 @@ class TestReadable:
         times = [k["time_s"] for found in frame["keyframes"] for k in found]
         assert times == [k["time_s"] for row in ours for k in row["keyframes"]]
 
+    @pytest.mark.long
     @pytest.mark.usefixtures("cluster")
     def test_ray_data(self, job: Job, part: str) -> None:
         found = ray.data.read_parquet(str(job.dest / part)).take_all()

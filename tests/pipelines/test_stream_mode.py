@@ -112,6 +112,7 @@ def test_its_words_do_not_depend_on_the_cuts(
     assert _told(_run(film, tmp_path, segment_s=17.0)) == whole
 
 
+@pytest.mark.long
 def test_segments_alone_say_something_else(
     film: Path, tmp_path: Path, whole: list[tuple[float, str]]
 ) -> None:
@@ -133,11 +134,12 @@ def test_what_is_kept_does_not_grow(dest: Path) -> None:
     assert max(held[-3:]) < 1.3 * held[len(held) // 2 + 1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "save_every_s",
     [
         pytest.param(0.0, id="from its state"),
-        pytest.param(1e9, id="from the beginning", marks=pytest.mark.long),
+        pytest.param(1e9, id="from the beginning"),
     ],
 )
 def test_a_run_after_a_kill_goes_on(

@@ -34,7 +34,7 @@ from serve.app import ReplicaPlan, deploy
 from tests.mod import online
 from tests.ports import free_ports
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 QUESTION = "What happens in the video?"
 
@@ -64,11 +64,7 @@ def port() -> Iterator[int]:
         yield free
 
 
-#: One of them as often as every other test; ``make test-long`` has the rest.
-FAMILIES = [pytest.param(f, marks=() if f == "qwen3_vl" else pytest.mark.long) for f in OPEN]
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=OPEN)
 def service(
     request: pytest.FixtureRequest, port: int, tmp_path_factory: pytest.TempPathFactory
 ) -> Service:
@@ -96,7 +92,6 @@ def _frames(film: Path, checkpoint: Checkpoint) -> np.ndarray[Any, Any]:
     ).frames
 
 
-@pytest.mark.long
 def test_a_service_that_cannot_start_says_why(port: int, tmp_path: Path) -> None:
     """Guards against a user who is told no more than that a replica failed."""
     plan = ReplicaPlan(TINY, keep_ratio=7.0, state=str(tmp_path))
@@ -152,7 +147,6 @@ def test_a_live_session_is_narrated_and_answers(service: Service) -> None:
         client.delete(f"/v1/sessions/{session}")
 
 
-@pytest.mark.long
 def test_videollm_online_is_served_as_its_demo_runs_it(port: int, tmp_path: Path) -> None:
     """Guards its layout on the way through a job and the API: it is not asked, it decides."""
     model, layout = online.published()

@@ -7,12 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import httpx
 import pytest
 
+from actors.claim import LOOK_S, StoreClaim
 from tests.ports import free_ports
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
@@ -54,7 +56,6 @@ def test_it_says_what_it_loads_and_where_it_answers(tmp_path: Path) -> None:
             models = httpx.get(there, headers={"Authorization": f"Bearer {key}"}, timeout=60).json()
             (model,) = models["data"]
             assert (model["id"], model["quantize"]) == ("longreel-tiny", "int8")
-            _refuse_another(tmp_path)
         finally:
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=120)
@@ -63,16 +64,32 @@ def test_it_says_what_it_loads_and_where_it_answers(tmp_path: Path) -> None:
     assert json.loads(claim.read_text())["released"], "the next start would wait"
 
 
-def _refuse_another(state: Path) -> None:
-    """Guards sessions against a second cluster on their store, and operators against riddles."""
+@pytest.mark.long
+def test_a_second_cluster_on_a_store_is_refused(tmp_path: Path) -> None:
+    """Guards sessions against two clusters on their store, and operators against riddles."""
+    claim = StoreClaim(str(tmp_path), "another")
+    claim.take()
+    ended = threading.Event()
+
+    def hold() -> None:
+        while not ended.wait(LOOK_S):
+            claim.renew()
+
+    holding = threading.Thread(target=hold)
+    holding.start()
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "longreel.cli", "serve", "--port", str(port)]
     started = time.monotonic()
-    refused = subprocess.run(
-        [*command, "--state", str(state)], capture_output=True, text=True, timeout=120
-    )
+    try:
+        refused = subprocess.run(
+            [*command, "--state", str(tmp_path)], capture_output=True, text=True, timeout=120
+        )
+    finally:
+        ended.set()
+        holding.join()
     assert time.monotonic() - started < 60
     assert refused.returncode == 1
     (line,) = refused.stderr.splitlines()
-    assert f"{state} is in use: another cluster serves from it, on {socket.gethostname()}" in line
+    there = f"{tmp_path} is in use: another cluster serves from it, on {socket.gethostname()}"
+    assert there in line
     assert line.endswith("End that first, or serve from another state store")

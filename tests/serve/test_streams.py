@@ -156,7 +156,7 @@ def test_a_stream_from_its_start_to_its_end(holder: str, tmp_path: Path) -> None
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("path", ["/silent", "/stall.ts"])
+@pytest.mark.parametrize("path", ["/silent", pytest.param("/stall.ts", marks=pytest.mark.long)])
 def test_delete_takes_two_seconds_at_most(holder: str, tmp_path: Path, path: str) -> None:
     """Guards against a stop that waits for a source which does not answer."""
 

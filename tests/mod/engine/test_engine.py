@@ -171,6 +171,7 @@ def test_cache_bytes_are_those_of_the_cost_model() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_thousand_sessions_come_and_go_and_leave_nothing() -> None:
     """Guards against pages, features or logs that outlive their session."""
     engine = talking_engine(2.0, spill="rebuild")

@@ -189,7 +189,10 @@ def test_while_nothing_has_left_every_policy_is_the_full_one_to_the_last_bit(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps", [1, 4, 9, 13, 18])
+@pytest.mark.parametrize(
+    "steps",
+    [1, pytest.param(4, marks=pytest.mark.long), 9, pytest.param(13, marks=pytest.mark.long), 18],
+)
 @pytest.mark.parametrize("policy", [WINDOW, RETRIEVE])
 def test_a_snapshot_amid_a_turn_goes_on_elsewhere(policy: Policy, steps: int) -> None:
     """Guards what an answer looks back at: it is fetched again where the answer goes on."""
@@ -282,18 +285,18 @@ def _long_stream(policy: Policy, n_frames: int) -> list[tuple[int, int, int, int
 def test_an_endless_stream_runs_in_bounded_memory() -> None:
     """Guards pages, positions, log and host memory; and that the full policy would not do."""
     policy = Window(frames=32, block=8, text=64)
-    seen = _long_stream(policy, 1200)
+    seen = _long_stream(policy, 800)
     bytes_, positions, entries, resident = zip(*seen, strict=True)
     assert max(bytes_[2:]) <= 1.4 * bytes_[1]
     # 40 frames of 10 tokens, a silence or some words each, kept text, a conversation.
     assert max(positions) <= 40 * 14 + 64 + 80
     assert max(entries) <= 40 * 5 + 64 + 80
     assert resident[-1] - resident[4] < 4 * 2**20
-    seen = _long_stream(Retrieve(frames=32, block=8, text=64, blocks=2), 600)
+    seen = _long_stream(Retrieve(frames=32, block=8, text=64, blocks=2), 400)
     bytes_, positions, entries, _ = zip(*seen, strict=True)
     assert max(bytes_[2:]) <= 1.4 * bytes_[1]
     assert max(positions) <= 40 * 14 + 64 + 80
-    full = _long_stream(Full(), 400)
+    full = _long_stream(Full(), 240)
     assert full[-1][0] > 3 * max(bytes_)
 
 

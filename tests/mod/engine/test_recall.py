@@ -107,6 +107,7 @@ def _first_logits(policy: Policy, colour: int, seed: int) -> tuple[int, Tensor]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_retrieval_answers_about_the_beginning_where_a_window_cannot() -> None:
     """Guards selection, positions and rotation of what is fetched: 24 films, 4 colours."""
     _, layout = _trained()

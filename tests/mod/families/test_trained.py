@@ -116,7 +116,7 @@ def test_questions_of_users_stay_in_the_stream_and_narrations_do_not(folder: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("train", ["lora", "all"])
+@pytest.mark.parametrize("train", [pytest.param("lora", marks=pytest.mark.long), "all"])
 def test_what_was_learned_is_served(folder: Path, tmp_path: Path, train: str) -> None:
     recipe = _recipe(folder, train=train, keep_ratio=0.5, router="bounded:after-1")
     if train == "all":

@@ -52,7 +52,7 @@ demo: $(VENV)/.runtime ## Summarize sample videos (or VIDEOS=/path) and write re
 test: $(VENV)/.test ## Run all tests but those of test-long and chaos
 	$(BIN)/python -m pytest -q -m "not long and not chaos" -n 2
 
-test-long: $(VENV)/.test ## Run the tests of guarantees at length, for up to an hour
+test-long: $(VENV)/.test ## Run the tests of guarantees at length, for an hour or so
 	$(BIN)/python -m pytest -q -m "long and not chaos" -n 2
 
 test-quick: $(VENV)/.test ## Run the tests that start no cluster and no server

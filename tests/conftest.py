@@ -25,8 +25,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _numbers = itertools.count(1)
-#: What Ray gives its workers.
-_NICE = 15
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -34,28 +32,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     """Of several workers, what ``tests.workers`` says."""
     from tests.workers import FilesAndClusters  # without several it need not be there
 
-    # Scopes begin in the order of their tests, not by how many they have.
-    config.option.loadscopereorder = False
     return FilesAndClusters(config, log)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Among several workers clusters begin first: they take longest and cannot be divided."""
-    if hasattr(config, "workerinput"):
-        from tests.workers import CLUSTERS, scope
-
-        items.sort(key=lambda item: scope(item.nodeid, config.rootpath) != CLUSTERS)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """What runs beside clusters is as nice as Ray's workers, which it would else go before."""
-    if hasattr(item.config, "workerinput") and os.nice(0) < _NICE:
-        from tests.workers import CLUSTERS, scope
-
-        if scope(item.nodeid, item.config.rootpath) != CLUSTERS:
-            os.nice(_NICE - os.nice(0))
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 from xdist.scheduler import LoadScopeScheduling
-
-#: Of all tests that start clusters.
-CLUSTERS = "clusters"
 
 
 class FilesAndClusters(LoadScopeScheduling):
@@ -25,9 +21,4 @@ class FilesAndClusters(LoadScopeScheduling):
 def scope(nodeid: str, root: Path) -> str:
     """What a test is not parted from, where ``root`` holds its file."""
     path = nodeid.partition("::")[0]
-    return CLUSTERS if _starts_clusters(root / path) else path
-
-
-@cache
-def _starts_clusters(file: Path) -> bool:
-    return "pytest.mark.ray" in file.read_text()
+    return "clusters" if "pytest.mark.ray" in (root / path).read_text() else path

@@ -178,7 +178,7 @@ def test_a_thousand_sessions_come_and_go_and_leave_nothing() -> None:
     resident = []
     for number in range(1000):
         engine.open(f"n{number}", max_new_tokens=2)
-        engine.push(f"n{number}", FRAMES[: 1 + number % 3])
+        engine.push(f"n{number}", FRAMES[: 1 + number % 7])
         for _ in range(number % 5):
             engine.step()
         if number >= 20:

@@ -282,21 +282,22 @@ def _long_stream(policy: Policy, n_frames: int) -> list[tuple[int, int, int, int
 
 
 @pytest.mark.slow
-def test_an_endless_stream_runs_in_bounded_memory() -> None:
+@pytest.mark.parametrize("n_frames", [800, pytest.param(1200, marks=pytest.mark.long)])
+def test_an_endless_stream_runs_in_bounded_memory(n_frames: int) -> None:
     """Guards pages, positions, log and host memory; and that the full policy would not do."""
     policy = Window(frames=32, block=8, text=64)
-    seen = _long_stream(policy, 800)
+    seen = _long_stream(policy, n_frames)
     bytes_, positions, entries, resident = zip(*seen, strict=True)
     assert max(bytes_[2:]) <= 1.4 * bytes_[1]
     # 40 frames of 10 tokens, a silence or some words each, kept text, a conversation.
     assert max(positions) <= 40 * 14 + 64 + 80
     assert max(entries) <= 40 * 5 + 64 + 80
     assert resident[-1] - resident[4] < 4 * 2**20
-    seen = _long_stream(Retrieve(frames=32, block=8, text=64, blocks=2), 400)
+    seen = _long_stream(Retrieve(frames=32, block=8, text=64, blocks=2), n_frames // 2)
     bytes_, positions, entries, _ = zip(*seen, strict=True)
     assert max(bytes_[2:]) <= 1.4 * bytes_[1]
     assert max(positions) <= 40 * 14 + 64 + 80
-    full = _long_stream(Full(), 240)
+    full = _long_stream(Full(), n_frames // 3)
     assert full[-1][0] > 3 * max(bytes_)
 
 

@@ -13,7 +13,8 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,8 +33,28 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 @dataclass
 class _Entry:
+    """A session.
+
+    Attributes:
+        manifest: as it was last known to be in the store.
+        in_doubt: whether another may be there by now, of which nobody was told: a write, or the
+            look at the claim after it, has failed. Until it is written anew nobody may go on from
+            this one, since a directory that began anew would go on from that.
+    """
+
     manifest: Manifest
+    in_doubt: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """While what the store has of it is changed."""
+        try:
+            yield
+        except BaseException:
+            self.in_doubt = True
+            raise
+        self.in_doubt = False
 
 
 class Directory:
@@ -118,21 +139,27 @@ class Directory:
             False where the session is no longer the caller's.
 
         Raises:
-            DirectoryError: the store was taken over just now; the snapshot may be in use there.
+            DirectoryError: another cluster holds the store; the snapshot may be in use there.
         """
-        entry, term = self._sessions.get(session), self._store.term
-        if entry is None or not self._store.is_held:
+        term, entry = self._store.held(), self._sessions.get(session)
+        if entry is None:
             return False
         async with entry.lock:
             old = entry.manifest
-            if old.epoch != epoch or old.owner is None or session not in self._sessions:
+            if not self._is_there(entry):
+                return False
+            if old.snapshot == snapshot:
+                # Asked again, since this actor died before it could answer.
+                await self._certain(entry, term)
+                return True
+            if old.epoch != epoch or old.owner is None:
                 return False
             tail = (old.owner,) if in_memory else ()
             kept = replace(old, snapshot=snapshot, tail=tail, counts=counts)
             if not in_memory:
                 kept = replace(kept, owner=None, replica=None)
-            entry.manifest = await asyncio.to_thread(self._store.write_under, kept, term)
-            if old.snapshot and old.snapshot != snapshot:
+            await self._write(entry, kept, term)
+            if old.snapshot:
                 await asyncio.to_thread(self._store.delete_snapshot, session, old.snapshot)
         await self._clean(old.tail, term)
         return True
@@ -187,12 +214,11 @@ class Directory:
         """
         entry, term = self._entry(session), self._store.held()
         async with entry.lock:
-            manifest = entry.manifest
+            manifest = self._still(entry).manifest
             if manifest.owner is not None and not await self._lost(manifest.owner):
-                return manifest
+                return await self._certain(entry, term)
             assigned = manifest.assigned(*await self._owners.choose())
-            assigned = await asyncio.to_thread(self._store.write_under, assigned, term)
-            entry.manifest = assigned
+            assigned = await self._write(entry, assigned, term)
             self.moves += manifest.owner is not None
             return assigned
 
@@ -212,14 +238,21 @@ class Directory:
         """Forget a session and all that the store has of it."""
         entry, term = self._entry(session), self._store.held()
         async with entry.lock:
-            await asyncio.to_thread(self._store.holds, term)
+            with self._still(entry).changing():
+                await asyncio.to_thread(self._store.close_under, session, term)
+            # Not before: until then nobody may open another under its id.
             self._sessions.pop(session, None)
-            await asyncio.to_thread(self._store.delete_session, session, term)
         await self._clean(entry.manifest.tail, term)
 
     async def manifest(self, session: str) -> Manifest:
         """As it stands, without assigning anything."""
-        return self._entry(session).manifest
+        entry, term = self._entry(session), self._store.held()
+        if not entry.manifest.epoch:
+            raise _not_found(session)  # it is being opened
+        if not entry.in_doubt:
+            return entry.manifest
+        async with entry.lock:
+            return await self._certain(self._still(entry), term)
 
     async def manifests(self) -> list[Manifest]:
         """All sessions."""
@@ -256,7 +289,28 @@ class Directory:
         try:
             return self._sessions[session]
         except KeyError:
-            raise DirectoryError("session_not_found", f"there is no session {session!r}") from None
+            raise _not_found(session) from None
+
+    def _is_there(self, entry: _Entry) -> bool:
+        return self._sessions.get(entry.manifest.session) is entry
+
+    def _still(self, entry: _Entry) -> _Entry:
+        """The entry, if it was not closed while it was waited for."""
+        self._store.held()
+        if not self._is_there(entry):
+            raise _not_found(entry.manifest.session)
+        return entry
+
+    async def _write(self, entry: _Entry, manifest: Manifest, term: int) -> Manifest:
+        with entry.changing():
+            entry.manifest = await asyncio.to_thread(self._store.write_under, manifest, term)
+        return entry.manifest
+
+    async def _certain(self, entry: _Entry, term: int) -> Manifest:
+        """What the store is known to have, whatever a term before this one still writes."""
+        if entry.in_doubt or entry.manifest.term != term:
+            await self._write(entry, entry.manifest, term)
+        return entry.manifest
 
     async def _lost(self, owner: str) -> bool:
         if owner in self._fenced:
@@ -303,3 +357,7 @@ class Directory:
         for owner in owners:
             if owner in self._fenced and owner not in needed:
                 await asyncio.to_thread(self._store.delete_owner, owner)
+
+
+def _not_found(session: str) -> DirectoryError:
+    return DirectoryError("session_not_found", f"there is no session {session!r}")

@@ -12,6 +12,7 @@ from dataclasses import replace
 from actors.claim import LOOK_S, StoreClaim
 from actors.holder import RENEW_S
 from actors.statestore import Manifest, StateStore
+from longreel.errors import StorageError
 
 _log = logging.getLogger("longreel.directory")
 
@@ -49,7 +50,9 @@ class HeldStore(StateStore):
     ) -> None:
         super().__init__(uri)
         self._claim, self._read, self._dropped = claim, read, dropped
-        self.term = self._tidied = 0
+        self.term = 0
+        #: What earlier terms left of closed sessions.
+        self._left_behind: list[list[str]] = []
         self._left, self._renewed = False, -RENEW_S
         if claim.look():
             self._load()
@@ -79,10 +82,11 @@ class HeldStore(StateStore):
             thread.shutdown(wait=False)
 
     def tidy(self) -> None:
-        """Once under each term, forget what those before it left of closed sessions."""
-        if (term := self.term) > self._tidied:
-            self.forget_closed(term)
-            self._tidied = term
+        """Delete what the terms before this one left of closed sessions."""
+        left = self._left_behind
+        while left:
+            self.delete(left[-1])
+            left.pop()
 
     def release(self) -> None:
         """Leave the store to others at once, and for good."""
@@ -124,6 +128,23 @@ class HeldStore(StateStore):
         self.holds(term)
         return manifest
 
+    def close_under(self, session: str, term: int) -> None:
+        """Close a session under ``term`` and delete what there is of it.
+
+        Raises:
+            DirectoryError: another cluster has claimed the store; nothing was deleted.
+            StorageError: nobody can say whether it is closed; nothing was deleted.
+        """
+        # Said by whoever was taken over it would be heard by the next directory of its successor.
+        self.holds(term)
+        left = self.close_session(session, term)
+        self.holds(term)
+        try:
+            self.delete(left)
+        except StorageError as failure:
+            # It is closed all the same, and the next term deletes the rest.
+            _log.warning("something is left of a closed session: %s", failure)
+
     def _tend(self, wanted: Callable[[], bool]) -> None:
         if self._left or not wanted():
             self._give_up()
@@ -147,7 +168,9 @@ class HeldStore(StateStore):
 
     def _load(self) -> None:
         term = self._claim.term
-        self._read(self.manifests(), term)
+        # What is left is known before anybody opens a session under an id that is free again.
+        manifests, self._left_behind = self.sessions(term)
+        self._read(manifests, term)
         self.term = term
 
     def _drop(self) -> None:

@@ -49,7 +49,7 @@ class SessionLog:
         self._store, self._owner, self._wrote = store, owner, wrote
         self._queue: SimpleQueue[_Waiting | Callable[[], None] | None] = SimpleQueue()
         self._number = 0
-        #: Of each batch, the last sequence number that it holds of each session.
+        #: Of each batch, the last sequence number that it holds of each life.
         self._batches: dict[int, dict[str, int]] = {}
         threading.Thread(target=self._run, name="session-log", daemon=True).start()
 
@@ -66,13 +66,13 @@ class SessionLog:
         self._queue.put(_Waiting(records, done))
         return done
 
-    def forget(self, session: str, seq: int) -> None:
-        """Records of ``session`` up to ``seq`` are needed no more."""
+    def forget(self, life: str, seq: int) -> None:
+        """Records of ``life`` up to ``seq`` are needed no more."""
 
         def drop() -> None:
             for number, held in list(self._batches.items()):
-                if held.get(session, seq + 1) <= seq:
-                    del held[session]
+                if held.get(life, seq + 1) <= seq:
+                    del held[life]
                 if not held:
                     del self._batches[number]
                     self._store.delete_batch(self._owner, number)
@@ -125,7 +125,7 @@ class SessionLog:
             return
         held: dict[str, int] = {}
         for record in records:
-            held[record.session] = max(record.seq, held.get(record.session, 0))
+            held[record.life] = max(record.seq, held.get(record.life, 0))
         self._batches[self._number] = held
         for waiting in batch:
             waiting.done.set_result(None)

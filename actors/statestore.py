@@ -4,7 +4,7 @@
 says that it may make none any more, and ``owners/OWNER/seals/TERM`` which was the last.
 ``sessions/ID/manifest-TERM.json`` says who owns a session and from what it can be had again,
 ``sessions/ID/snapshot-…`` is one such start. Objects are written whole and never changed, but for
-manifests, which the directory alone replaces.
+manifests, which the directory alone replaces. An empty one says that the session is closed.
 
 TERM is that of the claim (``actors.claim``) under which a directory wrote. The highest counts: what
 a directory still writes when another cluster's has taken over changes nothing that this one wrote.
@@ -46,13 +46,14 @@ class Record:
     """One durable line of a session's log.
 
     Attributes:
+        life: of the session, see ``Manifest.life``.
         epoch: assignment under which it was written.
         seq: sequence number of the input that it is, or of the last one before it.
         kind: what ``data`` and ``blob`` mean to the session.
         about: what a remark is about, such as the turn that it ends; empty for an input.
     """
 
-    session: str
+    life: str
     epoch: int
     seq: int
     kind: str
@@ -86,6 +87,13 @@ class Manifest:
     tail: tuple[str, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
     term: int = 0
+
+    @property
+    def life(self) -> str:
+        """What a log calls the session: one that was closed may be opened anew under its id, while
+        its old records lie beside others' that are still needed.
+        """
+        return f"{self.session}/{self.created:.6f}"
 
     def assigned(self, owner: str, replica: str) -> Manifest:
         """The next assignment."""
@@ -155,25 +163,36 @@ class StateStore:
 
     def manifests(self) -> list[Manifest]:
         """Those of all sessions, of each the one of the latest term."""
-        uris = (found.uri for _, found in self._latest() if found.size_bytes)
+        return self.sessions(0)[0]
+
+    def sessions(self, term: int) -> tuple[list[Manifest], list[list[str]]]:
+        """See ``manifests``; and what terms before ``term`` left of each closed session.
+
+        That is uris to ``delete`` in this order, whenever: what is written later has other names.
+        """
+        uris, left = [], []
+        for found in self._sessions():
+            latest = max(found, key=lambda each: _term(each.uri))
+            if latest.size_bytes and _term(latest.uri) >= 0:
+                uris.append(latest.uri)
+            elif 0 <= _term(latest.uri) < term:
+                left.append([*(each.uri for each in found if each is not latest), latest.uri])
         with ThreadPoolExecutor(_READERS) as readers:
-            return [_manifest(data) for data in readers.map(read_bytes, uris)]
+            read = readers.map(read_bytes, uris)
+            # One that was closed since it was listed is empty by now.
+            return [_manifest(data) for data in read if data], left
 
-    def forget_closed(self, term: int) -> None:
-        """Delete what terms before ``term`` left of closed sessions; see ``delete_session``."""
-        for written, found in self._latest():
-            if written < term and not found.size_bytes:
-                self._delete_below(_folder(found.uri), but=found.uri)
-                delete_object(found.uri)
+    def delete(self, uris: Iterable[str]) -> None:
+        """Delete objects that nobody needs any more, in this order."""
+        for uri in uris:
+            delete_object(uri)
 
-    def _latest(self) -> Iterable[tuple[int, ObjectStat]]:
-        """Of each session the manifest of the latest term, with that; empty where it is closed."""
-        latest: dict[str, tuple[int, ObjectStat]] = {}
+    def _sessions(self) -> Iterable[list[ObjectStat]]:
+        """Of each session all that there is."""
+        sessions: dict[str, list[ObjectStat]] = {}
         for found in self._found(self._at("sessions")):
-            term, session = _term(found.uri), _folder(found.uri)
-            if term is not None and (session not in latest or latest[session][0] < term):
-                latest[session] = term, found
-        return latest.values()
+            sessions.setdefault(_folder(found.uri), []).append(found)
+        return sessions.values()
 
     def write_snapshot(self, session: str, name: str, data: bytes) -> None:
         """Keep ``data`` under ``name``."""
@@ -187,25 +206,19 @@ class StateStore:
         """Delete it if it is there."""
         delete_object(self._at("sessions", session, name))
 
-    def delete_session(self, session: str, term: int = 0) -> None:
-        """Delete all of a session; the manifest goes first, so that none is left without data.
+    def close_session(self, session: str, term: int = 0) -> list[str]:
+        """Say that a session is closed: its manifest of ``term`` is empty from then on.
 
-        Where earlier terms have written one too, an empty one of ``term`` stays: what a directory
-        that was taken over still writes cannot bring the session back.
+        Returns:
+            What is left of it: uris to ``delete`` in this order once nobody can want it back. The
+            empty manifest is among them only where no earlier term has written one: what a
+            directory that was taken over still writes cannot bring the session back.
         """
         manifest = self._manifest_uri(session, term)
-        written = (_term(uri) for uri in self._below(self._at("sessions", session)))
-        older = any(before is not None and before < term for before in written)
-        if older:
-            write_bytes(manifest, b"")
-        else:
-            delete_object(manifest)
-        self._delete_below(session, but=manifest if older else None)
-
-    def _delete_below(self, session: str, but: str | None) -> None:
-        for uri in self._below(self._at("sessions", session)):
-            if uri != but:
-                delete_object(uri)
+        write_bytes(manifest, b"")
+        left = [uri for uri in self._below(self._at("sessions", session)) if uri != manifest]
+        older = any(0 <= _term(uri) < term for uri in left)
+        return left if older else [*left, manifest]
 
     @staticmethod
     def _found(folder: str) -> list[ObjectStat]:
@@ -252,10 +265,10 @@ def _folder(uri: str) -> str:
     return _name(uri.rpartition("/")[0])
 
 
-def _term(uri: str) -> int | None:
-    """Of a manifest; None where it is none."""
+def _term(uri: str) -> int:
+    """Of a manifest; -1 where it is none."""
     named = _MANIFEST.fullmatch(_name(uri))
-    return int(named[1] or 0) if named else None
+    return int(named[1] or 0) if named else -1
 
 
 def _manifest(data: bytes) -> Manifest:
@@ -265,7 +278,7 @@ def _manifest(data: bytes) -> Manifest:
 
 def pack_records(records: Sequence[Record]) -> bytes:
     """Records as bytes: a table of them in JSON, then their blobs; compressed."""
-    table = [[r.session, r.epoch, r.seq, r.kind, r.data, r.about, len(r.blob)] for r in records]
+    table = [[r.life, r.epoch, r.seq, r.kind, r.data, r.about, len(r.blob)] for r in records]
     head = json.dumps(table).encode()
     body = b"".join([len(head).to_bytes(4, "little"), head, *(r.blob for r in records)])
     return len(body).to_bytes(8, "little") + pa.compress(body, _CODEC, asbytes=True)
@@ -276,9 +289,9 @@ def unpack_records(data: bytes) -> Iterator[Record]:
     size = int.from_bytes(data[:8], "little")
     body = memoryview(pa.decompress(data[8:], size, _CODEC, asbytes=True))
     start = 4 + int.from_bytes(body[:4], "little")
-    for session, epoch, seq, kind, fields, about, size in json.loads(bytes(body[4:start])):
+    for life, epoch, seq, kind, fields, about, size in json.loads(bytes(body[4:start])):
         blob = bytes(body[start : start + size])
-        yield Record(session, epoch, seq, kind, fields, blob, about)
+        yield Record(life, epoch, seq, kind, fields, blob, about)
         start += size
 
 
@@ -290,7 +303,7 @@ def effective(records: Sequence[Record]) -> list[Record]:
     attempt had failed as far as its writer could tell.
 
     Args:
-        records: of one session, each owner's in the order in which they were written.
+        records: of one life, each owner's in the order in which they were written.
     """
     first: dict[int, int] = {}
     for record in records:

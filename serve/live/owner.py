@@ -159,7 +159,7 @@ class Owner:
                 self._closed[session] = have
                 await have.end(told=True)
                 if self._log is not None:
-                    self._log.forget(session, 2**62)
+                    self._log.forget(have.life, 2**62)
         self._locks.pop(session, None)
 
     def load(self) -> Load:
@@ -332,7 +332,7 @@ class Owner:
         if not await keep(session, self._store, self._directory, in_memory=in_memory):
             return False
         if self._log is not None:
-            self._log.forget(session.id, session.snapshot_seq)
+            self._log.forget(session.life, session.snapshot_seq)
         return True
 
 

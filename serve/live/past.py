@@ -40,11 +40,12 @@ class Past:
         for owner in manifest.tail:
             if owner != me or mine:
                 tail = await self._tail(owner, anew=owner == me)
-                records += tail.get(manifest.session, [])
+                # In logs from before they told lives apart it has its id alone.
+                records += tail.get(manifest.session, []) + tail.get(manifest.life, [])
         return snapshot, records
 
     async def _tail(self, owner: str, *, anew: bool) -> dict[str, list[Record]]:
-        """What an owner logged, by session; of a lost one it is read once for all of them."""
+        """What an owner logged, by life; of a lost one it is read once for all of them."""
         async with self._lock:
             now = time.monotonic()
             self._tails = {n: t for n, t in self._tails.items() if now - t[0] < _TAIL_S}
@@ -54,7 +55,7 @@ class Past:
 
             def read() -> None:
                 for record in self._store.records(owner):
-                    found.setdefault(record.session, []).append(record)
+                    found.setdefault(record.life, []).append(record)
 
             await asyncio.to_thread(read)
             self._tails[owner] = time.monotonic(), found

@@ -30,7 +30,7 @@ def turn_name(frame: int | None, question: str | None) -> str:
 
 
 def record_of(
-    session: str,
+    life: str,
     epoch: int,
     given: Input,
     receipt: Receipt,
@@ -41,17 +41,17 @@ def record_of(
     fields: dict[str, Any] = {"token": token}
     if isinstance(given, Question):
         fields |= {"text": given.text, "max_tokens": given.max_tokens}
-        return Record(session, epoch, receipt.seq, "question", fields)
+        return Record(life, epoch, receipt.seq, "question", fields)
     if receipt.outcome == "dropped":
-        return Record(session, epoch, receipt.seq, "dropped", fields | {"reason": receipt.reason})
+        return Record(life, epoch, receipt.seq, "dropped", fields | {"reason": receipt.reason})
     pixels = np.ascontiguousarray(given.pixels)
     fields |= {"time_s": time_s, "side": pixels.shape[0]}
-    return Record(session, epoch, receipt.seq, "frame", fields, pixels.tobytes())
+    return Record(life, epoch, receipt.seq, "frame", fields, pixels.tobytes())
 
 
-def stop_record(session: str, epoch: int, seq: int, stop: Stop) -> Record:
+def stop_record(life: str, epoch: int, seq: int, stop: Stop) -> Record:
     """The durable line of a turn's end."""
-    return Record(session, epoch, seq, "stop", {"tokens": stop.tokens}, about=stop.turn)
+    return Record(life, epoch, seq, "stop", {"tokens": stop.tokens}, about=stop.turn)
 
 
 @dataclass(frozen=True)

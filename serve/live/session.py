@@ -72,7 +72,7 @@ class LiveSession:
         log: SessionLog | None,
     ) -> None:
         self.id, self.epoch, self.options = manifest.session, manifest.epoch, options
-        self._created = manifest.created
+        self._created, self.life = manifest.created, manifest.life
         self._log, self._side = log, side
         self.counters = Counters(self.id, options.fps or fps)
         self._measured = Measured(options.kind)
@@ -177,7 +177,7 @@ class LiveSession:
             if decided.new:
                 await self._append(
                     [
-                        record_of(self.id, self.epoch, given, receipt, time_s, token)
+                        record_of(self.life, self.epoch, given, receipt, time_s, token)
                         for given, receipt, time_s in decided.new
                     ]
                 )
@@ -196,7 +196,7 @@ class LiveSession:
             if stop is None:
                 return False
             try:
-                await self._append([stop_record(self.id, self.epoch, self.counters.seq, stop)])
+                await self._append([stop_record(self.life, self.epoch, self.counters.seq, stop)])
             except BaseException:
                 # What the engine did is not what the log says: it must be taken in anew.
                 self._break(ModelError("a turn's end could not be made durable"))

@@ -1,8 +1,9 @@
 """Clusters on one state store as somebody sees them who knows what is promised and not how.
 
 Each has a session directory and owners with their logs. A call of one may be stalled or made to
-fail at any of its calls to the store, and woken when others have taken the store over. What anybody
-was told is written down here, and held against what the last cluster finds.
+fail at any of its calls to the store, and woken when others have taken the store over; or the
+directory dies there, and another that knows nothing is asked the same. What anybody was told is
+written down here, and held against what the last cluster finds.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -30,12 +32,24 @@ REFUSALS = (DirectoryError, StorageError, FencedError)
 _STORAGE = ("delete_object", "exists", "list_objects", "read_bytes", "write_bytes")
 
 
+class DiedError(Exception):
+    """The directory that was asked is no more."""
+
+
+@dataclass
+class Life:
+    """Of a directory's process."""
+
+    over: bool = False
+
+
 @dataclass
 class Fate:
     """What befalls one call of a cluster at its ``at``-th call to the store, from 1 on.
 
     Attributes:
         stall: it waits there until ``go``; else it fails, ``times`` times in a row.
+        dies: it does neither: the directory ends there, if it is the one that calls.
         late: after what it asked of the store was done, not before.
     """
 
@@ -43,6 +57,7 @@ class Fate:
     stall: bool = True
     late: bool = False
     times: int = 1
+    dies: bool = False
     calls: int = 0
     stalled: threading.Event = field(default_factory=threading.Event)
     go: threading.Event = field(default_factory=threading.Event)
@@ -51,16 +66,27 @@ class Fate:
         """Suffer it, if this is the time."""
         if not late:
             self.calls += 1
+        life = _life.get()
+        if life is not None and life.over:
+            raise DiedError
         if not self.at or late != self.late:
             return
-        if self.stall and self.calls == self.at:
+        if self.dies:
+            if life is not None and self.calls == self.at:
+                life.over = True
+                raise DiedError
+        elif self.stall and self.calls == self.at:
             self.stalled.set()
             assert self.go.wait(3), "nobody woke it"
+            if life is not None and life.over:
+                raise DiedError
         elif not self.stall and self.at <= self.calls < self.at + self.times:
             raise StorageError("SlowDown", "the store fails for a while")
 
 
 _fate: ContextVar[Fate | None] = ContextVar("fate", default=None)
+#: Of the directory that calls, in its calls.
+_life: ContextVar[Life | None] = ContextVar("life", default=None)
 _of_logs: dict[str, Fate] = {}
 
 
@@ -90,11 +116,16 @@ def intercept(patch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Told:
-    """What clients were told of one life of a session, and what they asked for."""
+    """What clients were told of one life of a session, and what they asked for.
+
+    Attributes:
+        closed: the life that somebody was told is closed. Who still asks for it to be opened then,
+            and is told neither yes nor no, may have opened another.
+    """
 
     opened: bool = False
     close_asked: bool = False
-    closed: bool = False
+    closed: str = ""
     inputs: list[int] = field(default_factory=list)
     asked: set[int] = field(default_factory=set)
 
@@ -109,7 +140,7 @@ class Told:
 class Memory:
     """What an owner has of a session."""
 
-    epoch: int
+    manifest: Manifest
     token: str
     items: list[int]
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -122,6 +153,8 @@ class Cluster:
         self.world, self.name = world, name
         self.store = StateStore(world.uri)
         self.directory: Directory | None = None
+        self.life, self._reviving = Life(), asyncio.Lock()
+        self._locks: dict[tuple[str, str], asyncio.Lock] = {}
         self.logs: dict[str, SessionLog] = {}
         self.memory: dict[tuple[str, str], Memory] = {}
         self.ended = False
@@ -137,24 +170,47 @@ class Cluster:
             raise DirectoryError("unavailable", "it has not started")
         return self.directory
 
+    async def ask(self, method: str, *args: Any, **others: Any) -> Any:
+        """Call the directory, and the next one where it dies before it has answered."""
+        while True:
+            directory, life = self._up(), self.life
+            token = _life.set(life)
+            try:
+                answer = await getattr(directory, method)(*args, **others)
+                if not life.over:
+                    return answer
+            except DiedError:
+                pass
+            except Exception:
+                if not life.over:
+                    raise
+            finally:
+                _life.reset(token)
+            async with self._reviving:
+                if self.life is life:
+                    self.directory = await asyncio.to_thread(Directory, self.world.uri, self.name)
+                    self.life = Life()
+                    for owner in self.logs:
+                        await self.directory.report(owner, owner.upper(), LOAD)
+
     async def add_owner(self) -> None:
         """A replica more."""
         owner = f"{self.name}-{len(self.logs) + 1}"
         self.logs[owner] = SessionLog(self.store, owner)
-        await self._up().report(owner, owner.upper(), LOAD)
+        await self.ask("report", owner, owner.upper(), LOAD)
 
     async def lose_owner(self) -> None:
         """A replica that hangs is declared lost, and goes on writing as long as it may."""
-        directory, before = self._up(), sorted(self.logs)
+        before = sorted(self.logs)
         await self.add_owner()
         owner = self.world.rng.choice(before or sorted(self.logs))
-        await directory.lost(owner, "it hangs")
+        await self.ask("lost", owner, "it hangs")
 
     async def open(self, session: str) -> None:
         """A client opens a session; of several who do under one id one is told yes."""
         token = f"{self.name}/{len(self.world.told)}"
         told = self.world.told[session, token] = Told()
-        manifest = await self._up().open(session, {"fps": 1}, token)
+        manifest = await self.ask("open", session, {"fps": 1}, token)
         assert manifest.options["token"] == token, "the life of another client"
         told.opened = True
         alive = [
@@ -166,25 +222,39 @@ class Cluster:
 
     async def close(self, session: str) -> None:
         """A client closes it."""
-        manifest = await self._up().manifest(session)
+        manifest = await self.ask("manifest", session)
         told = self.world.told[session, manifest.options["token"]]
         told.close_asked = True
-        await self._up().close(session)
-        told.closed = True
+        await self.ask("close", session)
+        told.closed = manifest.life
         for owner, log in self.logs.items():
             if self.memory.pop((owner, session), None):
-                log.forget(session, 2**31)
+                log.forget(manifest.life, 2**31)
 
     async def _memory(self, session: str) -> tuple[Manifest, Memory]:
-        manifest = await self._up().locate(session)
+        here = [memory for (_, name), memory in self.memory.items() if name == session]
+        if here and self.world.from_memory and self.world.rng.random() < 0.5:
+            # Who has it in memory does not ask anew: a gateway knows where it was of late.
+            memory = self.world.rng.choice(here)
+            return memory.manifest, memory
+        manifest = await self.ask("locate", session)
         owner, token = str(manifest.owner), manifest.options["token"]
         known = self.memory.get((owner, session))
-        if known is not None and known.token == token and known.epoch > manifest.epoch:
+        if known is not None and known.token == token and known.manifest.epoch > manifest.epoch:
             raise DirectoryError("unavailable", "an assignment of before")
-        if known is None or (known.token, known.epoch) != (token, manifest.epoch):
-            known = Memory(manifest.epoch, token, found(self.store, manifest))
-            self.memory[owner, session] = known
+        async with self._taking(owner, session):
+            known = self.memory.get((owner, session))
+            if known is None or (known.token, known.manifest.epoch) != (token, manifest.epoch):
+                now = await self.ask("manifest", session)
+                if (now.owner, now.life, now.epoch) != (owner, manifest.life, manifest.epoch):
+                    raise DirectoryError("unavailable", "an assignment of before")
+                known = Memory(now, token, found(self.store, now))
+                self.memory[owner, session] = known
         return manifest, known
+
+    def _taking(self, owner: str, session: str) -> asyncio.Lock:
+        """Held while an owner takes a session in, or lets it go."""
+        return self._locks.setdefault((owner, session), asyncio.Lock())
 
     async def append(self, session: str) -> None:
         """A client gives an input."""
@@ -195,7 +265,8 @@ class Cluster:
             told = self.world.told[session, memory.token]
             item = self.world.next_input()
             told.asked.add(item)
-            record = Record(session, memory.epoch, len(memory.items) + 1, "input", {"item": item})
+            seq = len(memory.items) + 1
+            record = Record(manifest.life, memory.manifest.epoch, seq, "input", {"item": item})
             owner = str(manifest.owner)
             fate = _fate.get()
             if fate is not None:
@@ -211,16 +282,19 @@ class Cluster:
             if self.memory.get((str(manifest.owner), session)) is not memory:
                 raise DirectoryError("unavailable", "it was let go meanwhile")
             owner, seq = str(manifest.owner), len(memory.items)
-            name = f"snapshot-{memory.epoch}-{seq}-{self.world.next_input()}"
+            name = f"snapshot-{memory.manifest.epoch}-{seq}-{self.world.next_input()}"
             data = json.dumps(memory.items).encode()
             await asyncio.to_thread(self.store.write_snapshot, session, name, data)
-            in_memory = self.world.rng.random() < 0.5
-            if await self._up().kept(
-                session, memory.epoch, name, {"inputs": seq}, in_memory=in_memory
-            ):
-                self.logs[owner].forget(session, seq)
-                if not in_memory:
-                    self.memory.pop((owner, session), None)
+            kept = partial(self.ask, "kept", session, memory.manifest.epoch, name, {"inputs": seq})
+            if self.world.rng.random() < 0.5:
+                done = await kept(in_memory=True)
+            else:
+                async with self._taking(owner, session):
+                    if self.memory.pop((owner, session), None) is not memory:
+                        raise DirectoryError("unavailable", "it was let go meanwhile")
+                    done = await kept(in_memory=False)
+            if done:
+                self.logs[owner].forget(manifest.life, seq)
             else:
                 await asyncio.to_thread(self.store.delete_snapshot, session, name)
                 self.memory.pop((owner, session), None)
@@ -247,7 +321,7 @@ def found(store: StateStore, manifest: Manifest) -> list[int]:
             record
             for owner in manifest.tail
             for record in store.records(owner)
-            if record.session == manifest.session and record.seq > len(items)
+            if record.life == manifest.life and record.seq > len(items)
         ]
         later = effective(records)
         expected = list(range(len(items) + 1, len(items) + 1 + len(later)))
@@ -265,6 +339,8 @@ class World:
         self.told: dict[tuple[str, str], Told] = {}
         self.clusters: list[Cluster] = []
         self.going: list[tuple[Fate, asyncio.Task[None]]] = []
+        #: Whether owners go on with what they have in memory without asking the directory.
+        self.from_memory = True
         self._inputs = 0
 
     def next_input(self) -> int:
@@ -316,7 +392,7 @@ class World:
         for (session, token), told in self.told.items():
             manifest = there.get(session)
             here = manifest is not None and manifest.options["token"] == token
-            assert not (told.closed and here), f"{session} came back"
+            assert manifest is None or manifest.life != told.closed, f"{session} came back"
             if told.opened and not told.close_asked:
                 assert here, f"{session} was opened and is gone"
             if here and not told.close_asked:

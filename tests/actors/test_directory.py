@@ -7,6 +7,7 @@ directory died or its owner fell silent.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,8 +16,10 @@ import pytest
 
 from actors import directory, owners
 from actors.directory import Directory, DirectoryError, Reply
+from actors.held import HeldStore
 from actors.placement import Load
-from actors.statestore import Record, StateStore
+from actors.statestore import Manifest, Record, StateStore
+from longreel.errors import StorageError
 
 _Result = TypeVar("_Result")
 MIB = 2**20
@@ -155,6 +158,126 @@ def test_snapshots_are_taken_from_the_present_owner_alone(tmp_path: Path) -> Non
     _run(work())
 
 
+@pytest.mark.parametrize("fails", ["write", "look"])
+def test_after_a_write_in_doubt_its_successor_knows_what_was_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """Guards inputs of a session that could not be let go, and whose owner took it in again."""
+
+    async def work() -> None:
+        store = StateStore(str(tmp_path))
+        first = await _with(tmp_path, "a")
+        await first.open("s", {}, "t")
+        with monkeypatch.context() as patch:
+            write = HeldStore.write_manifest
+
+            def written_all_the_same(self: HeldStore, manifest: Manifest) -> None:
+                write(self, manifest)
+                raise StorageError("SlowDown", "no answer came")
+
+            def nobody_can_say(self: HeldStore, term: int) -> None:
+                raise StorageError("SlowDown", "the claims cannot be read")
+
+            if fails == "write":
+                patch.setattr(HeldStore, "write_manifest", written_all_the_same)
+            else:
+                patch.setattr(HeldStore, "holds", nobody_can_say)
+            with pytest.raises(StorageError):
+                await first.kept("s", 1, "snapshot-1-0", {}, in_memory=False)
+            (written,) = store.manifests()
+            assert written.owner is None
+            # Nobody is told anything that its successor would not know of.
+            for call in (first.manifest("s"), first.locate("s")):
+                with pytest.raises(StorageError):
+                    await call
+        told = await first.manifest("s")
+        assert (told.owner, told.tail, told.snapshot) == ("a", ("a",), None)
+        assert store.manifests() == [told]
+        assert await Directory(str(tmp_path)).manifests() == [told]
+
+    _run(work())
+
+
+def test_a_snapshot_is_told_of_again_where_nobody_answered(tmp_path: Path) -> None:
+    """Guards the snapshot of a session that was let go: told no, its owner would delete it."""
+
+    async def work() -> None:
+        first = await _with(tmp_path, "a", "b")
+        await first.open("s", {}, "t")
+        assert await first.kept("s", 1, "snapshot-1-0", {}, in_memory=False)
+        again = await _with(tmp_path, "a", "b")
+        assert await again.kept("s", 1, "snapshot-1-0", {}, in_memory=False)
+        assert (await again.locate("s")).epoch == 2
+        assert await again.kept("s", 1, "snapshot-1-0", {}, in_memory=False)
+        assert (await again.manifest("s")).epoch == 2
+        assert await again.kept("s", 2, "snapshot-2-0", {}, in_memory=True)
+        assert not await again.kept("s", 1, "snapshot-1-0", {}, in_memory=False)
+
+    _run(work())
+
+
+@pytest.mark.slow
+def test_a_name_is_free_once_all_of_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards a session against a slow end of the one that had its name before."""
+    amid, go_on = threading.Event(), threading.Event()
+    delete = HeldStore.delete
+
+    def slowly(self: HeldStore, uris: list[str]) -> None:
+        amid.set()
+        assert go_on.wait(10)
+        delete(self, uris)
+
+    async def work() -> None:
+        first = await _with(tmp_path, "a")
+        await first.open("s", {}, "t")
+        with monkeypatch.context() as patch:
+            patch.setattr(HeldStore, "delete", slowly)
+            closing = asyncio.create_task(first.close("s"))
+            await asyncio.to_thread(amid.wait, 10)
+            with pytest.raises(DirectoryError, match="there is a session"):
+                await first.open("s", {}, "another")
+            waiting = asyncio.create_task(first.locate("s"))
+            await asyncio.sleep(0.05)
+            go_on.set()
+            await closing
+        with pytest.raises(DirectoryError, match="no session"):
+            await waiting
+        opened = await first.open("s", {}, "another")
+        assert await Directory(str(tmp_path)).manifests() == [opened]
+
+    _run(work())
+
+
+@pytest.mark.slow
+def test_what_cannot_be_deleted_is_closed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a session that is told of without its snapshot."""
+
+    def fails(self: HeldStore, uris: list[str]) -> None:
+        raise StorageError("SlowDown", "the store fails for a while")
+
+    async def work() -> None:
+        store = StateStore(str(tmp_path))
+        first = await _with(tmp_path, "a")
+        await first.open("s", {}, "t")
+        store.write_snapshot("s", "snapshot-1-0", b"state")
+        assert await first.kept("s", 1, "snapshot-1-0", {}, in_memory=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(HeldStore, "delete", fails)
+            await first.close("s")
+        assert store.manifests() == []
+        _, left = store.sessions(10)
+        assert [uri.rpartition("/")[2] for uri in left[0]] == [
+            "snapshot-1-0", "manifest-00000001.json"
+        ]  # fmt: skip
+
+    _run(work())
+
+
+@pytest.mark.slow
 def test_without_replicas_opening_fails_and_leaves_nothing(tmp_path: Path) -> None:
     async def work() -> None:
         directory = await _with(tmp_path)
@@ -170,6 +293,7 @@ def _behind(live: float = 1.4) -> Load:
     return _load(9_000, live=live, lag_s=5.0, sessions=10)
 
 
+@pytest.mark.slow
 def test_new_sessions_wait_for_room_and_are_told_that_there_is_none(tmp_path: Path) -> None:
     """Guards those who are there: a crowd that is taken in all the same makes all of them late."""
 

@@ -51,7 +51,7 @@ def test_what_waits_for_a_slow_write_goes_together(store: Slow) -> None:
         future.result(10)
     assert sum(store.batches) == 50
     assert len(store.batches) <= 3
-    assert sorted(r.session for r in store.records("a")) == sorted(f"s{i}" for i in range(50))
+    assert sorted(r.life for r in store.records("a")) == sorted(f"s{i}" for i in range(50))
 
 
 def test_a_fenced_owner_acknowledges_nothing(store: Slow) -> None:
@@ -97,7 +97,7 @@ def test_batches_go_when_all_their_sessions_are_kept_elsewhere(store: Slow) -> N
         log.append([_record("last", 1)]).result(10)
         log.forget("last", 1)
         log.append([_record("last", 2)]).result(10)
-        return [(r.session, r.seq) for r in store.records("a") if r.session != "last"]
+        return [(r.life, r.seq) for r in store.records("a") if r.life != "last"]
 
     log.forget("s", 1)
     assert left() == [("s", 1), ("t", 1), ("s", 2)]

@@ -82,7 +82,7 @@ def test_manifests_and_snapshots_of_a_session(store: StateStore) -> None:
     assert store.read_snapshot("one", "snapshot-1") == b"state"
     assert sorted(m.session for m in store.manifests()) == ["one", "two"]
     assert [m for m in store.manifests() if m.session == "one"] == [one]
-    store.delete_session("one")
+    store.delete(store.close_session("one"))
     assert [m.session for m in store.manifests()] == ["two"]
 
 
@@ -103,10 +103,13 @@ def test_what_a_directory_that_was_taken_over_still_writes_changes_nothing(
     for term in (0, 1):
         store.write_manifest(replace(old, snapshot="late", term=term))
     assert store.manifests() == [new]
-    store.delete_session("s", 2)
+    store.delete(store.close_session("s", 2))
     store.write_manifest(old)
     assert store.manifests() == []
-    store.forget_closed(3)
+    _, left = store.sessions(3)
+    for uris in left:
+        store.delete(uris)
+    assert store.sessions(4) == ([], [])
     store.write_manifest(replace(new, term=3))
     assert [m.term for m in store.manifests()] == [3]
 
@@ -128,7 +131,7 @@ def test_a_store_from_before_there_were_terms_is_read(store: StateStore) -> None
     st.lists(
         st.builds(
             Record,
-            session=st.text("ab", min_size=1),
+            life=st.text("ab", min_size=1),
             epoch=st.integers(1, 9),
             seq=st.integers(1, 99),
             kind=st.sampled_from(["frame", "question"]),

@@ -22,6 +22,8 @@ from actors.placement import Load
 from actors.sessionlog import FencedError, SessionLog
 from actors.statestore import Manifest, Record, StateStore
 
+pytestmark = pytest.mark.waits
+
 LOAD = Load(free_bytes=2**30, capacity_bytes=2**30)
 
 
@@ -275,7 +277,7 @@ def test_whoever_is_overtaken_amid_a_snapshot_deletes_nothing(
         assert there.read_snapshot("s", snapshot) == snapshot.encode()
         again = Directory(store, "b")
         assert (await again.manifest("s")).snapshot == snapshot
-        assert not await first.kept("s", 1, "newer", {}, in_memory=True)
+        await _refused(first.kept("s", 1, "newer", {}, in_memory=True))
 
     _run(work())
 
@@ -308,7 +310,7 @@ def test_an_owner_that_the_second_does_not_know_of_acknowledges_nothing(store: s
         taken = [await second.locate(name) for name in names]
         found: dict[str, int] = dict.fromkeys(names, 0)
         for record in StateStore(store).records("a-owner"):
-            found[record.session] = max(found[record.session], record.seq)
+            found[record.life] = max(found[record.life], record.seq)
         await asyncio.sleep(0.2)
         stop.set()
         await asyncio.gather(*writing)
@@ -330,6 +332,37 @@ def test_closing_is_refused_by_whoever_was_taken_over(store: str) -> None:
         await _refused(first.close("s"))
         assert [m.session for m in await second.manifests()] == ["s"]
         assert [m.session for m in StateStore(store).manifests()] == ["s"]
+
+    _run(work())
+
+
+@pytest.mark.slow
+def test_whoever_is_overtaken_amid_a_closing_deletes_nothing(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards the next cluster's sessions, the one that was to be closed and the next of its name,
+    and the client against a yes that does not hold."""
+    close, later = held.HeldStore.close_session, list[Directory]()
+
+    def overtaken(self: held.HeldStore, session: str, term: int = 0) -> list[str]:
+        left = close(self, session, term)
+        later.append(_take_over(store))
+        return left
+
+    async def work() -> None:
+        first, there = await _cluster(store, "a"), StateStore(store)
+        await first.open("s", {}, "t")
+        there.write_snapshot("s", "old", b"old")
+        assert await first.kept("s", 1, "old", {}, in_memory=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(held.HeldStore, "close_session", overtaken)
+            await _refused(first.close("s"))
+        (second,) = later
+        assert there.read_snapshot("s", "old") == b"old"
+        await second.report("b-owner", "B-OWNER", LOAD)
+        opened = await second.open("s", {}, "another")
+        await _refused(first.close("s"))
+        assert await Directory(store, "b").manifests() == [opened]
 
     _run(work())
 

@@ -9,6 +9,7 @@ Guards against what was acknowledged and is lost, told twice or told otherwise b
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
@@ -413,5 +414,38 @@ def test_a_name_that_is_used_anew_is_another_session(tmp_path: Path) -> None:
         counts = await owner.counts(new)
         assert isinstance(counts, dict)
         assert counts["seq"] == 0
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.slow
+def test_a_name_that_is_used_anew_has_no_past(tmp_path: Path) -> None:
+    """Guards against inputs of a closed session in the next of its name, once its replica is lost:
+    they stay in the log, beside another's that are still needed."""
+
+    async def scenario() -> None:
+        service = await Service(tmp_path, SessionOptions()).start()
+        (owner,) = service.owners
+        other = await service.directory.open("other", dict(service.options.__dict__), "token")
+        for _ in range(3):
+            together = threading.Event()
+            assert owner._log is not None
+            owner._log._queue.put(lambda event=together: event.wait())  # type: ignore[misc]
+            giving = asyncio.gather(
+                service.give([Question("Old?")]), owner.give(other, [Question("?")], None, None)
+            )
+            while owner._log._queue.qsize() < 2:
+                await asyncio.sleep(0.001)
+            together.set()
+            await giving
+        await owner.drop("s")
+        await service.directory.close("s")
+        assert len(list(service.store.records(owner.name))) == 6
+        await service.directory.open("s", dict(service.options.__dict__), "another token")
+        await service.give([Question("New?")])
+        await service.lose()
+        counts = await service.call(lambda o, m: o.counts(m))
+        assert counts["seq"] == 1
+        assert (await service.give([Question("And now?")]))[0].seq == 2
 
     asyncio.run(scenario())

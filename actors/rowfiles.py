@@ -38,6 +38,9 @@ class RowFiles:
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
         self._since = 0.0
+        #: Of the file that these rows go into: another attempt writes the same one, since the first
+        #: may have reached a store that gave no answer.
+        self._uri: str | None = None
         self._max_age = FIRST_AGE_S
 
     def add(self, row: dict[str, Any]) -> None:
@@ -59,13 +62,14 @@ class RowFiles:
         """Write what has been collected, if anything."""
         if self._rows:
             self._guard()
-            write_rows(self._folder, self._rows, self._schema)
-            self._rows, self._bytes = [], 0
+            self._uri = self._uri or _new_file(self._folder)
+            replace_rows(self._uri, pa.Table.from_pylist(self._rows, schema=self._schema))
+            self._rows, self._bytes, self._uri = [], 0, None
 
 
 def write_rows(folder: str, rows: list[dict[str, Any]], schema: pa.Schema) -> str:
     """Write ``rows`` as one new Parquet file in ``folder`` and return its uri."""
-    uri = join_uri(folder, f"part-{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:12]}.parquet")
+    uri = _new_file(folder)
     replace_rows(uri, pa.Table.from_pylist(rows, schema=schema))
     return uri
 
@@ -75,3 +79,8 @@ def replace_rows(uri: str, table: pa.Table) -> None:
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     write_bytes(uri, buffer.getvalue())
+
+
+def _new_file(folder: str) -> str:
+    name = f"part-{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:12]}.parquet"
+    return join_uri(folder, name)

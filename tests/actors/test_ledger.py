@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from actors import rowfiles
+from actors import objects, rowfiles
 from actors.ledger import Ledger
 from actors.progress import Progress
+from longreel.errors import StorageError
 from longreel.schemas import SEGMENTS, VIDEOS
 
 
@@ -80,6 +81,29 @@ def test_a_failed_write_keeps_the_rows(tmp_path: Path) -> None:
     blocked.unlink()
     ledger.flush()
     assert [row["segment_id"] for row in _read(blocked)] == ["s1"]
+
+
+def test_a_write_that_went_through_without_an_answer_repeats_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against rows twice in a job that ends well: its next attempt wrote another file."""
+    ledger = Ledger(str(tmp_path), Progress(), set())
+    ledger.add_segment(_row(1))
+
+    def unanswered(uri: str, data: bytes) -> None:
+        objects.write_bytes(uri, data)
+        raise StorageError("RequestTimeout", "no answer came")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rowfiles, "write_bytes", unanswered)
+        with pytest.raises(StorageError):
+            ledger.flush()
+    ledger.add_segment(_row(2))
+    ledger.flush()
+    ledger.add_segment(_row(3))
+    ledger.flush()
+    assert sorted(row["segment_id"] for row in _read(tmp_path / "segments")) == ["s1", "s2", "s3"]
+    assert len(list((tmp_path / "segments").glob("*.parquet"))) == 2
 
 
 def test_the_first_rows_are_saved_soon_and_later_files_grow(

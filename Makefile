@@ -50,7 +50,7 @@ demo: $(VENV)/.runtime ## Summarize sample videos (or VIDEOS=/path) and write re
 	@$(BIN)/longreel report demo/rows --output report.html --title "Longreel demo"
 
 test: $(VENV)/.test ## Run all tests but those of test-long and chaos
-	$(BIN)/python -m pytest -q -m "not long and not chaos" -n 2
+	$(BIN)/python -m pytest -q -m "not long and not chaos" -n 3
 
 test-long: $(VENV)/.test ## Run the tests of guarantees at length, for an hour or so
 	$(BIN)/python -m pytest -q -m "long and not chaos" -n 2

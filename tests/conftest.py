@@ -19,6 +19,8 @@ from infra.objectstore import ObjectStore
 # a token: no module's cluster shall decide for the next one's. Commands that tests run as users do
 # get no variable of Ray's, and so its default.
 os.environ["RAY_AUTH_MODE"] = "disabled"
+# As nice as Ray makes them, its workers would stand behind all tests that run beside a cluster's.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # What a shell starts in the background ignores Ctrl-C, and so would all commands of these tests.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -30,9 +32,9 @@ _numbers = itertools.count(1)
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     """Of several workers, what ``tests.workers`` says."""
-    from tests.workers import FilesAndClusters  # without several it need not be there
+    from tests.workers import FilesAndKinds  # without several it need not be there
 
-    return FilesAndClusters(config, log)
+    return FilesAndKinds(config, log)
 
 
 @pytest.fixture(scope="session")

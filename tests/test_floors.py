@@ -121,6 +121,7 @@ def test_whoever_deploys_or_ends_connections_loads_no_torch() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=120)
 
 
+@pytest.mark.slow
 def test_a_job_that_cannot_work_is_refused_without_loading_ray() -> None:
     """Guards seconds between a mistake on the command line and the word on it."""
     program = """

@@ -17,6 +17,8 @@ from actors.claim import StoreClaim
 from actors.objects import list_objects, write_bytes
 from longreel.errors import LongreelError, StorageError
 
+pytestmark = pytest.mark.waits
+
 
 @pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.objectstore)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
@@ -137,6 +139,7 @@ def test_of_several_that_come_at_once_one_holds(store: str) -> None:
     assert [claim for claim in waiting if claim.term] == held
 
 
+@pytest.mark.slow
 def test_a_store_that_could_not_be_read_was_not_seen_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,8 @@ from actors.holder import here
 from actors.lease import leased, require
 from longreel.errors import LeaseLostError, LongreelError
 
+pytestmark = pytest.mark.waits
+
 _HOLDER = """
 import sys, time
 from actors.lease import leased
@@ -137,6 +139,7 @@ def test_a_lease_that_is_no_json_is_nobodys(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_it_is_renewed_while_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a long job that others take for dead."""
     monkeypatch.setattr(lease, "RENEW_S", 0.05)

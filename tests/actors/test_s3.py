@@ -20,6 +20,8 @@ from actors import objects, s3, s3objects
 from infra.objectstore import ObjectStore
 from longreel.errors import StorageError
 
+pytestmark = pytest.mark.waits
+
 
 def kind_of(error: pytest.ExceptionInfo[StorageError]) -> str:
     assert "\n" not in str(error.value)

@@ -26,7 +26,7 @@ from longreel.errors import StorageError
 from longreel.schemas import FAILED
 from tests.videos import write_video, x264
 
-pytestmark = pytest.mark.objectstore
+pytestmark = [pytest.mark.objectstore, pytest.mark.waits]
 
 TIMEOUT_S = 1.0
 OPERATIONS = ("stat", "read", "write", "list", "delete")

@@ -20,6 +20,7 @@ def test_every_figure_of_the_docs_is_backed() -> None:
     assert not list(wrong_pages(read_all()))
 
 
+@pytest.mark.slow
 def test_every_plot_shows_its_result() -> None:
     """Guards against a plot of an older result."""
     pytest.importorskip("matplotlib")

@@ -16,6 +16,8 @@ import pytest
 
 from infra.faultyproxy import FAULTS, IN_A_ROW, FaultyProxy, Rule, parse_rule
 
+pytestmark = pytest.mark.waits
+
 BODY = bytes(range(256)) * 40
 
 
@@ -48,7 +50,7 @@ class _Plain(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Plain) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
 

@@ -24,6 +24,8 @@ from tests.longreel.service import Fault, Service
 from tests.serve.memory_sessions import MemorySessions
 from tests.videos import truncate, write_video
 
+pytestmark = pytest.mark.waits
+
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:

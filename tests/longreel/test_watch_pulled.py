@@ -18,6 +18,8 @@ from tests.serve.following_streams import FollowingStreams
 from tests.serve.live_sources import HttpSource
 from tests.serve.memory_sessions import MemorySessions
 
+pytestmark = pytest.mark.waits
+
 
 @pytest.fixture
 def source(tmp_path: Path) -> Iterator[HttpSource]:

@@ -134,6 +134,7 @@ def test_sharded_parts_and_result_keep_the_dtype(parts: Path, tmp_path: Path) ->
         assert torch.equal(ours[name][: len(tensor)], tensor), name
 
 
+@pytest.mark.slow
 def test_the_same_parts_give_the_same_bytes(assembly: Assembly) -> None:
     assemble(assembly)
     first = find_checkpoint(str(assembly.output)).revision

@@ -74,6 +74,7 @@ def test_the_documented_command_begins_as_the_recorded_run_did() -> None:
         assert line[name] == pytest.approx(recorded[name], rel=0.01)
 
 
+@pytest.mark.slow
 def test_scores_of_a_perfect_and_of_a_silent_narrator() -> None:
     """Guards the measure itself: the world's own words score 1, silence scores 0."""
     runs = []

@@ -20,6 +20,8 @@ from pipelines import endpoint
 from pipelines.endpoint import Endpoint, check_address, find_endpoint
 from pipelines.reduce import Node
 
+pytestmark = pytest.mark.waits
+
 NODES = [Node(0.0, 30.0, "A cat."), Node(30.0, 61.5, "A dog.")]
 
 
@@ -60,7 +62,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     for name in ("LONGREEL_SUMMARIZER_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
+        threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
         found.url = f"http://127.0.0.1:{http.server_address[1]}/v1"
         yield found
         http.shutdown()

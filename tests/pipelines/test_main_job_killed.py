@@ -74,7 +74,7 @@ def test_killed_twice_then_run_again(job: Job, tmp_path: Path) -> None:
 
 def test_killed_between_rows(tmp_path: Path) -> None:
     """Guards against the rest of a half-done video lost, or its first half done again."""
-    clip = write_video(tmp_path / "forty.mp4", n_frames=1000, options=x264())
+    clip = write_video(tmp_path / "twenty.mp4", n_frames=500, options=x264())
     dest = tmp_path / "rows"
     arguments = [clip.uri, "-o", str(dest), "--fps", "6", "--segment-seconds", "1"]
     run_until(dest, arguments, "segments")
@@ -90,7 +90,7 @@ def test_killed_between_rows(tmp_path: Path) -> None:
         assert row == kept.get(row["segment_id"], row)
     (video,) = rows(dest, "videos")
     assert (video["status"], video["n_segments"]) == (OK, len(planned))
-    assert video["n_frames"] == sum(row["n_frames"] for row in after) == 240
+    assert video["n_frames"] == sum(row["n_frames"] for row in after) == 120
 
 
 @pytest.mark.long

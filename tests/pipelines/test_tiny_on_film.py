@@ -23,6 +23,8 @@ from mod.world.streams import World
 from mod.world.words import look_of, mean_colour
 from pipelines.samples import CUT_RATE, PICTURES, Clip, make_clip
 
+pytestmark = pytest.mark.slow
+
 REAL = Path(__file__).parents[3] / "shared" / "videos"
 MADE = [Clip(f"{seed}.mp4", "libx264", seed, 40, 192, 108) for seed in (21, 22, 23)]
 
@@ -92,7 +94,6 @@ def film_cuts(path: Path) -> list[float]:
     return cuts
 
 
-@pytest.mark.slow
 def test_narrated_cuts_are_cuts_of_the_film(told: list[Told]) -> None:
     """What is called a cut is one, within a second, and most of them are found."""
     right = said = true = 0

@@ -28,6 +28,8 @@ from tests.longreel.service import Fault, Service
 from tests.serve.memory_sessions import MemorySessions
 from tests.videos import write_video
 
+pytestmark = pytest.mark.waits
+
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:

@@ -138,6 +138,7 @@ def test_bulk_streams_are_the_same_to_the_last_bit_in_any_company() -> None:
     assert decided(0) == decided(1) == decided(4)
 
 
+@pytest.mark.slow
 def test_every_frame_is_decided_once_and_in_order() -> None:
     engine = talking_engine()
     engine.open("a", max_new_tokens=MAX_NEW)

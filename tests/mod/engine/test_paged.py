@@ -181,6 +181,7 @@ def _decided(events: list[Event]) -> list[tuple[str, int, bool, float]]:
     return [(e.session, e.frame, e.speaks, e.p_silence) for e in events if isinstance(e, FrameSeen)]
 
 
+@pytest.mark.slow
 def test_recordings_are_made_once_for_sizes_that_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = _engine(emulated, replayed)
     runs = []
@@ -201,6 +202,7 @@ def test_recordings_are_made_once_for_sizes_that_repeat(monkeypatch: pytest.Monk
     assert runs[-1] <= 10
 
 
+@pytest.mark.slow
 def test_a_step_without_room_leaves_no_trace() -> None:
     engine = _engine(emulated, None, 0.05)
     engine.open("big", max_new_tokens=1)

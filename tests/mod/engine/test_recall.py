@@ -69,11 +69,15 @@ def _answer(layout: StreamLayout, colour: int) -> int:
     return layout.end + 10 + colour
 
 
+def _untrained() -> tuple[VideoLLMMoD, StreamLayout]:
+    model = small_model(router="bounded", seed=1)
+    return model, StreamLayout.of(train_tokenizer(CORPUS, model.config, 400), model.config)
+
+
 @cache
 def _trained() -> tuple[VideoLLMMoD, StreamLayout]:
     """A model that has learned to name the one colour it saw."""
-    model = small_model(router="bounded", seed=1)
-    layout = StreamLayout.of(train_tokenizer(CORPUS, model.config, 400), model.config)
+    model, layout = _untrained()
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     right = 0.0
     for step in range(1000):
@@ -131,7 +135,7 @@ def test_retrieval_answers_about_the_beginning_where_a_window_cannot() -> None:
 
 def test_what_is_retrieved_leaves_no_pages_behind() -> None:
     """Guards against memory that shrinks with every question."""
-    model, layout = _trained()
+    model, layout = _untrained()
     engine = Engine(model, layout, Memory(model.config, 4 * 2**20, page_size=8))
     policy = Retrieve(frames=8, block=4, text=16, blocks=2)
     engine.open("a", instruction="", max_new_tokens=1, policy=policy)
@@ -151,7 +155,7 @@ def test_what_is_retrieved_leaves_no_pages_behind() -> None:
 
 def test_retrieved_rows_lie_side_by_side_right_before_the_stream() -> None:
     """Guards their rotation, by a formula of its own, and words that are still in the window."""
-    model, layout = _trained()
+    model, layout = _untrained()
     engine = Engine(model, layout, Memory(model.config, 4 * 2**20, page_size=8))
     policy = Retrieve(frames=8, block=4, text=16, blocks=2)
     engine.open("a", instruction="", max_new_tokens=4, policy=policy)

@@ -42,6 +42,8 @@ from tests.serve.pieces import piece_frames
 from tests.serve.served import MODEL, WordAnswers, served
 from tests.videos import draw, read_number, write_recording, write_video, x264
 
+pytestmark = pytest.mark.waits
+
 QUESTION = "What happens in this video?"
 
 

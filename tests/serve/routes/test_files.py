@@ -117,6 +117,7 @@ def test_an_upload_that_lacks_its_file_is_said(tmp_path: Path) -> None:
         assert answer.json()["error"]["param"] == "file"
 
 
+@pytest.mark.slow
 def test_a_page_that_was_uploaded_does_not_run_here(tmp_path: Path) -> None:
     """Guards the console's address against scripts in files that others uploaded."""
     with service(str(tmp_path)) as client:

@@ -68,6 +68,7 @@ async def test_a_revoked_key_ends_what_is_open(keyed: Keyed, caplog: Any) -> Non
     assert not [r for r in caplog.records if r.levelno >= logging.ERROR], "an end is no failure"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hasty")
 async def test_a_request_that_waits_when_its_key_is_revoked(keyed: Keyed) -> None:
     """Guards against a waiting call that is answered after its key was taken away."""

@@ -25,6 +25,8 @@ from tests.serve.live_sources import HttpSource
 from tests.serve.routes.test_fetching import Site, context
 from tests.videos import draw
 
+pytestmark = pytest.mark.waits
+
 PUBLIC = "93.184.215.14"
 
 #: Ways to say 127.0.0.1, or another address that is not everybody's.

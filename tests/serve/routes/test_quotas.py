@@ -20,7 +20,7 @@ from tests.serve.keyed import Key, Keyed, opened, until_type
 from tests.serve.routes_server import client, form, picture, served
 from tests.serve.served import MODEL
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.waits]
 JPEG = {"Content-Type": "image/jpeg"}
 
 

@@ -25,7 +25,7 @@ from tests.serve.routes_server import application, described, picture, served, u
 from tests.videos import write_video
 
 # Connections and their sessions live on the event loop that the tests look at.
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.waits]
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from tests.serve.live_sources import FPS, HttpSource
 from tests.serve.sources.following import SETTINGS, Watched, assert_wall_true, following
 from tests.videos import draw
 
+pytestmark = pytest.mark.waits
+
 #: Where nothing stalls, a busy machine may take its time.
 PATIENT = replace(SETTINGS, open_s=30, read_s=30)
 

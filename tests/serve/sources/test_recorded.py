@@ -15,6 +15,8 @@ from infra.objectstore import ObjectStore
 from tests.serve.live_sources import FPS, HttpSource, moving_video
 from tests.serve.sources.following import SETTINGS, following
 
+pytestmark = pytest.mark.waits
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["end.mp4", "start.mp4", "film.webm"])

@@ -20,6 +20,8 @@ from tests.serve.live_sources import FPS, HttpSource, moving_video
 from tests.serve.sources.following import following
 from tests.videos import draw
 
+pytestmark = pytest.mark.waits
+
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl command")
@@ -157,10 +159,11 @@ class _Packed(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
+@pytest.mark.slow
 def test_nothing_is_unpacked_on_the_way() -> None:
     """Guards memory against a body that unpacks to a thousand times its bytes."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Packed) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/x.ts"
         body = HttpBody(url, SourceSettings(allow_private=True))
         parts = list(iter(lambda: body.read(2**20), b""))

@@ -13,10 +13,11 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from actors.claim import LOOK_S, StoreClaim
 from actors.held import DirectoryError as DirectoryError
@@ -28,7 +29,23 @@ from actors.statestore import Manifest
 
 _log = logging.getLogger("longreel.directory")
 
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
+
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def _to_its_end(
+    call: Callable[_Given, Coroutine[Any, Any, _Result]],
+) -> Callable[_Given, Coroutine[Any, Any, _Result]]:
+    """A call that is done to its end when its caller leaves: what it has begun to write goes on in
+    a thread, and nobody else may come in between."""
+
+    @wraps(call)
+    async def whole(*args: _Given.args, **others: _Given.kwargs) -> _Result:
+        return await asyncio.shield(call(*args, **others))
+
+    return whole
 
 
 @dataclass
@@ -127,12 +144,14 @@ class Directory:
             return None
         return self._owners.report(owner, replica, load)
 
+    @_to_its_end
     async def kept(
-        self, session: str, epoch: int, snapshot: str, counts: dict[str, int], *, in_memory: bool
+        self, life: str, epoch: int, snapshot: str, counts: dict[str, int], *, in_memory: bool
     ) -> bool:
-        """The session can be had from ``snapshot`` and what its owner logs from then on.
+        """A session can be had from ``snapshot`` and what its owner logs from then on.
 
         Args:
+            life: of the session; another under its id is not the caller's.
             in_memory: the owner still has it; else nobody has.
 
         Returns:
@@ -141,8 +160,9 @@ class Directory:
         Raises:
             DirectoryError: another cluster holds the store; the snapshot may be in use there.
         """
-        term, entry = self._store.held(), self._sessions.get(session)
-        if entry is None:
+        session, term = life.rpartition("/")[0], self._store.held()
+        entry = self._sessions.get(session)
+        if entry is None or entry.manifest.life != life:
             return False
         async with entry.lock:
             old = entry.manifest
@@ -190,11 +210,11 @@ class Directory:
         try:
             if not entry.manifest.epoch:
                 await self._owners.room(session)
-            return await self.locate(session)
-        except DirectoryError:
-            if not entry.manifest.epoch:
-                self._sessions.pop(session, None)
+        except BaseException:
+            if not entry.lock.locked():
+                self._give_up(entry)
             raise
+        return await self.locate(session)
 
     async def place(self) -> tuple[str, str]:
         """Owner and replica for a session that is kept nowhere.
@@ -206,6 +226,7 @@ class Directory:
         await self._owners.room(secrets.token_hex(8))
         return await self._owners.choose()
 
+    @_to_its_end
     async def locate(self, session: str) -> Manifest:
         """The session's assignment, a new one where it has none that holds.
 
@@ -217,15 +238,21 @@ class Directory:
             manifest = self._still(entry).manifest
             if manifest.owner is not None and not await self._lost(manifest.owner):
                 return await self._certain(entry, term)
-            assigned = manifest.assigned(*await self._owners.choose())
-            assigned = await self._write(entry, assigned, term)
+            try:
+                assigned = manifest.assigned(*await self._owners.choose())
+                assigned = await self._write(entry, assigned, term)
+            except BaseException:
+                self._give_up(entry)
+                raise
             self.moves += manifest.owner is not None
             return assigned
 
+    @_to_its_end
     async def lost(self, owner: str, reason: str) -> None:
         """The owner is gone or can be reached no more: its sessions go elsewhere."""
         await self._fence(owner, reason)
 
+    @_to_its_end
     async def gone(self, replica: str) -> None:
         """Calls are routed to the replica no more; see ``lost``."""
         for name in self._owners.of(replica):
@@ -234,6 +261,7 @@ class Directory:
             else:
                 self._owners.forget(name)
 
+    @_to_its_end
     async def close(self, session: str) -> None:
         """Forget a session and all that the store has of it."""
         entry, term = self._entry(session), self._store.held()
@@ -244,6 +272,7 @@ class Directory:
             self._sessions.pop(session, None)
         await self._clean(entry.manifest.tail, term)
 
+    @_to_its_end
     async def manifest(self, session: str) -> Manifest:
         """As it stands, without assigning anything."""
         entry, term = self._entry(session), self._store.held()
@@ -293,6 +322,11 @@ class Directory:
 
     def _is_there(self, entry: _Entry) -> bool:
         return self._sessions.get(entry.manifest.session) is entry
+
+    def _give_up(self, entry: _Entry) -> None:
+        """Its id is free again, if it was never opened."""
+        if not entry.manifest.epoch and self._is_there(entry):
+            del self._sessions[entry.manifest.session]
 
     def _still(self, entry: _Entry) -> _Entry:
         """The entry, if it was not closed while it was waited for."""

@@ -54,10 +54,14 @@ class HeldStore(StateStore):
         #: What earlier terms left of closed sessions.
         self._left_behind: list[list[str]] = []
         self._left, self._renewed = False, -RENEW_S
-        if claim.look():
-            self._load()
-        else:
-            _log.warning("%s is in use: %s", self.uri, claim.other())
+        try:
+            if claim.look():
+                self._load()
+            else:
+                _log.warning("%s is in use: %s", self.uri, claim.other())
+        except StorageError as failure:
+            # An actor whose beginning fails does not begin again. ``tend`` goes on with it.
+            _log.warning("%s cannot be read for now: %s", self.uri, failure)
 
     async def tend(self, wanted: Callable[[], bool]) -> None:
         """Renew the claim, or take the store over once it is free, until cancelled.

@@ -48,7 +48,7 @@ class SessionLog:
     ) -> None:
         self._store, self._owner, self._wrote = store, owner, wrote
         self._queue: SimpleQueue[_Waiting | Callable[[], None] | None] = SimpleQueue()
-        self._number = 0
+        self._number, self._ended = 0, False
         #: Of each batch, the last sequence number that it holds of each life.
         self._batches: dict[int, dict[str, int]] = {}
         threading.Thread(target=self._run, name="session-log", daemon=True).start()
@@ -57,12 +57,15 @@ class SessionLog:
         """Make ``records`` durable, in order and together.
 
         Returns:
-            A future; it raises ``FencedError``, or ``StorageError`` when they could not be
-            written. Then they may or may not be found by a reader later.
+            A future; it raises ``FencedError``, as it does after ``close``, or ``StorageError``
+            when they could not be written. Then they may or may not be found by a reader later.
         """
         done: Future[None] = Future()
         # So that nobody who leaves can cancel it: the thread would end at a result it cannot give.
         done.set_running_or_notify_cancel()
+        if self._ended:
+            done.set_exception(self._fenced_error())
+            return done
         self._queue.put(_Waiting(records, done))
         return done
 
@@ -80,8 +83,15 @@ class SessionLog:
         self._queue.put(drop)
 
     def close(self) -> None:
-        """End the thread when all that waits is written."""
+        """End the thread when all that waits is written; nothing is taken any more.
+
+        To be called where ``append`` is.
+        """
+        self._ended = True
         self._queue.put(None)
+
+    def _fenced_error(self) -> FencedError:
+        return FencedError(f"{self._owner} was declared lost")
 
     def _run(self) -> None:
         batch: list[_Waiting] = []
@@ -118,7 +128,7 @@ class SessionLog:
         # Before anybody hears of the write itself.
         self._wrote(time.perf_counter() - started, failure is not None)
         if fenced:
-            failure = FencedError(f"{self._owner} was declared lost")
+            failure = self._fenced_error()
         if failure is not None:
             for waiting in batch:
                 waiting.done.set_exception(failure)

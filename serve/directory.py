@@ -145,10 +145,10 @@ class ActorDirectory:
         return found
 
     async def kept(
-        self, session: str, epoch: int, snapshot: str, counts: dict[str, int], *, in_memory: bool
+        self, life: str, epoch: int, snapshot: str, counts: dict[str, int], *, in_memory: bool
     ) -> bool:
         """See ``actors.directory.Directory``."""
-        return bool(await self._call("kept", session, epoch, snapshot, counts, in_memory=in_memory))
+        return bool(await self._call("kept", life, epoch, snapshot, counts, in_memory=in_memory))
 
     async def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         if self._handle is None:

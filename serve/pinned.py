@@ -190,25 +190,32 @@ class PinnedSessions:
 
     async def close(self, session: str) -> None:
         """See ``serve.calls.Sessions``."""
+        # To its end when the client leaves: its replica would not hear of it.
+        await asyncio.shield(self._close(session))
+
+    async def _close(self, session: str) -> None:
         manifest = (
             self._brief[session].manifest
             if session in self._brief
             else await self._ask("manifest", session)
         )
+        known = self._known.get(session, manifest)
+        # First: while that may fail, readers hear nothing of it and its log stays.
+        await self._forget(session)
         if manifest.replica is not None and not ROUTABLE.has_gone(manifest.replica):
-            self._closed[session] = self._known.get(session, manifest)
+            self._closed[session] = known
             asyncio.get_running_loop().call_later(CLOSED_S, self._closed.pop, session, None)
             # If it is gone, the session in its memory went with it.
             with suppress(RayError, RayServeException):
                 await _sent(self._handle(manifest.replica, "session_drop"), session)
-        await self._forget(session)
 
     # Finding the owner
 
     async def _forget(self, session: str) -> None:
-        self._known.pop(session, None)
-        if self._brief.pop(session, None) is None:
+        if session not in self._brief:
             await self._ask("close", session)
+        self._known.pop(session, None)
+        self._brief.pop(session, None)
 
     async def _call(self, session: str, method: str, *args: Any) -> Any:
         deadline = time.monotonic() + PATIENCE_S

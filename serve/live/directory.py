@@ -19,6 +19,6 @@ class DirectoryCalls(Protocol):
         """What is known of a session."""
 
     async def kept(
-        self, session: str, epoch: int, snapshot: str, counts: dict[str, int], *, in_memory: bool
+        self, life: str, epoch: int, snapshot: str, counts: dict[str, int], *, in_memory: bool
     ) -> bool:
         """Tell of a snapshot; False where the session is no longer the caller's."""

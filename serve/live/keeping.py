@@ -54,7 +54,7 @@ async def keep(
     finally:
         observed.store_wrote("snapshot", time.perf_counter() - started, failed)
     observed.SNAPSHOT_BYTES.inc(len(data))
-    if not await directory.kept(session.id, session.epoch, name, counts, in_memory=in_memory):
+    if not await directory.kept(session.life, session.epoch, name, counts, in_memory=in_memory):
         await asyncio.to_thread(store.delete_snapshot, session.id, name)
         return False
     session.snapshot_seq, session.snapshot_frames = seq, session.counters.frames

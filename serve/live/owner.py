@@ -196,7 +196,7 @@ class Owner:
             # The directory's: such as that the session was closed through another gateway.
             return Refusal(error.code, error.message)
         except FencedError:
-            await self._begin_anew()
+            await self._begin_anew(manifest.owner)
             return Refusal("stale")
         except SnapshotError as error:
             _log.warning("it cannot go on here: %s", error, extra={"session": manifest.session})
@@ -221,6 +221,8 @@ class Owner:
 
     async def _take_in(self, manifest: Manifest) -> LiveSession | Refusal:
         started, broken = time.monotonic(), False
+        # As long as it takes, this owner may be declared lost and come as a new one.
+        name, log = self.name, self._log
         options = SessionOptions(**_known(manifest.options))
         if options.durable:
             # The caller's may be old; what others did to the session meanwhile stands here.
@@ -228,7 +230,7 @@ class Owner:
                 return Refusal("unavailable", "sessions are not kept by this service")
             now = await self._directory.manifest(manifest.session)
             same = (now.created, now.epoch) == (manifest.created, manifest.epoch)
-            if now.owner != self.name or not same:
+            if now.owner != name or not same:
                 return Refusal("stale")
             manifest = now
         have = self._sessions.get(manifest.session)
@@ -242,7 +244,7 @@ class Owner:
         records: list[Record] = []
         if self._past is not None and options.durable:
             mine = manifest.session in self._taken_in
-            snapshot, records = await self._past.of(manifest, self.name, mine=mine)
+            snapshot, records = await self._past.of(manifest, name, mine=mine)
         session = LiveSession(
             self._loop,
             manifest,
@@ -250,13 +252,16 @@ class Owner:
             self._settings.decode,
             fps=self._settings.fps,
             side=self._settings.side,
-            log=self._log if options.durable else None,
+            log=log if options.durable else None,
         )
 
         def past(after: int) -> Replayed:
             return replayed(effective(records), after)
 
         await session.begin(snapshot, past)
+        if self.name != name:
+            await session.end(told=False)
+            return Refusal("stale")
         if cause := self._cause(manifest, broken=broken):
             session.came_back(cause, started)
             _log.info("taken in (%s)", cause, extra={"session": manifest.session})
@@ -276,22 +281,32 @@ class Owner:
 
     async def _report(self) -> None:
         assert self._directory is not None
-        reply = await self._directory.report(self.name, self._settings.replica, self.load())
+        name = self.name
+        reply = await self._directory.report(name, self._settings.replica, self.load())
         if reply is None:
-            await self._begin_anew()
+            await self._begin_anew(name)
             return
         self._waiting_sessions = reply.waiting_sessions
         if reply.relieve:
             self._relief.begin()
 
-    async def _begin_anew(self) -> None:
-        """This owner was declared lost: what it has is others', and it comes as a new one."""
+    async def _begin_anew(self, lost: str | None) -> None:
+        """This owner was declared lost: what it has is others', and it comes as a new one.
+
+        Args:
+            lost: its name then; several calls may find it out.
+        """
+        if self.name != lost:
+            return
         _log.warning("declared lost as %s, with %d sessions", self.name, len(self._sessions))
         sessions, self._sessions = self._sessions, {}
         if self._log is not None:
             self._log.close()
         self._begin()
         self._taken_in.clear()
+        for session in sessions.values():
+            # Before anything is waited for: none of them acknowledges anything any more.
+            session.leave()
         for session in sessions.values():
             await session.end(told=False)
 

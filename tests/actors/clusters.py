@@ -285,7 +285,9 @@ class Cluster:
             name = f"snapshot-{memory.manifest.epoch}-{seq}-{self.world.next_input()}"
             data = json.dumps(memory.items).encode()
             await asyncio.to_thread(self.store.write_snapshot, session, name, data)
-            kept = partial(self.ask, "kept", session, memory.manifest.epoch, name, {"inputs": seq})
+            kept = partial(
+                self.ask, "kept", manifest.life, memory.manifest.epoch, name, {"inputs": seq}
+            )
             if self.world.rng.random() < 0.5:
                 done = await kept(in_memory=True)
             else:

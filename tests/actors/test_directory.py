@@ -139,21 +139,21 @@ def test_snapshots_are_taken_from_the_present_owner_alone(tmp_path: Path) -> Non
         await directory.lost(first.owner, "killed")
         second = await directory.locate("s")
         assert second.owner is not None
-        assert not await directory.kept("s", 1, "old", {}, in_memory=True)
+        assert not await directory.kept(first.life, 1, "old", {}, in_memory=True)
         assert list(store.records(first.owner))
         store.write_snapshot("s", "new", b"state")
-        assert await directory.kept("s", 2, "new", {"seq": 7}, in_memory=True)
+        assert await directory.kept(first.life, 2, "new", {"seq": 7}, in_memory=True)
         now = await directory.manifest("s")
         assert (now.snapshot, now.tail, now.counts) == ("new", (second.owner,), {"seq": 7})
         # Nobody needs the lost owner's log any more.
         assert not list(store.records(first.owner))
-        assert await directory.kept("s", 2, "idle", {"seq": 8}, in_memory=False)
+        assert await directory.kept(first.life, 2, "idle", {"seq": 8}, in_memory=False)
         idle = await directory.manifest("s")
         assert (idle.owner, idle.replica, idle.tail) == (None, None, ())
         assert (await directory.locate("s")).epoch == 3
         await directory.close("s")
         assert store.manifests() == []
-        assert not await directory.kept("s", 3, "late", {}, in_memory=True)
+        assert not await directory.kept(first.life, 3, "late", {}, in_memory=True)
 
     _run(work())
 
@@ -167,7 +167,7 @@ def test_after_a_write_in_doubt_its_successor_knows_what_was_said(
     async def work() -> None:
         store = StateStore(str(tmp_path))
         first = await _with(tmp_path, "a")
-        await first.open("s", {}, "t")
+        opened = await first.open("s", {}, "t")
         with monkeypatch.context() as patch:
             write = HeldStore.write_manifest
 
@@ -183,7 +183,7 @@ def test_after_a_write_in_doubt_its_successor_knows_what_was_said(
             else:
                 patch.setattr(HeldStore, "holds", nobody_can_say)
             with pytest.raises(StorageError):
-                await first.kept("s", 1, "snapshot-1-0", {}, in_memory=False)
+                await first.kept(opened.life, 1, "snapshot-1-0", {}, in_memory=False)
             (written,) = store.manifests()
             assert written.owner is None
             # Nobody is told anything that its successor would not know of.
@@ -203,15 +203,15 @@ def test_a_snapshot_is_told_of_again_where_nobody_answered(tmp_path: Path) -> No
 
     async def work() -> None:
         first = await _with(tmp_path, "a", "b")
-        await first.open("s", {}, "t")
-        assert await first.kept("s", 1, "snapshot-1-0", {}, in_memory=False)
+        opened = await first.open("s", {}, "t")
+        assert await first.kept(opened.life, 1, "snapshot-1-0", {}, in_memory=False)
         again = await _with(tmp_path, "a", "b")
-        assert await again.kept("s", 1, "snapshot-1-0", {}, in_memory=False)
+        assert await again.kept(opened.life, 1, "snapshot-1-0", {}, in_memory=False)
         assert (await again.locate("s")).epoch == 2
-        assert await again.kept("s", 1, "snapshot-1-0", {}, in_memory=False)
+        assert await again.kept(opened.life, 1, "snapshot-1-0", {}, in_memory=False)
         assert (await again.manifest("s")).epoch == 2
-        assert await again.kept("s", 2, "snapshot-2-0", {}, in_memory=True)
-        assert not await again.kept("s", 1, "snapshot-1-0", {}, in_memory=False)
+        assert await again.kept(opened.life, 2, "snapshot-2-0", {}, in_memory=True)
+        assert not await again.kept(opened.life, 1, "snapshot-1-0", {}, in_memory=False)
 
     _run(work())
 
@@ -251,6 +251,100 @@ def test_a_name_is_free_once_all_of_it_is_gone(
 
 
 @pytest.mark.slow
+def test_a_caller_that_leaves_lets_nobody_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards what is told of a session against a closing of before, whose writes go on."""
+    amid, go_on = threading.Event(), threading.Event()
+    close = HeldStore.close_session
+
+    def slowly(self: HeldStore, session: str, term: int = 0) -> list[str]:
+        amid.set()
+        assert go_on.wait(10)
+        return close(self, session, term)
+
+    async def work() -> None:
+        first = await _with(tmp_path, "a")
+        await first.open("s", {}, "t")
+        with monkeypatch.context() as patch:
+            patch.setattr(HeldStore, "close_session", slowly)
+            closing = asyncio.create_task(first.close("s"))
+            await asyncio.to_thread(amid.wait, 10)
+            closing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+            asked = asyncio.create_task(first.locate("s"))
+            await asyncio.sleep(0.05)
+            assert not asked.done()
+            go_on.set()
+            with pytest.raises(DirectoryError, match="no session"):
+                await asked
+        assert await Directory(str(tmp_path)).manifests() == []
+
+    _run(work())
+
+
+def test_an_opening_that_failed_leaves_its_name_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards a camera's fixed id against a store that failed once."""
+
+    def fails(self: HeldStore, manifest: Manifest) -> None:
+        raise StorageError("SlowDown", "the store fails for a while")
+
+    async def work() -> None:
+        first = await _with(tmp_path, "a")
+        with monkeypatch.context() as patch:
+            patch.setattr(HeldStore, "write_manifest", fails)
+            with pytest.raises(StorageError):
+                await first.open("s", {}, "t")
+        assert await first.manifests() == []
+        opened = await first.open("s", {}, "another")
+        assert (opened.epoch, opened.options) == (1, {"token": "another"})
+
+    _run(work())
+
+
+def test_a_snapshot_of_another_life_is_not_taken(tmp_path: Path) -> None:
+    """Guards a session against a replica that still keeps the one that had its name before."""
+
+    async def work() -> None:
+        first = await _with(tmp_path, "a")
+        old = await first.open("s", {}, "t")
+        await first.close("s")
+        new = await first.open("s", {}, "another")
+        assert (old.owner, old.epoch) == (new.owner, new.epoch)
+        assert not await first.kept(old.life, 1, "snapshot-1-9", {}, in_memory=False)
+        assert await first.manifest("s") == new
+
+    _run(work())
+
+
+@pytest.mark.slow
+def test_it_begins_while_the_store_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a directory that ends for good: Ray begins none again that cannot begin."""
+
+    def fails(self: HeldStore, term: int) -> None:
+        raise StorageError("SlowDown", "the store fails for a while")
+
+    async def work() -> None:
+        opened = await (await _with(tmp_path, "a")).open("s", {}, "t")
+        with monkeypatch.context() as patch:
+            patch.setattr(HeldStore, "sessions", fails)
+            again = Directory(str(tmp_path))
+        with pytest.raises(DirectoryError, match="being read"):
+            await again.manifests()
+        tending = asyncio.create_task(again.tend())
+        async with asyncio.timeout(10):
+            while not again._store.is_held:
+                await asyncio.sleep(0.01)
+        assert await again.manifests() == [opened]
+        tending.cancel()
+
+    _run(work())
+
+
+@pytest.mark.slow
 def test_what_cannot_be_deleted_is_closed_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,9 +356,9 @@ def test_what_cannot_be_deleted_is_closed_all_the_same(
     async def work() -> None:
         store = StateStore(str(tmp_path))
         first = await _with(tmp_path, "a")
-        await first.open("s", {}, "t")
+        opened = await first.open("s", {}, "t")
         store.write_snapshot("s", "snapshot-1-0", b"state")
-        assert await first.kept("s", 1, "snapshot-1-0", {}, in_memory=True)
+        assert await first.kept(opened.life, 1, "snapshot-1-0", {}, in_memory=True)
         with monkeypatch.context() as patch:
             patch.setattr(HeldStore, "delete", fails)
             await first.close("s")

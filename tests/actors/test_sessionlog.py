@@ -105,3 +105,12 @@ def test_batches_go_when_all_their_sessions_are_kept_elsewhere(store: Slow) -> N
     assert left() == [("s", 2)]
     log.forget("s", 2)
     assert left() == []
+
+
+def test_after_its_end_nothing_is_taken(tmp_path: Path) -> None:
+    """Guards against callers that wait for ever for a thread that is no more."""
+    log = SessionLog(StateStore(str(tmp_path)), "a")
+    log.append([_record("s", 1)]).result(10)
+    log.close()
+    with pytest.raises(FencedError):
+        log.append([_record("s", 2)]).result(10)

@@ -263,12 +263,12 @@ def test_whoever_is_overtaken_amid_a_snapshot_deletes_nothing(
 
     async def work() -> None:
         first, there = await _cluster(store, "a"), StateStore(store)
-        await first.open("s", {}, "t")
+        opened = await first.open("s", {}, "t")
         there.write_snapshot("s", "old", b"old")
-        assert await first.kept("s", 1, "old", {}, in_memory=True)
+        assert await first.kept(opened.life, 1, "old", {}, in_memory=True)
         there.write_snapshot("s", "new", b"new")
         second, result = await _overtaken(
-            store, first, point, first.kept("s", 1, "new", {}, in_memory=True)
+            store, first, point, first.kept(opened.life, 1, "new", {}, in_memory=True)
         )
         # Not False, at which an owner deletes what it has written.
         assert isinstance(result, DirectoryError)
@@ -277,7 +277,7 @@ def test_whoever_is_overtaken_amid_a_snapshot_deletes_nothing(
         assert there.read_snapshot("s", snapshot) == snapshot.encode()
         again = Directory(store, "b")
         assert (await again.manifest("s")).snapshot == snapshot
-        await _refused(first.kept("s", 1, "newer", {}, in_memory=True))
+        await _refused(first.kept(opened.life, 1, "newer", {}, in_memory=True))
 
     _run(work())
 
@@ -351,9 +351,9 @@ def test_whoever_is_overtaken_amid_a_closing_deletes_nothing(
 
     async def work() -> None:
         first, there = await _cluster(store, "a"), StateStore(store)
-        await first.open("s", {}, "t")
+        mine = await first.open("s", {}, "t")
         there.write_snapshot("s", "old", b"old")
-        assert await first.kept("s", 1, "old", {}, in_memory=True)
+        assert await first.kept(mine.life, 1, "old", {}, in_memory=True)
         with monkeypatch.context() as patch:
             patch.setattr(held.HeldStore, "close_session", overtaken)
             await _refused(first.close("s"))

@@ -33,6 +33,8 @@ from serve.live.items import (
     SessionOptions,
 )
 from serve.live.owner import Owner
+from serve.live.past import Past
+from serve.live.session import LiveSession
 from tests.mod.small import some_frames
 from tests.serve.live.owners import make_owner
 
@@ -447,5 +449,42 @@ def test_a_name_that_is_used_anew_has_no_past(tmp_path: Path) -> None:
         counts = await service.call(lambda o, m: o.counts(m))
         assert counts["seq"] == 1
         assert (await service.give([Question("And now?")]))[0].seq == 2
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["reading", "computing"])
+def test_who_is_declared_lost_while_it_takes_a_session_in_does_not_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Guards inputs against a log that nobody reads: that of the owner which this one is then."""
+
+    async def scenario() -> None:
+        service = await Service(tmp_path, SessionOptions()).start()
+        (owner,) = service.owners
+        lost, manifest = owner.name, await service.directory.locate("s")
+        kind, name = (Past, "of") if moment == "reading" else (LiveSession, "begin")
+        original = getattr(kind, name)
+
+        async def meanwhile(*args: Any, **others: Any) -> Any:
+            await owner._begin_anew(lost)
+            return await original(*args, **others)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(kind, name, meanwhile)
+            refused = await owner.give(manifest, [Question("Who has it?")], None, None)
+        assert isinstance(refused, Refusal)
+        assert refused.code == "stale"
+        anew = owner.name
+        assert anew != lost
+        # Whoever finds it out as well changes nothing any more.
+        await owner._begin_anew(lost)
+        assert owner.name == anew
+        await service.directory.report(anew, "r0", owner.load())
+        await service.directory.lost(lost, "it hung")
+        (receipt,) = await service.give([Question("And now?")])
+        assert receipt.seq == 1
+        assert [record.seq for record in service.store.records(anew)] == [1]
 
     asyncio.run(scenario())

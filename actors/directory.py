@@ -26,6 +26,7 @@ from actors.owners import PATIENCE_S, SILENT_S, Owners
 from actors.owners import Reply as Reply
 from actors.placement import Load
 from actors.statestore import Manifest
+from longreel.errors import StorageError
 
 _log = logging.getLogger("longreel.directory")
 
@@ -167,6 +168,7 @@ class Directory:
         async with entry.lock:
             old = entry.manifest
             if not self._is_there(entry):
+                self._under(term)
                 return False
             if old.snapshot == snapshot:
                 # Asked again, since this actor died before it could answer.
@@ -320,6 +322,10 @@ class Directory:
         except KeyError:
             raise _not_found(session) from None
 
+    def _under(self, term: int) -> None:
+        if self._store.held() != term:
+            raise DirectoryError("unavailable", "the state store was another's meanwhile")
+
     def _is_there(self, entry: _Entry) -> bool:
         return self._sessions.get(entry.manifest.session) is entry
 
@@ -388,9 +394,13 @@ class Directory:
         # After the sessions were read: another thread drops them, and before them the term.
         if self._store.term != term:
             return
-        for owner in owners:
-            if owner in self._fenced and owner not in needed:
-                await asyncio.to_thread(self._store.delete_owner, owner)
+        try:
+            for owner in owners:
+                if owner in self._fenced and owner not in needed:
+                    await asyncio.to_thread(self._store.delete_owner, owner)
+        except StorageError as failure:
+            # What was asked is done all the same.
+            _log.warning("something is left of a lost owner's log: %s", failure)
 
 
 def _not_found(session: str) -> DirectoryError:

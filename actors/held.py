@@ -54,6 +54,8 @@ class HeldStore(StateStore):
         #: What earlier terms left of closed sessions.
         self._left_behind: list[list[str]] = []
         self._left, self._renewed = False, -RENEW_S
+        #: Why nobody knows yet whose the store is.
+        self._failure: StorageError | None = None
         try:
             if claim.look():
                 self._load()
@@ -61,6 +63,7 @@ class HeldStore(StateStore):
                 _log.warning("%s is in use: %s", self.uri, claim.other())
         except StorageError as failure:
             # An actor whose beginning fails does not begin again. ``tend`` goes on with it.
+            self._failure = failure
             _log.warning("%s cannot be read for now: %s", self.uri, failure)
 
     async def tend(self, wanted: Callable[[], bool]) -> None:
@@ -184,5 +187,7 @@ class HeldStore(StateStore):
     def _refused(self) -> DirectoryError:
         if self._claim.term:
             return DirectoryError("unavailable", "sessions are being read from the state store")
+        if self._failure is not None and self._claim.holder is None:
+            return DirectoryError("unavailable", f"the state store fails: {self._failure}")
         reason = f"the state store is in use: {self._claim.other()}"
         return DirectoryError("unavailable", f"{reason}; this one takes over when that has ended")

@@ -23,6 +23,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from actors.directory import DirectoryError
 from actors.statestore import Manifest
+from longreel.errors import StorageError
 from serve.live.items import (
     CLOSED_S,
     Input,
@@ -106,6 +107,7 @@ class PinnedSessions:
         except SessionError as error:
             if error.code in ("invalid_value", "context_length_exceeded"):
                 await self._forget(name)
+                self._known.pop(name, None)
             raise
         return _view(manifest, "live", counts)
 
@@ -194,27 +196,44 @@ class PinnedSessions:
         await asyncio.shield(self._close(session))
 
     async def _close(self, session: str) -> None:
-        manifest = (
-            self._brief[session].manifest
-            if session in self._brief
-            else await self._ask("manifest", session)
-        )
-        known = self._known.get(session, manifest)
+        if brief := self._brief.get(session):
+            manifest = brief.manifest
+        else:
+            try:
+                manifest = await self._ask("manifest", session)
+            except SessionError as error:
+                # Closed before, as by a call of this client's that got no answer.
+                if error.code == "session_not_found" and (known := self._known.get(session)):
+                    await self._drop(known)
+                raise
         # First: while that may fail, readers hear nothing of it and its log stays.
-        await self._forget(session)
+        try:
+            await self._forget(session)
+        except SessionError as error:
+            # So says a directory that is asked again since the one before died after it was done.
+            if error.code != "session_not_found":
+                raise
+        await self._drop(manifest)
+
+    async def _drop(self, manifest: Manifest) -> None:
+        """The session is closed: its replica, and who asks here, hear of it."""
+        session, known = manifest.session, self._known.get(manifest.session)
+        reopened = known is not None and known.life != manifest.life  # another has its name by now
+        if known is not None and not reopened:
+            manifest = self._known.pop(session)
         if manifest.replica is not None and not ROUTABLE.has_gone(manifest.replica):
-            self._closed[session] = known
-            asyncio.get_running_loop().call_later(CLOSED_S, self._closed.pop, session, None)
+            if not reopened:
+                self._closed[session] = manifest
+                asyncio.get_running_loop().call_later(CLOSED_S, self._closed.pop, session, None)
             # If it is gone, the session in its memory went with it.
             with suppress(RayError, RayServeException):
-                await _sent(self._handle(manifest.replica, "session_drop"), session)
+                await _sent(self._handle(manifest.replica, "session_drop"), manifest.life)
 
     # Finding the owner
 
     async def _forget(self, session: str) -> None:
         if session not in self._brief:
             await self._ask("close", session)
-        self._known.pop(session, None)
         self._brief.pop(session, None)
 
     async def _call(self, session: str, method: str, *args: Any) -> Any:
@@ -317,6 +336,8 @@ class PinnedSessions:
             return await getattr(self._directory, method).remote(*args)
         except DirectoryError as error:
             raise SessionError(error.code, error.message) from None
+        except StorageError as error:
+            raise SessionError("unavailable", f"the state store fails: {error}") from None
         except RayActorError:
             raise SessionError("unavailable", "the session directory is away") from None
 

@@ -148,13 +148,16 @@ class Owner:
 
         return await self._with(manifest, count)
 
-    async def drop(self, session: str) -> None:
-        """End a session that is closed."""
-        await asyncio.shield(self._drop(session))
+    async def drop(self, life: str) -> None:
+        """End a session that is closed; another may have its name by now."""
+        await asyncio.shield(self._drop(life))
 
-    async def _drop(self, session: str) -> None:
+    async def _drop(self, life: str) -> None:
+        session = life.rpartition("/")[0]
         async with self._lock(session):
-            if have := self._sessions.pop(session, None):
+            have = self._sessions.get(session)
+            if have is not None and have.life == life:
+                del self._sessions[session]
                 have.used = time.monotonic()
                 self._closed[session] = have
                 await have.end(told=True)
@@ -321,7 +324,7 @@ class Owner:
                 elif due(session):
                     await self._keep(session, in_memory=True)
             elif idle:
-                await self.drop(session.id)
+                await self.drop(session.life)
 
     async def _offload(self, session: LiveSession) -> None:
         # Nobody may take it in again while it is on its way out.
@@ -333,7 +336,9 @@ class Owner:
                 if await self._keep(session, in_memory=False):
                     observed.OFFLOADS.inc()
                     await session.end(told=False)
-                elif not session.leaving:
+                elif session.leaving:  # it is no longer this owner's
+                    await session.end(told=False)
+                else:
                     self._sessions[session.id] = session
             except BaseException:
                 # Who calls for it takes it in from the store.

@@ -355,7 +355,7 @@ def test_readers_hear_that_a_session_was_closed(tmp_path: Path) -> None:
         last = max(service.told)
         waiting = asyncio.create_task(service.owners[0].events(manifest, last, 5.0))
         await asyncio.sleep(0.05)
-        await service.owners[0].drop("s")
+        await service.owners[0].drop((await service.directory.manifest("s")).life)
         await service.directory.close("s")
         for found in (await waiting, await service.owners[0].events(manifest, last, 5.0)):
             assert not isinstance(found, Refusal)
@@ -400,7 +400,7 @@ def test_a_name_that_is_used_anew_is_another_session(tmp_path: Path) -> None:
         old = await service.directory.locate("s")
         await service.give([Frame(FRAMES[0]), Question("Why?")])
         await service.listen(until_quiet=True)
-        await owner.drop("s")
+        await owner.drop(old.life)
         await service.directory.close("s")
         assert await owner.events(old, 0, 0.0), "the last events can still be read"
         await service.directory.open("s", dict(service.options.__dict__), "another token")
@@ -440,11 +440,13 @@ def test_a_name_that_is_used_anew_has_no_past(tmp_path: Path) -> None:
                 await asyncio.sleep(0.001)
             together.set()
             await giving
-        await owner.drop("s")
+        old = await service.directory.locate("s")
+        await owner.drop(old.life)
         await service.directory.close("s")
         assert len(list(service.store.records(owner.name))) == 6
         await service.directory.open("s", dict(service.options.__dict__), "another token")
         await service.give([Question("New?")])
+        await owner.drop(old.life)  # it came late
         await service.lose()
         counts = await service.call(lambda o, m: o.counts(m))
         assert counts["seq"] == 1

@@ -25,7 +25,7 @@ from actors.held import HeldStore
 from actors.owners import PATIENCE_S, SILENT_S, Owners
 from actors.owners import Reply as Reply
 from actors.placement import Load
-from actors.statestore import Manifest
+from actors.statestore import Manifest, session_of
 from longreel.errors import StorageError
 
 _log = logging.getLogger("longreel.directory")
@@ -80,6 +80,8 @@ class Directory:
 
     An owner is one life of one replica. A session stays with its owner until that is lost; then
     the owner is fenced in the store first, and only then is the session assigned anew.
+
+    Where the store fails, calls that need it raise ``StorageError``.
 
     Args:
         store: uri of the state store.
@@ -161,7 +163,7 @@ class Directory:
         Raises:
             DirectoryError: another cluster holds the store; the snapshot may be in use there.
         """
-        session, term = life.rpartition("/")[0], self._store.held()
+        session, term = session_of(life), self._store.held()
         entry = self._sessions.get(session)
         if entry is None or entry.manifest.life != life:
             return False

@@ -178,7 +178,7 @@ class HeldStore(StateStore):
         # What is left is known before anybody opens a session under an id that is free again.
         manifests, self._left_behind = self.sessions(term)
         self._read(manifests, term)
-        self.term = term
+        self.term, self._failure = term, None
 
     def _drop(self) -> None:
         self.term = 0

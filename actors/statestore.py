@@ -257,6 +257,11 @@ class StateStore:
         return self._at("owners", owner, "fenced")
 
 
+def session_of(life: str) -> str:
+    """The id of the session that has, or had, this ``Manifest.life``."""
+    return life.rpartition("/")[0]
+
+
 def _name(uri: str) -> str:
     return uri.rpartition("/")[2]
 

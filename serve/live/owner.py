@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from actors.directory import DirectoryError
 from actors.placement import Load
 from actors.sessionlog import FencedError, SessionLog
-from actors.statestore import Manifest, Record, StateStore, effective
+from actors.statestore import Manifest, Record, StateStore, effective, session_of
 from longreel.errors import StorageError
 from mod.engine.snapshot import SnapshotError
 from serve.engine_loop import EngineLoop, ModelError
@@ -153,7 +153,7 @@ class Owner:
         await asyncio.shield(self._drop(life))
 
     async def _drop(self, life: str) -> None:
-        session = life.rpartition("/")[0]
+        session = session_of(life)
         async with self._lock(session):
             have = self._sessions.get(session)
             if have is not None and have.life == life:
@@ -232,7 +232,7 @@ class Owner:
             if self._directory is None or self._past is None:
                 return Refusal("unavailable", "sessions are not kept by this service")
             now = await self._directory.manifest(manifest.session)
-            same = (now.created, now.epoch) == (manifest.created, manifest.epoch)
+            same = (now.life, now.epoch) == (manifest.life, manifest.epoch)
             if now.owner != name or not same:
                 return Refusal("stale")
             manifest = now
@@ -333,10 +333,10 @@ class Owner:
                 return
             del self._sessions[session.id]
             try:
-                if await self._keep(session, in_memory=False):
-                    observed.OFFLOADS.inc()
-                    await session.end(told=False)
-                elif session.leaving:  # it is no longer this owner's
+                kept = await self._keep(session, in_memory=False)
+                observed.OFFLOADS.inc(kept)
+                # Where it leaves all the same it is no longer this owner's.
+                if kept or session.leaving:
                     await session.end(told=False)
                 else:
                     self._sessions[session.id] = session

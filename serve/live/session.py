@@ -72,7 +72,7 @@ class LiveSession:
         log: SessionLog | None,
     ) -> None:
         self.id, self.epoch, self.options = manifest.session, manifest.epoch, options
-        self._created, self.life = manifest.created, manifest.life
+        self.life = manifest.life
         self._log, self._side = log, side
         self.counters = Counters(self.id, options.fps or fps)
         self._measured = Measured(options.kind)
@@ -109,7 +109,7 @@ class LiveSession:
 
         A name may have been closed and used anew, by another client.
         """
-        return (self._created, self.epoch) == (manifest.created, manifest.epoch)
+        return (self.life, self.epoch) == (manifest.life, manifest.epoch)
 
     # Beginning and end
 

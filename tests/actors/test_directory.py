@@ -216,24 +216,31 @@ def test_a_snapshot_is_told_of_again_where_nobody_answered(tmp_path: Path) -> No
     _run(work())
 
 
+def _held_up(patch: pytest.MonkeyPatch, call: str) -> tuple[threading.Event, threading.Event]:
+    """A call of the store waits: an event that comes when it does, and one that lets it go on."""
+    amid, go_on = threading.Event(), threading.Event()
+    original = getattr(HeldStore, call)
+
+    def waits(*args: Any, **others: Any) -> Any:
+        amid.set()
+        assert go_on.wait(10)
+        return original(*args, **others)
+
+    patch.setattr(HeldStore, call, waits)
+    return amid, go_on
+
+
 @pytest.mark.slow
 def test_a_name_is_free_once_all_of_it_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards a session against a slow end of the one that had its name before."""
-    amid, go_on = threading.Event(), threading.Event()
-    delete = HeldStore.delete
-
-    def slowly(self: HeldStore, uris: list[str]) -> None:
-        amid.set()
-        assert go_on.wait(10)
-        delete(self, uris)
 
     async def work() -> None:
         first = await _with(tmp_path, "a")
         await first.open("s", {}, "t")
         with monkeypatch.context() as patch:
-            patch.setattr(HeldStore, "delete", slowly)
+            amid, go_on = _held_up(patch, "delete")
             closing = asyncio.create_task(first.close("s"))
             await asyncio.to_thread(amid.wait, 10)
             with pytest.raises(DirectoryError, match="there is a session"):
@@ -255,19 +262,12 @@ def test_a_caller_that_leaves_lets_nobody_in_between(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards what is told of a session against a closing of before, whose writes go on."""
-    amid, go_on = threading.Event(), threading.Event()
-    close = HeldStore.close_session
-
-    def slowly(self: HeldStore, session: str, term: int = 0) -> list[str]:
-        amid.set()
-        assert go_on.wait(10)
-        return close(self, session, term)
 
     async def work() -> None:
         first = await _with(tmp_path, "a")
         await first.open("s", {}, "t")
         with monkeypatch.context() as patch:
-            patch.setattr(HeldStore, "close_session", slowly)
+            amid, go_on = _held_up(patch, "close_session")
             closing = asyncio.create_task(first.close("s"))
             await asyncio.to_thread(amid.wait, 10)
             closing.cancel()

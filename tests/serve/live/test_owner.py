@@ -91,6 +91,8 @@ class Service:
         before, idle = None, 0
         # Not so many rounds in all: how long it takes to see everything again is the machine's.
         while idle < 400:
+            # Before the events: what is dealt with by now has all its events by then.
+            quiet = await self.call(_quiet)
             # A few again: what was told once may not change.
             after = max(0, max(self.told, default=0) - 3)
             found = await self.call(partial(_events, after))
@@ -98,15 +100,11 @@ class Service:
                 old = self.told.setdefault(event.number, event)
                 assert _rounded(old) == _rounded(event)
             counts = await self.call(lambda o, m: o.counts(m))
-            if not until_quiet:
+            everything = max(self.told, default=0) == counts["events"]
+            if not until_quiet or (quiet and everything):
                 return
             now = len(self.told), counts
             before, idle = now, 0 if now != before else idle + 1
-            if max(self.told, default=0) == counts["events"] and not counts["waiting_frames"]:
-                manifest = await self.directory.locate("s")
-                owner = next(o for o in self.owners if o.name == manifest.owner)
-                if not owner.load().waiting_questions:
-                    return
             await asyncio.sleep(0.01)
         raise AssertionError("the session is never quiet")
 
@@ -114,6 +112,13 @@ class Service:
     def events(self) -> list[Any]:
         assert sorted(self.told) == list(range(1, len(self.told) + 1))
         return [_rounded(self.told[number]) for number in sorted(self.told)]
+
+
+async def _quiet(owner: Owner, manifest: Manifest) -> bool | Refusal:
+    counts = await owner.counts(manifest)
+    if isinstance(counts, Refusal):
+        return counts
+    return not counts["waiting_frames"] and not owner.load().waiting_questions
 
 
 async def _events(after: int, owner: Owner, manifest: Manifest) -> list[SessionEvent] | Refusal:

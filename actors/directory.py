@@ -266,9 +266,20 @@ class Directory:
                 self._owners.forget(name)
 
     @_to_its_end
-    async def close(self, session: str) -> None:
-        """Forget a session and all that the store has of it."""
+    async def close(self, life: str) -> None:
+        """Forget a session and all that the store has of it.
+
+        Args:
+            life: of the session. Asked again, since this actor died before it could answer, it
+                closes no other that has the id by then.
+
+        Raises:
+            DirectoryError: there is no such session, or another cluster holds the store.
+        """
+        session = session_of(life)
         entry, term = self._entry(session), self._store.held()
+        if entry.manifest.life != life:
+            raise _not_found(session)
         async with entry.lock:
             with self._still(entry).changing():
                 await asyncio.to_thread(self._store.close_under, session, term)

@@ -17,7 +17,8 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,13 @@ __all__ = [
     "open_object",
     "printable_uri",
     "read_bytes",
+    "read_many",
     "stat_object",
     "write_bytes",
 ]
 
+#: Of many small objects at once: a store far away answers each in tens of milliseconds.
+_READERS = 16
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -219,6 +223,24 @@ def read_bytes(uri: str) -> bytes:
     """The whole object. Raises ``StorageError``."""
     uri = normalize_uri(uri)
     return s3objects.read(uri) if is_s3(uri) else local.read(uri)
+
+
+def read_many(uris: Iterable[str]) -> Iterator[bytes | None]:
+    """Whole objects in the order of their uris, read side by side; None where none is there.
+
+    Raises ``StorageError`` where it cannot be known.
+    """
+
+    def read(uri: str) -> bytes | None:
+        try:
+            return read_bytes(uri)
+        except StorageError as error:
+            if error.kind != "NotFound":
+                raise
+            return None
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        yield from readers.map(read, uris)
 
 
 def write_bytes(uri: str, data: bytes) -> None:

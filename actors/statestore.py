@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -29,14 +28,13 @@ from actors.objects import (
     list_objects,
     normalize_uri,
     read_bytes,
+    read_many,
     write_bytes,
 )
 from longreel.errors import StorageError
 
 #: Of logs: a third of zlib's time, and smaller.
 _CODEC = "zstd"
-#: Threads that read manifests: a store far away answers each in tens of milliseconds.
-_READERS = 16
 #: Of stores from before there were terms, it has none.
 _MANIFEST = re.compile(r"manifest(?:-(\d+))?\.json")
 
@@ -177,10 +175,8 @@ class StateStore:
                 uris.append(latest.uri)
             elif 0 <= _term(latest.uri) < term:
                 left.append([*(each.uri for each in found if each is not latest), latest.uri])
-        with ThreadPoolExecutor(_READERS) as readers:
-            read = readers.map(read_bytes, uris)
-            # One that was closed since it was listed is empty by now.
-            return [_manifest(data) for data in read if data], left
+        # One that was closed since it was listed is empty by now, or gone.
+        return [_manifest(data) for data in read_many(uris) if data], left
 
     def delete(self, uris: Iterable[str]) -> None:
         """Delete objects that nobody needs any more, in this order."""

@@ -106,7 +106,7 @@ class PinnedSessions:
             counts = await self._call(name, "session_counts")
         except SessionError as error:
             if error.code in ("invalid_value", "context_length_exceeded"):
-                await self._forget(name)
+                await self._forget(manifest)
                 self._known.pop(name, None)
             raise
         return _view(manifest, "live", counts)
@@ -208,7 +208,7 @@ class PinnedSessions:
                 raise
         # First: while that may fail, readers hear nothing of it and its log stays.
         try:
-            await self._forget(session)
+            await self._forget(manifest)
         except SessionError as error:
             # So says a directory that is asked again since the one before died after it was done.
             if error.code != "session_not_found":
@@ -231,10 +231,10 @@ class PinnedSessions:
 
     # Finding the owner
 
-    async def _forget(self, session: str) -> None:
-        if session not in self._brief:
-            await self._ask("close", session)
-        self._brief.pop(session, None)
+    async def _forget(self, manifest: Manifest) -> None:
+        if manifest.session not in self._brief:
+            await self._ask("close", manifest.life)
+        self._brief.pop(manifest.session, None)
 
     async def _call(self, session: str, method: str, *args: Any) -> Any:
         deadline = time.monotonic() + PATIENCE_S

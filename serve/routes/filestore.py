@@ -6,15 +6,22 @@ import json
 import re
 import time
 import uuid
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from actors.objects import delete_object, join_uri, list_objects, read_bytes, write_bytes
+from actors.objects import (
+    delete_object,
+    join_uri,
+    list_objects,
+    read_bytes,
+    read_many,
+    write_bytes,
+)
 from longreel.errors import StorageError
 from serve.keys.serving import owner, sees
 from serve.live.items import SessionError
 
 _ID = re.compile(r"file-[0-9a-f]{32}")
+_ABOUT = re.compile(rf"{_ID.pattern}\.json")
 
 
 @dataclass(frozen=True)
@@ -77,17 +84,17 @@ def find_file(store: str, file: str) -> StoredFile:
 
 def stored_files(store: str) -> list[StoredFile]:
     """All files of whoever is served, oldest first. Raises ``StorageError``."""
-    files = []
     try:
-        for found in list_objects(join_uri(store, "files")):
-            name = found.uri.rpartition("/")[2]
-            if name.endswith(".json") and is_file_id(name.removesuffix(".json")):
-                with suppress(SessionError):  # another's, or deleted meanwhile
-                    files.append(find_file(store, name.removesuffix(".json")))
+        there = [found.uri for found in list_objects(join_uri(store, "files"))]
     except StorageError as error:
         if error.kind != "NotFound":
             raise
-    return sorted(files, key=lambda file: (file.created_at, file.id))
+        return []
+    known = read_many(uri for uri in there if _ABOUT.fullmatch(uri.rpartition("/")[2]))
+    files = [StoredFile(**json.loads(data)) for data in known if data]
+    return sorted(
+        (file for file in files if sees(file.owner)), key=lambda file: (file.created_at, file.id)
+    )
 
 
 def remove_file(store: str, file: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import threading
 from pathlib import Path
 
 import av
@@ -119,6 +120,21 @@ def test_missing_things_are_not_found(base: str) -> None:
             action(missing)
         assert kind_of(error) == "NotFound"
         assert missing in str(error.value)
+
+
+def test_many_are_read_side_by_side(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards starts and lists against the time that a far store takes, once for each object."""
+    uris = [objects.join_uri(base, str(number)) for number in range(4)]
+    for number in (0, 1, 3):
+        objects.write_bytes(uris[number], b"%d" % number)
+    read, together = objects.read_bytes, threading.Barrier(4)
+
+    def slow(uri: str) -> bytes:
+        together.wait(10)
+        return read(uri)
+
+    monkeypatch.setattr(objects, "read_bytes", slow)
+    assert list(objects.read_many(uris)) == [b"0", b"1", None, b"3"]
 
 
 def test_a_wrong_etag_is_told_when_opening(base: str) -> None:

@@ -21,7 +21,7 @@ from mod.config import VideoLLMMoDConfig
 from mod.cost import macs
 from mod.engine.cache import PAGE_SIZE, Memory
 from mod.engine.engine import Engine
-from mod.engine.state import MAX_CHUNK
+from mod.engine.speculation import MAX_CHUNK
 from mod.layout import StreamLayout
 from mod.modeling import VideoLLMMoD
 

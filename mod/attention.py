@@ -16,6 +16,12 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 NAME = "longreel_ragged"
+#: What ``scaled_dot_product_attention`` runs on a CPU; it alone tells the sums of scores as well.
+_FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+#: In half precision, parts would be rounded before they are put together.
+_FULL = (torch.float32, torch.float64)
+#: Tokens before the new ones from which on it is quicker to do without a mask.
+_LONG_PAST = 512
 
 
 class KVCache(Protocol):
@@ -116,6 +122,12 @@ def causal_attention(
     length = query.shape[2]
     past = key.shape[2] - length
     mask = None
+    on_cpu = query.device.type == "cpu" and query.dtype in _FULL
+    if on_cpu and not dropout and not torch.is_grad_enabled():
+        if length == 1:
+            return _grouped(query, key, value, scaling)[0]
+        if past >= _LONG_PAST:
+            return _past_and_new(query, key, value, scaling)
     if past and length > 1:
         mask = torch.ones(length, key.shape[2], dtype=torch.bool, device=query.device).tril(past)
     return F.scaled_dot_product_attention(
@@ -128,6 +140,30 @@ def causal_attention(
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
+
+
+def _past_and_new(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    """``causal_attention`` without a mask, which costs a CPU more than what it leaves out: all of
+    the past, and causally what is new, weighted by what either part's scores sum up to.
+    """
+    past = key.shape[2] - query.shape[2]
+    of_past, past_sum = _grouped(query, key[:, :, :past], value[:, :, :past], scaling)
+    of_new, new_sum = _FLASH(query, key[:, :, past:], value[:, :, past:], 0.0, True, scale=scaling)
+    share = torch.sigmoid(past_sum - new_sum)[..., None]
+    return torch.lerp(of_new, of_past, share.to(of_new.dtype))
+
+
+def _grouped(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    """Attention of every query to every key, which are read once for all heads that share them.
+
+    Returns:
+        (1, heads, tokens, head_dim), and of each the logarithm of the sum of its scores'
+        exponentials, (1, heads, tokens).
+    """
+    _, heads, tokens, dim = query.shape
+    together = query.reshape(1, key.shape[1], -1, dim)
+    out, log_sum = _FLASH(together, key, value, 0.0, False, scale=scaling)
+    return out.reshape(1, heads, tokens, dim), log_sum.reshape(1, heads, tokens)
 
 
 def _equal_lengths(

@@ -24,10 +24,9 @@ from mod.engine.rotation import Rotation
 from mod.engine.runner import Runner
 from mod.engine.scheduler import Taken, plan
 from mod.engine.snapshot import pack, unpack
+from mod.engine.speculation import Chunks
 from mod.engine.state import (
     ENCODED_AHEAD,
-    MAX_CHUNK,
-    MAX_CHUNK_ON_GPU,
     FrameRun,
     Question,
     SessionState,
@@ -103,12 +102,10 @@ class Engine:
             memory, self._runner, self._rotation, layout, n, spill, self.figures
         )
         on_gpu = memory.pools[0].keys.device.type == "cuda"
-        if max_chunk is None:
-            max_chunk = MAX_CHUNK_ON_GPU if on_gpu else MAX_CHUNK
-        if max_chunk < 1:
-            raise ValueError(f"max_chunk must be at least 1, not {max_chunk}")
-        self._max_chunk = max_chunk
-        self._outcomes = Outcomes(layout, memory.classes, self._per_step, max_chunk, self.figures)
+        self._chunks = Chunks.on(gpu=on_gpu, most=max_chunk)
+        self._outcomes = Outcomes(
+            layout, memory.classes, self._per_step, self._chunks, self.figures
+        )
         self._sessions: dict[str, SessionState] = {}
         self.steps = 0
 
@@ -362,7 +359,7 @@ class Engine:
 
     def _step(self) -> list[Event]:
         config, sessions = self._model.config, self._sessions.values()
-        most = self._max_chunk
+        most = self._chunks.most
         waiting = [w for s in sessions if (w := work_of(s, self._layout, config, most))]
         taken = self._encoded(self._with_room(plan(waiting, self.step_tokens)))
         if taken:

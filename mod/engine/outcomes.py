@@ -12,7 +12,8 @@ from mod.engine.events import Event, Failed, FrameSeen, TurnEnded, Word
 from mod.engine.figures import Figures
 from mod.engine.log import FRAME
 from mod.engine.runner import Item, Reading
-from mod.engine.state import MIN_CHUNK, FrameRun, Question, SessionState, Turn, half_of
+from mod.engine.speculation import Chunks
+from mod.engine.state import FrameRun, Question, SessionState, Turn, half_of
 from mod.engine.work import half_features, half_ids
 from mod.layout import Layout
 
@@ -23,7 +24,7 @@ class Outcomes:
     Args:
         classes: of the model's layers.
         frames_per_step: frames that the model sees as one.
-        max_chunk: steps of the largest speculative chunk.
+        chunks: what speculative chunks are like.
         figures: where what happens is counted.
     """
 
@@ -32,11 +33,11 @@ class Outcomes:
         layout: Layout,
         classes: Sequence[LayerClass],
         frames_per_step: int,
-        max_chunk: int,
+        chunks: Chunks,
         figures: Figures,
     ) -> None:
         self._layout, self._classes, self._figures = layout, classes, figures
-        self._per_step, self._max_chunk = frames_per_step, max_chunk
+        self._per_step, self._chunks = frames_per_step, chunks
         self._events: list[Event] = []
 
     @property
@@ -155,7 +156,7 @@ class Outcomes:
         if not len(run.pixels):
             session.inbox.popleft()
         if not speaks:
-            session.chunk = min(self._max_chunk, session.chunk * 2)
+            session.speculation.silent(steps, self._chunks)
             return
         turn = session.turn = Turn(session.n_frames - 1, None, [])
         if asking is not None:
@@ -163,7 +164,7 @@ class Outcomes:
             ahead = half_ids(session, self._layout)[0] if session.half else []
             turn.prompt, turn.aside = [*ahead, *question], True
             return
-        session.chunk = max(MIN_CHUNK, session.chunk // 2)
+        session.speculation.spoke(steps, self._chunks)
         turn.prompt = self._layout.ids(self._layout.speaking)
         if not turn.prompt:
             self._say(session, reading.best_word[i])

@@ -16,12 +16,10 @@ from mod.engine.kept import KeptTokens
 from mod.engine.log import StreamLog
 from mod.engine.policy import Full, Past, Policy
 from mod.engine.recall import Recall
+from mod.engine.speculation import Speculation
 from mod.layout import Parts
 from mod.places import Cursor, Places
 
-#: Frames of one speculative chunk; it grows while the model stays silent. A GPU is busy with large
-#: ones alone; on a CPU they gain nothing, and a live session waits for the whole step.
-MIN_CHUNK, MAX_CHUNK, MAX_CHUNK_ON_GPU = 2, 32, 256
 #: Frames that the tower sees at once where they wait, however small chunks are.
 ENCODED_AHEAD = 64
 #: Tokens of text that go through the model in one step, of a session whose next input has more:
@@ -192,7 +190,7 @@ class SessionState:
     half: FrameRun | None = None
     inbox: deque[FrameRun | Question] = field(default_factory=deque)
     turn: Turn | None = None
-    chunk: int = MIN_CHUNK
+    speculation: Speculation = field(default_factory=Speculation)
     saved: list[Tensor] | None = None
     used: int = 0
     policy: Policy = field(default_factory=Full)

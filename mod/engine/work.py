@@ -37,7 +37,7 @@ def work_of(
         return Work(session.name, kind, head.since, fixed, alone=bulk)
     # A chunk ends where something leaves the session's window, whatever its size.
     steps = -(-(_begun(session) + _frames_left(session, head, layout)) // config.frames_per_step)
-    chunk = min(max_chunk, session.chunk)
+    chunk = min(max_chunk, session.speculation.chunk)
     units = min(steps, chunk, session.policy.frames_left(session.past))
     return Work(session.name, kind, head.since, fixed, units, n + layout.beside_tokens, alone=bulk)
 

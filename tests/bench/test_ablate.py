@@ -21,7 +21,7 @@ from bench.ablate_memory import DEFAULT, POLICIES, Lived, as_full, right
 from bench.ablate_quality import DECISION_KEEPS, ROUTERS, bundled, decisions, film, narrated
 from mod.engine.cache import PAGE_SIZE
 from mod.engine.policy import Window
-from mod.engine.state import MAX_CHUNK
+from mod.engine.speculation import MAX_CHUNK
 
 
 def test_a_value_is_held_against_the_default_of_its_own_round() -> None:

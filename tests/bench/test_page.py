@@ -14,7 +14,7 @@ from bench.sections import SECTIONS
 from bench.sections_ablate import ABLATIONS
 from mod.engine.cache import PAGE_SIZE
 from mod.engine.policy import Window
-from mod.engine.state import MAX_CHUNK
+from mod.engine.speculation import MAX_CHUNK
 from mod.routers import placed
 from tests.bench.results import keep, ratio
 

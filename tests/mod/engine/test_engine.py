@@ -306,11 +306,11 @@ def test_a_silent_job_on_a_cpu_leaves_room_between_its_steps() -> None:
     engine = Engine(model, layout, memory)
     engine.open("job", kind="bulk")
     side = model.config.vision_config.image_size
-    engine.push("job", torch.full((150, side, side, 3), 60, dtype=torch.uint8))
+    engine.push("job", torch.full((300, side, side, 3), 60, dtype=torch.uint8))
     seen = []
     while engine.busy:
         seen.append(sum(isinstance(event, FrameSeen) for event in engine.step()))
-    assert sum(seen) == 150
+    assert sum(seen) == 300
     assert max(seen) == 32
 
 

@@ -266,8 +266,8 @@ class Directory:
                 self._owners.forget(name)
 
     @_to_its_end
-    async def close(self, life: str) -> None:
-        """Forget a session and all that the store has of it.
+    async def forget(self, life: str) -> None:
+        """Close a session: nothing of it is known or in the store any more.
 
         Args:
             life: of the session. Asked again, since this actor died before it could answer, it

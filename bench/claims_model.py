@@ -159,6 +159,12 @@ ENGINE = (
         "forward, dense)",
         at_least(5),
         headline="one stream, over the plain loop",
+        missed="Half of a silent stream's time is attention and most of the rest matrix products, "
+        "which alone run at {figures/limits/share_of_flops/quiet_mod as .0%} of the arithmetic "
+        "that one thread has at most. The stream said {figures/narrations/bulk/mod as .0f} "
+        "narrations: at each a part of a chunk has run in vain, and each word reads all weights. "
+        "Tried: chunks that fit how often the model speaks and attention without a mask, which "
+        "both stayed; transposed weights for single words, which gained nothing.",
     ),
     Claim(
         "engine",

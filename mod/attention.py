@@ -123,9 +123,9 @@ def causal_attention(
     past = key.shape[2] - length
     mask = None
     on_cpu = query.device.type == "cpu" and query.dtype in _FULL
-    if on_cpu and not dropout and not torch.is_grad_enabled():
+    if on_cpu and length and not dropout and not torch.is_grad_enabled():
         if length == 1:
-            return _grouped(query, key, value, scaling)[0]
+            return _over_all(query, key, value, scaling)[0]
         if past >= _LONG_PAST:
             return _past_and_new(query, key, value, scaling)
     if past and length > 1:
@@ -147,22 +147,24 @@ def _past_and_new(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> 
     the past, and causally what is new, weighted by what either part's scores sum up to.
     """
     past = key.shape[2] - query.shape[2]
-    of_past, past_sum = _grouped(query, key[:, :, :past], value[:, :, :past], scaling)
+    of_past, past_sum = _over_all(query, key[:, :, :past], value[:, :, :past], scaling)
     of_new, new_sum = _FLASH(query, key[:, :, past:], value[:, :, past:], 0.0, True, scale=scaling)
     share = torch.sigmoid(past_sum - new_sum)[..., None]
     return torch.lerp(of_new, of_past, share.to(of_new.dtype))
 
 
-def _grouped(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
-    """Attention of every query to every key, which are read once for all heads that share them.
+def _over_all(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    """Attention of every query to every key.
 
     Returns:
         (1, heads, tokens, head_dim), and of each the logarithm of the sum of its scores'
         exponentials, (1, heads, tokens).
     """
     _, heads, tokens, dim = query.shape
-    together = query.reshape(1, key.shape[1], -1, dim)
-    out, log_sum = _FLASH(together, key, value, 0.0, False, scale=scaling)
+    if torch.get_num_threads() <= key.shape[1]:
+        # Keys are read once for all heads that share them; more threads divide those instead.
+        query = query.reshape(1, key.shape[1], -1, dim)
+    out, log_sum = _FLASH(query, key, value, 0.0, False, scale=scaling)
     return out.reshape(1, heads, tokens, dim), log_sum.reshape(1, heads, tokens)
 
 

@@ -233,7 +233,7 @@ class PinnedSessions:
 
     async def _forget(self, manifest: Manifest) -> None:
         if manifest.session not in self._brief:
-            await self._ask("close", manifest.life)
+            await self._ask("forget", manifest.life)
         self._brief.pop(manifest.session, None)
 
     async def _call(self, session: str, method: str, *args: Any) -> Any:

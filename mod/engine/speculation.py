@@ -73,7 +73,8 @@ class Speculation:
 
     def spoke(self, steps: int, chunks: Chunks) -> None:
         """It spoke after the last of ``steps``."""
-        before, latest = self._usual(chunks), self._silent + steps
+        # Of a night without a word no more counts than makes the largest chunk the best.
+        before, latest = self._usual(chunks), min(self._silent + steps, chunks.calm)
         self._between, self._silent = before + _LATEST * (latest - before), 0
         self.chunk = min(self.chunk, self._best(chunks))
 

@@ -225,7 +225,7 @@ class Cluster:
         manifest = await self.ask("manifest", session)
         told = self.world.told[session, manifest.options["token"]]
         told.close_asked = True
-        await self.ask("close", manifest.life)
+        await self.ask("forget", manifest.life)
         told.closed = manifest.life
         for owner, log in self.logs.items():
             if self.memory.pop((owner, session), None):

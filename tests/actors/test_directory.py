@@ -151,7 +151,7 @@ def test_snapshots_are_taken_from_the_present_owner_alone(tmp_path: Path) -> Non
         idle = await directory.manifest("s")
         assert (idle.owner, idle.replica, idle.tail) == (None, None, ())
         assert (await directory.locate("s")).epoch == 3
-        await directory.close(first.life)
+        await directory.forget(first.life)
         assert store.manifests() == []
         assert not await directory.kept(first.life, 3, "late", {}, in_memory=True)
 
@@ -241,7 +241,7 @@ def test_a_name_is_free_once_all_of_it_is_gone(
         old = await first.open("s", {}, "t")
         with monkeypatch.context() as patch:
             amid, go_on = _held_up(patch, "delete")
-            closing = asyncio.create_task(first.close(old.life))
+            closing = asyncio.create_task(first.forget(old.life))
             await asyncio.to_thread(amid.wait, 10)
             with pytest.raises(DirectoryError, match="there is a session"):
                 await first.open("s", {}, "another")
@@ -268,7 +268,7 @@ def test_a_caller_that_leaves_lets_nobody_in_between(
         opened = await first.open("s", {}, "t")
         with monkeypatch.context() as patch:
             amid, go_on = _held_up(patch, "close_session")
-            closing = asyncio.create_task(first.close(opened.life))
+            closing = asyncio.create_task(first.forget(opened.life))
             await asyncio.to_thread(amid.wait, 10)
             closing.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -311,12 +311,12 @@ def test_what_is_meant_for_another_life_is_not_done(tmp_path: Path) -> None:
     async def work() -> None:
         first = await _with(tmp_path, "a")
         old = await first.open("s", {}, "t")
-        await first.close(old.life)
+        await first.forget(old.life)
         new = await first.open("s", {}, "another")
         assert (old.owner, old.epoch) == (new.owner, new.epoch)
         # Nor is it closed, by whoever asks again since the first answer never came.
         with pytest.raises(DirectoryError, match="no session"):
-            await first.close(old.life)
+            await first.forget(old.life)
         assert not await first.kept(old.life, 1, "snapshot-1-9", {}, in_memory=False)
         assert await first.manifest("s") == new
 
@@ -364,7 +364,7 @@ def test_what_cannot_be_deleted_is_closed_all_the_same(
         assert await first.kept(opened.life, 1, "snapshot-1-0", {}, in_memory=True)
         with monkeypatch.context() as patch:
             patch.setattr(HeldStore, "delete", fails)
-            await first.close(opened.life)
+            await first.forget(opened.life)
         assert store.manifests() == []
         _, left = store.sessions(10)
         assert [uri.rpartition("/")[2] for uri in left[0]] == [

@@ -329,7 +329,7 @@ def test_closing_is_refused_by_whoever_was_taken_over(store: str) -> None:
         first = await _cluster(store, "a")
         opened = await first.open("s", {}, "t")
         second = await asyncio.to_thread(_take_over, store)
-        await _refused(first.close(opened.life))
+        await _refused(first.forget(opened.life))
         assert [m.session for m in await second.manifests()] == ["s"]
         assert [m.session for m in StateStore(store).manifests()] == ["s"]
 
@@ -356,12 +356,12 @@ def test_whoever_is_overtaken_amid_a_closing_deletes_nothing(
         assert await first.kept(mine.life, 1, "old", {}, in_memory=True)
         with monkeypatch.context() as patch:
             patch.setattr(held.HeldStore, "close_session", overtaken)
-            await _refused(first.close(mine.life))
+            await _refused(first.forget(mine.life))
         (second,) = later
         assert there.read_snapshot("s", "old") == b"old"
         await second.report("b-owner", "B-OWNER", LOAD)
         opened = await second.open("s", {}, "another")
-        await _refused(first.close(opened.life))
+        await _refused(first.forget(opened.life))
         assert await Directory(store, "b").manifests() == [opened]
 
     _run(work())
@@ -376,7 +376,7 @@ def test_a_closed_session_is_not_brought_back_by_a_late_write(store: str) -> Non
         first = await _cluster(store, "a")
         opened = await first.open("s", {}, "t")
         second = await asyncio.to_thread(_take_over, store)
-        await second.close(opened.life)
+        await second.forget(opened.life)
         StateStore(store).write_manifest(opened)
         assert await Directory(store, "b").manifests() == []
         third = await asyncio.to_thread(_take_over, store, "c")

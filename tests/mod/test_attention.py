@@ -48,6 +48,30 @@ def test_it_sees_the_past_and_nothing_of_what_comes(
     assert (found.double() - _plainly(query, key, value)).abs().max() < most
 
 
+@pytest.mark.parametrize("tokens", [1, 11])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_it_sees_the_same_on_any_number_of_threads(threads: int, tokens: int) -> None:
+    """Guards the two ways to divide heads that share their keys."""
+    query = _rows(6, tokens, torch.float64, 0)
+    key, value = (_rows(2, 600 + tokens, torch.float64, seed) for seed in (1, 2))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            found = causal_attention(query, key, value, SCALING)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.allclose(found, _plainly(query, key, value), atol=1e-12)
+
+
+def test_who_has_no_token_in_a_step_is_no_trouble() -> None:
+    """Guards the process: what runs below divides by the number of tokens."""
+    key, value = (_rows(2, 600, torch.float32, seed) for seed in (1, 2))
+    with torch.no_grad():
+        found = causal_attention(_rows(4, 0, torch.float32, 0), key, value, SCALING)
+    assert found.shape == (1, 4, 0, 16)
+
+
 def test_scores_that_are_far_apart_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against sums of exponentials that overflow where either part has all the weight."""
     monkeypatch.setattr(attention, "_LONG_PAST", 1)
@@ -62,8 +86,17 @@ def test_scores_that_are_far_apart_are_put_together(monkeypatch: pytest.MonkeyPa
 
 
 def test_gradients_flow_where_they_are_wanted() -> None:
-    """Guards training against a way that has none."""
-    query = _rows(4, 3, torch.float32, 0).requires_grad_()
-    key, value = (_rows(2, 700, torch.float32, seed) for seed in (1, 2))
-    (grad,) = torch.autograd.grad(causal_attention(query, key, value, SCALING).sum(), query)
-    assert grad.abs().max() > 0
+    """Guards training against a way that has none, or not those of what it gives."""
+    rows = ((4, 3), (2, 700), (2, 700))
+    given = [
+        _rows(heads, n, torch.float64, seed).requires_grad_()
+        for seed, (heads, n) in enumerate(rows)
+    ]
+    weight = _rows(4, 3, torch.float64, 9)
+    query, key, value = given
+    found, wanted = (
+        torch.autograd.grad((seen * weight).sum(), given)
+        for seen in (causal_attention(query, key, value, SCALING), _plainly(query, key, value))
+    )
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.allclose(one, other, atol=1e-9)

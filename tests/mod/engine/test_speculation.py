@@ -65,6 +65,15 @@ def test_it_grows_again_when_silence_lasts() -> None:
     assert ran < 300
 
 
+def test_a_long_silence_is_soon_forgotten() -> None:
+    """Guards the words of the morning against chunks of the night, which run in vain then."""
+    one = Speculation()
+    one.silent(57_600, CPU)
+    for _ in range(6):
+        one.spoke(3, CPU)
+    assert one.chunk <= 6
+
+
 def test_one_narration_says_little_of_the_next() -> None:
     """Guards streams whose model speaks at their first frame and hardly ever again."""
     one = Speculation()

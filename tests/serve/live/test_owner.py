@@ -361,7 +361,7 @@ def test_readers_hear_that_a_session_was_closed(tmp_path: Path) -> None:
         waiting = asyncio.create_task(service.owners[0].events(manifest, last, 5.0))
         await asyncio.sleep(0.05)
         await service.owners[0].drop(manifest.life)
-        await service.directory.close(manifest.life)
+        await service.directory.forget(manifest.life)
         for found in (await waiting, await service.owners[0].events(manifest, last, 5.0)):
             assert not isinstance(found, Refusal)
             assert [event.type for event in found] == ["session.closed"]
@@ -375,7 +375,7 @@ def test_a_session_that_was_closed_elsewhere_is_not_found(tmp_path: Path) -> Non
     async def work() -> None:
         service = await Service(tmp_path, _options()).start()
         manifest = await service.directory.locate("s")
-        await service.directory.close(manifest.life)
+        await service.directory.forget(manifest.life)
         refused = await service.owners[0].give(manifest, [_input(0, asks=False)], None, None)
         assert isinstance(refused, Refusal)
         assert refused.code == "session_not_found"
@@ -406,7 +406,7 @@ def test_a_name_that_is_used_anew_is_another_session(tmp_path: Path) -> None:
         await service.give([Frame(FRAMES[0]), Question("Why?")])
         await service.listen(until_quiet=True)
         await owner.drop(old.life)
-        await service.directory.close(old.life)
+        await service.directory.forget(old.life)
         assert await owner.events(old, 0, 0.0), "the last events can still be read"
         await service.directory.open("s", dict(service.options.__dict__), "another token")
         new = await service.directory.locate("s")
@@ -447,7 +447,7 @@ def test_a_name_that_is_used_anew_has_no_past(tmp_path: Path) -> None:
             await giving
         old = await service.directory.locate("s")
         await owner.drop(old.life)
-        await service.directory.close(old.life)
+        await service.directory.forget(old.life)
         assert len(list(service.store.records(owner.name))) == 6
         await service.directory.open("s", dict(service.options.__dict__), "another token")
         await service.give([Question("New?")])

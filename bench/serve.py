@@ -93,7 +93,7 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
 
         scale(REPLICAS)
         serve_rivals.run_noop()
-        with behind_haproxy(Path(folder) / "haproxy-state") as haproxy:
+        with behind_haproxy(Path(folder) / "haproxy-state", noop=True) as haproxy:
             overhead = asyncio.run(
                 serve_overhead.measure(url, haproxy, replica_handle(), Path(folder) / "log", frames)
             )

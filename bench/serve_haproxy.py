@@ -1,6 +1,7 @@
 """The service behind HAProxy, in a cluster of its own, for as long as somebody measures it.
 
-``python -m bench.serve_haproxy FOLDER`` prints its URL once it answers, and ends with its input.
+``python -m bench.serve_haproxy FOLDER [noop]`` prints its URL once it answers, and ends with its
+input.
 Ray Serve reads which proxy it shall use while it is imported, so that one process has either.
 """
 
@@ -21,16 +22,18 @@ from serve.app import ReplicaPlan, deploy
 
 
 @contextmanager
-def behind_haproxy(folder: Path) -> Iterator[str]:
-    """Start it as a process of its own; gives its URL, and the same empty POST under ``/noop``.
+def behind_haproxy(folder: Path, *, noop: bool = False) -> Iterator[str]:
+    """Start it as a process of its own; gives its URL.
 
     Args:
         folder: for its state.
+        noop: whether it also answers an empty POST, under ``/noop``.
 
     Raises:
         RuntimeError: it does not start.
     """
     command = [sys.executable, "-m", "bench.serve_haproxy", str(folder)]
+    command += ["noop"] if noop else []
     environment = {**os.environ, **_environment()}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
@@ -66,15 +69,16 @@ def _free_ports(n: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, noop: bool) -> None:
     """Serve until standard input ends."""
     (port,) = _free_ports(1)
     with connected("local"):
         deploy(ReplicaPlan(TINY, state=str(folder)), http=("127.0.0.1", port))
-        serve_rivals.run_noop()
+        if noop:
+            serve_rivals.run_noop()
         print(f"http://127.0.0.1:{port}", flush=True)
         sys.stdin.read()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:] == ["noop"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import signal
@@ -35,6 +36,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     from tests.workers import FilesAndKinds  # without several it need not be there
 
     return FilesAndKinds(config, log)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

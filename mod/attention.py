@@ -17,7 +17,7 @@ from transformers import AttentionInterface
 
 NAME = "longreel_ragged"
 #: What ``scaled_dot_product_attention`` runs on a CPU; it alone tells the sums of scores as well.
-_FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 #: In half precision, parts would be rounded before they are put together.
 _FULL = (torch.float32, torch.float64)
 #: Tokens before the new ones from which on it is quicker to do without a mask.
@@ -123,11 +123,10 @@ def causal_attention(
     past = key.shape[2] - length
     mask = None
     on_cpu = query.device.type == "cpu" and query.dtype in _FULL
-    if on_cpu and length and not dropout and not torch.is_grad_enabled():
+    if on_cpu and length and past >= _LONG_PAST and not dropout and not torch.is_grad_enabled():
         if length == 1:
             return _over_all(query, key, value, scaling)[0]
-        if past >= _LONG_PAST:
-            return _past_and_new(query, key, value, scaling)
+        return _past_and_new(query, key, value, scaling)
     if past and length > 1:
         mask = torch.ones(length, key.shape[2], dtype=torch.bool, device=query.device).tril(past)
     return F.scaled_dot_product_attention(

@@ -149,7 +149,7 @@ def _past_and_new(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> 
     of_past, past_sum = _over_all(query, key[:, :, :past], value[:, :, :past], scaling)
     of_new, new_sum = _FLASH(query, key[:, :, past:], value[:, :, past:], 0.0, True, scale=scaling)
     share = torch.sigmoid(past_sum - new_sum)[..., None]
-    return torch.lerp(of_new, of_past, share.to(of_new.dtype))
+    return torch.lerp(of_new, of_past, share)
 
 
 def _over_all(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[Tensor, Tensor]:

@@ -50,7 +50,7 @@ class Chunks:
         With n of them a step costs 1 + ``beside`` / n, and at each narration half a chunk on the
         average has run in vain: n / 2 ``between`` more. The sum is least where both are equal.
         """
-        return max(MIN_CHUNK, min(self.most, round(math.sqrt(2 * self.beside * between))))
+        return min(self.most, max(MIN_CHUNK, round(math.sqrt(2 * self.beside * between))))
 
 
 @dataclass

@@ -69,7 +69,7 @@ lint: $(VENV)/.test ## Check style and types
 serve: $(VENV)/.runtime ## Serve the bundled model over HTTP on port 8000
 	$(BIN)/longreel serve
 
-bench: $(VENV)/.bench ## Run the short form of every bench in under 30 minutes and write docs/benchmarks.md
+bench: $(VENV)/.bench ## Run the short form of every bench in under 30 minutes and write the pages of figures
 	$(BIN)/python -m bench.all --quick
 
 bench-check: $(VENV)/.bench ## Fail where README, docs or a plot say what no result in bench/results/ says

@@ -25,15 +25,13 @@ from actors.held import HeldStore
 from actors.owners import PATIENCE_S, SILENT_S, Owners
 from actors.owners import Reply as Reply
 from actors.placement import Load
-from actors.statestore import Manifest, session_of
+from actors.statestore import SESSION_ID, Manifest, session_of
 from longreel.errors import StorageError
 
 _log = logging.getLogger("longreel.directory")
 
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
-
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 def _to_its_end(
@@ -199,9 +197,11 @@ class Directory:
         Raises:
             DirectoryError: the id cannot be one or is taken, there is no replica, or no room.
         """
-        if not _ID.fullmatch(session):
+        if not re.fullmatch(SESSION_ID, session):
             raise DirectoryError(
-                "invalid_value", "a session id has 1 to 64 letters, digits, '-' and '_'"
+                "invalid_value",
+                "a session id has 1 to 64 letters (a-z), digits, '-' and '_', and begins with a "
+                "letter or digit",
             )
         self._store.held()
         options = {**options, "token": token}

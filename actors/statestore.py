@@ -33,6 +33,8 @@ from actors.objects import (
 )
 from longreel.errors import StorageError
 
+#: What an id of a session, and so of a stream, looks like: it stands in paths and files.
+SESSION_ID = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 #: Of logs: a third of zlib's time, and smaller.
 _CODEC = "zstd"
 #: Of stores from before there were terms, it has none.

@@ -295,7 +295,7 @@ SESSIONS = Metric(
     "gauge",
     "longreel_sessions",
     "Open sessions: in a replica's memory, in the state store alone, or waiting for a new owner "
-    "because theirs was lost.",
+    "because theirs was lost (in the API: recovering).",
     {"state": ("live", "idle", "lost")},
 )
 OWNERS = Metric(

@@ -212,7 +212,7 @@ def _request(
     workers: Annotated[
         int,
         typer.Option(
-            help="Decoding actors, one CPU each; 0 means one per core, or all a cluster has."
+            help="Workers that decode, one CPU each; 0 means one per core, or all a cluster has."
         ),
     ] = 0,
     replicas: Replicas = "1",

@@ -20,6 +20,7 @@ from ray.exceptions import RayError
 
 from actors.objects import printable_uri
 from actors.reported import reported
+from actors.statestore import SESSION_ID
 from longreel import metrics
 from longreel.errors import StorageError
 from serve.addresses import check_outside
@@ -43,7 +44,6 @@ from serve.sources.records import (
 NAMESPACE = "longreel"
 #: Streams at a time: each is a process of some 200 MB and decodes on a core when it must.
 MOST_STREAMS = 32
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ANSWER_S = 1.0
 _MOST_DEATHS = 5
 #: Of one process that pulls, which holds some 200 MB itself.
@@ -280,7 +280,7 @@ class RayStreams:
         ).remote(url, name, self._store, self._make_sessions, self._settings)
 
     async def _known(self, stream: str) -> StreamRecord | None:
-        if not _NAME.fullmatch(stream):
+        if not re.fullmatch(SESSION_ID, stream):
             return None
         return await asyncio.to_thread(read_record, self._store, stream)
 

@@ -8,12 +8,14 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import typer.main
 from typer.core import TyperGroup
 
 from infra.modules import BEGIN, END, PAGE, first_sentence, listing, with_listing
 from longreel.cli import app
+from longreel.schemas import SEGMENTS, VIDEOS
 from mod.recipe import recipe_of
 from tests.pages import broken_links, read_page, unknown_uses
 from tests.test_floors import PACKAGES
@@ -75,6 +77,24 @@ def test_every_option_and_file_that_a_sentence_names_is_there(path: Path) -> Non
     assert page.options <= options
     files = {span for span in page.spans if _FILE.fullmatch(span)} - _MADE_BY_USERS
     assert not {file for file in files if not (ROOT / file).exists()}
+
+
+def test_every_column_and_option_of_a_job_is_on_its_page() -> None:
+    """Guards against a column or an option that only who reads the code finds."""
+    page = (ROOT / "docs" / "bulk.md").read_text()
+    columns = {name for schema in (SEGMENTS, VIDEOS) for name in schema.names}
+    assert not {name for name in columns if f"`{name}`" not in page}
+    inner = {
+        field.name
+        for schema in (SEGMENTS, VIDEOS)
+        for column in schema
+        for field in (column.type.value_type if isinstance(column.type, pa.ListType) else ())
+    }
+    assert not {name for name in inner if f"`{name}`" not in page}
+    command = _program().commands["summarize"]
+    options = {max(p.opts, key=len) for p in command.params if p.opts[0].startswith("--")}
+    assert len(options) > 10
+    assert not options - read_page(ROOT / "docs" / "bulk.md").options - {"--help"}
 
 
 @pages

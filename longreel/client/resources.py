@@ -56,8 +56,8 @@ class Jobs(_Group):
                 them.
             output: folder or ``s3://`` prefix of the rows.
             options: ``model``, ``fps``, ``segment_seconds``, ``prompt``, ``keep_ratio``,
-                ``router``, ``silence_threshold``, ``mode``, ``summarizer``, ``summarizer_model``,
-                ``job_id``.
+                ``router``, ``quantize``, ``silence_threshold``, ``mode``, ``summarizer``,
+                ``summarizer_model``, ``job_id``.
         """
         wanted = calls.job_wanted(sources, output, options)
         return self._run(calls.begun(_JOBS, wanted, types.job, self._patience_s))

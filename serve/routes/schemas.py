@@ -7,12 +7,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from actors.statestore import SESSION_ID
 from serve.live.items import MOST_CHARACTERS, Receipt, SessionOptions, SessionView
 
 #: Of one narration or answer, in tokens.
 MOST_TOKENS = 4096
-# Names a session in paths and files; ``new`` there opens one.
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 
 class _Shape(BaseModel):
@@ -84,7 +83,7 @@ class SessionCreate(_Shape):
     max_tokens: int = Field(
         96, ge=1, le=MOST_TOKENS, description="Bound on one narration or answer."
     )
-    id: str | None = Field(None, pattern=_NAME, description="A wish; it must be free.")
+    id: str | None = Field(None, pattern=f"^{SESSION_ID}$", description="A wish; it must be free.")
     kept: bool = Field(
         False,
         description="Remember, of the last frames, which vision tokens the router kept.",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, HTTPException, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from actors.statestore import SESSION_ID
 from serve.live.items import SessionError
 from serve.routes import docs
 from serve.routes.context import Context, Streams
@@ -44,7 +45,7 @@ class StreamCreate(SessionCreate):
     )
     id: str | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
+        pattern=f"^{SESSION_ID}$",
         description="A wish for the stream and its session; it must be free.",
     )
 

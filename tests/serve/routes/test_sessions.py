@@ -72,6 +72,18 @@ async def test_a_session_is_opened_shown_listed_and_ended(api: httpx.AsyncClient
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("path", ["/v1/sessions", "/v1/streams"])
+async def test_an_id_that_no_directory_takes_is_refused_with_its_field(
+    path: str, api: httpx.AsyncClient
+) -> None:
+    """Guards against a page of the API that promises ids which then end in an error elsewhere."""
+    source = {"url": "rtsp://camera.example.org/door"} if "streams" in path else {}
+    for name in ("door.1", "_door", "a" * 65, "", "a/b", "door\n"):
+        refused = await api.post(path, json={"id": name, **source})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (422, "id"), name
+    assert (await api.post("/v1/sessions", json={"id": "A-b_9" + "a" * 59})).status_code == 201
+
+
 async def test_a_reply_carries_the_outcomes_of_exactly_the_frames_accepted(
     api: httpx.AsyncClient,
 ) -> None:

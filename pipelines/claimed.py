@@ -32,10 +32,11 @@ from pipelines.sources import SourceVideo
 from pipelines.standing import work_of
 from pipelines.superseded import drop_superseded, still_unusable
 from pipelines.videos import ReduceOrder
-from pipelines.worker import WorkOrder
-from serve.app import ReplicaPlan, deploy, require_same, running
+from pipelines.worker import WorkOrder, wanted_of
+from serve.app import ReplicaPlan, ensure
 from serve.observe.ids import current, of_job, under
 from serve.observe.traces import span
+from serve.served import Served
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def carry_out(job: Claimed, videos: Sequence[SourceVideo], report: Report) -> Pr
         span("job", longreel__job=job.job_id),
     ):
         workers = pool_size(request.workers, request.max_replicas)
-        service = partial(in_background, partial(_start_service, request, job.checkpoint))
+        service = partial(in_background, partial(_start_service, request, wanted_of(job.recipe)))
         # A job that begins needs the model: it comes up while the videos are probed.
         begins = not parquet_files(join_uri(output, "_longreel", "plan"))
         starting = service() if begins else None
@@ -148,7 +149,7 @@ def _needs_model(probes: list[Row], plan: list[Row], finished: set[str]) -> bool
     )
 
 
-def _start_service(request: SummarizeRequest, checkpoint: Checkpoint) -> None:
+def _start_service(request: SummarizeRequest, wanted: Served) -> None:
     plan = ReplicaPlan(
         model=request.model,
         keep_ratio=request.keep_ratio,
@@ -158,7 +159,4 @@ def _start_service(request: SummarizeRequest, checkpoint: Checkpoint) -> None:
         max_replicas=request.max_replicas,
         num_gpus=request.num_gpus,
     )
-    if running():
-        require_same(plan, checkpoint)
-    else:
-        deploy(plan, http=None)
+    ensure(plan, wanted)

@@ -15,7 +15,7 @@ from actors.decode import DecodedSegment
 from actors.objects import delete_object, join_uri, read_bytes, write_bytes
 from longreel.errors import LongreelError, StorageError
 from pipelines.asking import UNAVAILABLE, answer, replicas_once_ready
-from pipelines.worker import WorkOrder, hand_over, segment_row
+from pipelines.worker import WorkOrder, hand_over, segment_row, wanted_of
 from serve.narrated import Narrated
 from serve.observe.traces import flush
 
@@ -87,7 +87,12 @@ class StreamWorker:
     def _follow(self, decoded: DecodedSegment, state: bytes | None) -> DeploymentResponse:
         recipe, instruction = self._order.recipe, self._order.instruction
         return self._replica.follow.remote(
-            decoded.frames, instruction, recipe.silence_threshold, state, recipe.fps
+            decoded.frames,
+            instruction,
+            recipe.silence_threshold,
+            state,
+            recipe.fps,
+            wanted=wanted_of(recipe),
         )
 
 

@@ -21,6 +21,7 @@ from pipelines.keyframes import PER_SEGMENT, choose
 from serve.narrated import Narrated
 from serve.observe.ids import Ids
 from serve.observe.traces import flush, record
+from serve.served import Served
 
 DONE = pa.schema([("segment_id", pa.string()), ("status", pa.string())])
 
@@ -51,6 +52,13 @@ class WorkOrder:
         """Tell of a segment that began at ``began_ns``, in nanoseconds since 1970."""
         about = {"longreel__segment": row["segment_id"], "longreel__video": row["video_id"]}
         record("segment", self.span, began_ns, failed=row["status"] == FAILED, **about)
+
+
+def wanted_of(recipe: Recipe) -> Served:
+    """What must serve rows of a recipe."""
+    return Served(
+        recipe.model, recipe.model_revision, recipe.keep_ratio, recipe.router, recipe.quantize
+    )
 
 
 class SegmentWorker:
@@ -92,7 +100,11 @@ class SegmentWorker:
     def _narrate(self, decoded: DecodedSegment) -> DeploymentResponse:
         recipe = self._order.recipe
         return self._replica.narrate.remote(
-            decoded.frames, self._order.instruction, recipe.silence_threshold, recipe.fps
+            decoded.frames,
+            self._order.instruction,
+            recipe.silence_threshold,
+            recipe.fps,
+            wanted=wanted_of(recipe),
         )
 
     def _finish(self, work: _Submitted) -> pa.Table:

@@ -13,14 +13,15 @@ from typing import Any
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 from ray.serve.deployment import Application, Deployment
-from ray.serve.schema import LoggingConfig
+from ray.serve.schema import ApplicationStatusOverview, LoggingConfig
 
 from longreel import __version__
 from longreel.errors import LongreelError, UsageError
-from mod.checkpoint import Checkpoint, find_checkpoint
+from mod.checkpoint import find_checkpoint
 from serve.directory import claim_store, directory_name
-from serve.handles import APP, replica_handle
+from serve.handles import APP, GATEWAY, replica_handle
 from serve.observe.logs import encoding
+from serve.served import Served, difference
 from serve.settings import ApiSettings
 
 # By its name: torch takes seconds to import, and of all processes only replicas need it.
@@ -188,15 +189,24 @@ def _mended() -> bool:
     Ray Serve calls a deployment failed whose replica dies while it is changed, and goes on all the
     same.
     """
+    application = _settled()
+    return application is not None and application.status == "RUNNING"
+
+
+def _settled() -> ApplicationStatusOverview | None:
+    """The application once it runs or has failed for good; None once there is none.
+
+    Waits while it comes up, is changed, has another replica start in the place of one that died,
+    or goes.
+    """
     while application := serve.status().applications.get(APP):
-        if application.status == "RUNNING":
-            return True
         failed = [d for d in application.deployments.values() if d.status == "DEPLOY_FAILED"]
         lost = [d for d in failed if d.status_trigger == "HEALTH_CHECK_FAILED"]
-        if application.status == "DEPLOY_FAILED" and (not failed or len(lost) < len(failed)):
-            return False
+        for_good = application.status == "DEPLOY_FAILED" and (not failed or len(lost) < len(failed))
+        if application.status == "RUNNING" or for_good:
+            return application
         time.sleep(_LOOK_S)
-    return False
+    return None
 
 
 def _why_not() -> str | None:
@@ -220,30 +230,22 @@ def _as_version(deployment: Deployment, version: str) -> Deployment:
     return deployment
 
 
-def running() -> bool:
-    """Whether the application is deployed on the connected cluster."""
-    applications = serve.status().applications
-    return APP in applications and applications[APP].status == "RUNNING"
+def ensure(plan: ReplicaPlan, wanted: Served) -> None:
+    """Have replicas that serve a job: those of the running application, else new ones by ``plan``.
 
-
-def require_same(plan: ReplicaPlan, wanted: Checkpoint) -> None:
-    """Check that the running application serves what a job wants.
+    An application that is not up yet, or not whole, is waited for and never replaced: others may
+    work on it.
 
     Raises:
-        UsageError: it holds another model, or routes otherwise.
+        UsageError: what runs is not what the job wants.
+        LongreelError: nothing comes up.
     """
-    have, keep_ratio, router, quantize = replica_handle().describe.remote().result()
-    if have.revision != wanted.revision:
-        raise UsageError(
-            f"the running service holds model {have.name} {have.revision}, "
-            f"the job wants {wanted.name} {wanted.revision}"
-        )
-    ratio = wanted.keep_ratio if plan.keep_ratio is None else plan.keep_ratio
-    if keep_ratio != ratio:
-        raise UsageError(f"the running service uses keep ratio {keep_ratio}, the job wants {ratio}")
-    if router != plan.router:
-        used, asked = (name or "the model's own" for name in (router, plan.router))
-        raise UsageError(f"the running service uses router {used}, the job wants {asked}")
-    if quantize != plan.quantize:
-        used, asked = (name or "whole" for name in (quantize, plan.quantize))
-        raise UsageError(f"the running service has weights {used}, the job wants them {asked}")
+    application = _settled()
+    if application is None or application.status != "RUNNING":
+        if application is not None and GATEWAY in application.deployments:
+            reason = _why_not() or application.message.strip() or "Ray Serve does not say why"
+            raise LongreelError(f"the service on this cluster does not start: {reason}")
+        deploy(plan, http=None)
+    # Also of what was deployed here: another job may have done the same, at the same time.
+    if differs := difference(replica_handle().describe.remote().result(), wanted):
+        raise UsageError(differs)

@@ -14,6 +14,7 @@ from longreel import __version__
 from serve.chat import Answered
 from serve.decoding.calls import decoders
 from serve.directory import DirectoryCluster, directory_handle, start_directory
+from serve.handles import GATEWAY
 from serve.jobs import RemoteJobs
 from serve.observe import logs
 from serve.observe.gathering import GatheredMetrics
@@ -92,7 +93,7 @@ class Gateway:
 _ONE_LOOP = {"env_vars": {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}}
 
 GatewayDeployment = serve.deployment(
-    name="gateway",
+    name=GATEWAY,
     ray_actor_options={"num_cpus": 0, "runtime_env": _ONE_LOOP},
     max_ongoing_requests=10_000,
 )(serve.ingress()(Gateway))

@@ -7,6 +7,8 @@ from ray.serve.handle import DeploymentHandle
 
 #: By which name the application is deployed.
 APP = "longreel"
+#: Of its deployments, the one that clients connect to; it is not there where only bulk jobs run.
+GATEWAY = "gateway"
 
 
 def replica_handle() -> DeploymentHandle:

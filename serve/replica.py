@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from actors.statestore import StateStore
-from mod.checkpoint import Checkpoint, find_checkpoint
+from longreel.errors import UsageError
+from mod.checkpoint import find_checkpoint
 from mod.cost import vision_token_layers
 from mod.engine.cache import Memory
 from mod.engine.engine import Engine
@@ -27,6 +28,7 @@ from serve.engine_loop import EngineLoop, LoopStream
 from serve.live.calls import SessionCalls, replica_name
 from serve.live.owner import Owner, OwnerSettings
 from serve.narrated import Narrated
+from serve.served import Served, difference
 
 
 class Replica(SessionCalls):
@@ -59,8 +61,9 @@ class Replica(SessionCalls):
         room = partial(refuse_larger_than_memory, quantize=quantize)
         self._checkpoint = find_checkpoint(model, check=room)
         network, layout = load_any(self._checkpoint, keep_ratio, router, quantize)
-        self._router, self._quantize = router, quantize
         self._config, self._layout = network.config, layout
+        name, revision = self._checkpoint.name, self._checkpoint.revision
+        self._served = Served(name, revision, network.config.keep_ratio, router, quantize)
         self._capacity = _cache_bytes()
         memory = Memory(
             network.config,
@@ -111,7 +114,7 @@ class Replica(SessionCalls):
             "router": config.router,
             "tokens_per_frame": config.tokens_per_frame,
             "frames_per_step": config.frames_per_step,
-            "quantize": self._quantize,
+            "quantize": self._served.quantize,
             "digest": config.summarizer == "digest",
             "summary_request": config.summary_request,
         }
@@ -120,11 +123,17 @@ class Replica(SessionCalls):
         """The fields of ``serve.scaling.Report``; Ray Serve asks for them."""
         return asdict(self._owner.report())
 
-    async def describe(self) -> tuple[Checkpoint, float, str | None, str | None]:
-        """The checkpoint, the keep ratio in use, the router where it is not its own, and what its
-        weights were turned into.
+    async def describe(self) -> Served:
+        """What is served here."""
+        return self._served
+
+    def _require(self, wanted: Served | None) -> None:
+        """Refuse to make rows of another model than their job names.
+
+        Jobs look before they begin; the service may be another one since.
         """
-        return self._checkpoint, self._config.keep_ratio, self._router, self._quantize
+        if wanted is not None and (differs := difference(self._served, wanted)):
+            raise UsageError(differs)
 
     async def narrate(
         self,
@@ -132,16 +141,20 @@ class Replica(SessionCalls):
         instruction: str,
         silence_threshold: float,
         fps: float | None = None,
+        wanted: Served | None = None,
     ) -> Narrated:
         """Watch ``frames`` (n, height, width, 3) as one short session, then summarize it.
 
         Args:
             fps: frames a second; the checkpoint's own when None.
+            wanted: what the job's rows name; None takes what there is.
 
         Raises:
+            UsageError: this is not what is wanted.
             ValueError: they are no pictures of the model's size.
             ModelError: the model could not take them in.
         """
+        self._require(wanted)
         opening = self._engine.open(
             instruction=instruction,
             threshold=silence_threshold,
@@ -159,6 +172,7 @@ class Replica(SessionCalls):
         silence_threshold: float,
         state: bytes | None,
         fps: float | None = None,
+        wanted: Served | None = None,
     ) -> tuple[Narrated, bytes]:
         """Watch the next ``frames`` of one long stream, then summarize them.
 
@@ -167,14 +181,17 @@ class Replica(SessionCalls):
         Args:
             state: what the call for the frames before returned; None begins a stream.
             fps: frames a second of a stream that begins; the checkpoint's own when None.
+            wanted: see ``narrate``.
 
         Returns:
             What came of the frames, and the state to go on from, in this replica or another.
 
         Raises:
+            UsageError: this is not what is wanted.
             ValueError: they are no pictures of the model's size, or the state does not fit.
             ModelError: the model could not take them in.
         """
+        self._require(wanted)
         if state is None:
             opening = self._engine.open(
                 instruction=instruction,
@@ -189,8 +206,16 @@ class Replica(SessionCalls):
             narrated = await self._watch(stream, frames)
             return narrated, await stream.state()
 
-    async def summarize(self, texts: list[str]) -> str:
-        """One summary of the summaries of consecutive parts."""
+    async def summarize(self, texts: list[str], wanted: Served | None = None) -> str:
+        """One summary of the summaries of consecutive parts.
+
+        Args:
+            wanted: see ``narrate``.
+
+        Raises:
+            UsageError: this is not what is wanted.
+        """
+        self._require(wanted)
         if self._config.summarizer == "digest":
             return by_rule(texts)
         async with _closing(await self._engine.open(instruction=None, kind="bulk")) as stream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -21,11 +22,12 @@ from longreel.errors import UsageError
 from mod.checkpoint import TINY, find_checkpoint
 from mod.world.streams import World
 from pipelines.cluster import connected
-from serve.app import ReplicaPlan, deploy, require_same, running
+from serve.app import ReplicaPlan, deploy, ensure
 from serve.handles import replica_handle
 from serve.keys.key import Limits, new_key
 from serve.keys.keystore import revoke_key, write_key
 from serve.routes.context import ApiSettings
+from serve.served import Served
 from tests.ports import free_ports
 from tests.serve.routes_server import picture
 
@@ -43,7 +45,6 @@ def address(state: str) -> Iterator[str]:
     """The base URL of a running application; cluster and application end with the module."""
     (port,) = free_ports(1)
     with connected("local"):
-        assert not running()
         deploy(ReplicaPlan(TINY, state=state), http=("127.0.0.1", port))
         yield f"http://127.0.0.1:{port}"
 
@@ -62,7 +63,6 @@ def test_the_gateway_answers(address: str) -> None:
     assert model["revision"] == find_checkpoint(TINY).revision
     assert (model["router"], model["quantize"]) == ("bounded", None)
     assert httpx.get(f"{address}/nowhere").status_code == 404
-    assert running()
 
 
 def test_a_segment_is_narrated(replica: DeploymentHandle) -> None:
@@ -106,13 +106,24 @@ def test_a_bad_call_fails_alone(replica: DeploymentHandle) -> None:
 def test_a_job_for_another_model_is_refused(address: str) -> None:
     """Guards against rows that name one model and come from another."""
     have = find_checkpoint(TINY)
-    require_same(ReplicaPlan(TINY), have)
-    with pytest.raises(UsageError, match=r"keep ratio 0\.2"):
-        require_same(ReplicaPlan(TINY, keep_ratio=0.5), have)
-    with pytest.raises(UsageError, match="uses router the model's own, the job wants norm"):
-        require_same(ReplicaPlan(TINY, router="norm"), have)
-    with pytest.raises(UsageError, match="has weights whole, the job wants them int8"):
-        require_same(ReplicaPlan(TINY, quantize="int8"), have)
+    wanted = Served(TINY, have.revision, have.keep_ratio)
+    ensure(ReplicaPlan(TINY), wanted)
+    with pytest.raises(UsageError, match=r"keep ratio 0\.2, the job wants 0\.5"):
+        ensure(ReplicaPlan(TINY, keep_ratio=0.5), replace(wanted, keep_ratio=0.5))
+    assert httpx.get(f"{address}/healthz").json() == {"status": "ok"}  # it was not replaced
+
+
+def test_what_another_model_would_say_is_in_no_row(replica: DeploymentHandle) -> None:
+    """Guards against a service that was changed amid a job, whose rows then name the one before."""
+    have = replica.describe.remote().result()
+    frames, other = np.zeros((2, 96, 96, 3), np.uint8), replace(have, router="norm")
+    assert replica.narrate.remote(frames, "x", 0.0, wanted=have).result(timeout_s=120).texts
+    with pytest.raises(Exception, match="uses router the model's own, the job wants norm"):
+        replica.narrate.remote(frames, "x", 0.0, wanted=other).result(timeout_s=120)
+    with pytest.raises(Exception, match="uses router the model's own, the job wants norm"):
+        replica.follow.remote(frames, "x", 0.0, None, wanted=other).result(timeout_s=120)
+    with pytest.raises(Exception, match="uses router the model's own, the job wants norm"):
+        replica.summarize.remote(["A red scene."], wanted=other).result(timeout_s=120)
 
 
 def test_keys_keep_clients_apart(address: str, state: str) -> None:

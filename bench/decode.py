@@ -30,10 +30,11 @@ from bench.harness import most_resident_bytes, ratio, run
 from infra.faultyproxy import FaultyProxy
 from infra.objectstore import ObjectStore
 from longreel.schemas import PLAN
-from pipelines.cluster import connected, cores
+from pipelines.cluster import connected
 from pipelines.ids import Recipe
 from pipelines.passes import in_batches, through
 from pipelines.plan import plan_all
+from pipelines.resources import cores
 from pipelines.sources import expand_sources
 
 FPS = 2

@@ -29,9 +29,10 @@ from bench.footage import HD, rendered, repeated
 from bench.harness import ratio, run
 from bench.simulation import Result, simulate
 from longreel.schemas import PLAN
-from pipelines.cluster import connected, cores
+from pipelines.cluster import connected
 from pipelines.passes import in_batches, through
 from pipelines.plan import plan_video
+from pipelines.resources import cores
 from pipelines.sources import SourceVideo
 
 SIDE = 384

@@ -50,6 +50,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+#: Of a cluster started for a job, for a worker and what Ray's own helpers take.
+_JOB_CPUS = 2
+
 Dest = Annotated[str, typer.Argument(metavar="DEST", help="What --output was.", show_default=False)]
 
 
@@ -87,6 +90,7 @@ def summarize(request: SummarizeRequest, address: Address = None) -> None:
     from pipelines.results import load_results
 
     # Refuses what cannot work before anything starts.
+    _refuse_more_than_here(address, request.min_replicas, request.num_gpus, beside=_JOB_CPUS)
     room = _room(address, request.num_gpus, request.quantize)
     job_recipe(request, find_checkpoint(request.model, check=room))
     from pipelines.summarize import summarize as run
@@ -121,6 +125,24 @@ def _room(address: str | None, gpus: float, quantize: str | None) -> Callable[[P
             refuse_larger_than(available_bytes(), folder, quantize)
 
     return check
+
+
+def _refuse_more_than_here(
+    address: str | None, replicas: int, gpus: float, *, beside: int = 0
+) -> None:
+    """Refuses replicas that never all come up, where this machine is the whole cluster.
+
+    Raises:
+        UsageError: it has fewer CPUs or GPUs.
+    """
+    from pipelines.local import starts_one
+    from pipelines.resources import here, lacking
+
+    if starts_one(address) and (
+        short := lacking(max(1, replicas), gpus, here(gpus=gpus > 0), beside=beside)
+    ):
+        options = "--replicas and --gpus-per-replica" if gpus else "--replicas"
+        raise UsageError(f"{options}: {short}")
 
 
 @contextmanager
@@ -287,6 +309,7 @@ def serve(
         ),
     )
     plan = args.plan(replicas, check=_room(address, gpus_per_replica, quantize))
+    _refuse_more_than_here(address, plan.min_replicas, gpus_per_replica)
     needed = loaded_bytes(find_checkpoint(model).folder, quantize, on_gpu=gpus_per_replica > 0)
     if not with_keys and not is_loopback(host):
         typer.echo(

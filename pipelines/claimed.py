@@ -26,6 +26,7 @@ from pipelines.ids import Recipe
 from pipelines.job import SummarizeRequest
 from pipelines.passes import Row, pool_size
 from pipelines.plan import plan_all
+from pipelines.resources import lacking
 from pipelines.retries import drop_retried
 from pipelines.run import Model, Report, Run
 from pipelines.sources import SourceVideo
@@ -94,6 +95,9 @@ def carry_out(job: Claimed, videos: Sequence[SourceVideo], report: Report) -> Pr
                 job.checkpoint.folder, request.quantize, on_gpu=request.num_gpus > 0
             )
             told = f"starting the model, {needed / 2**20:,.0f} MiB of weights"
+            replicas = max(1, request.min_replicas)
+            if short := lacking(replicas, request.num_gpus, ray.cluster_resources(), beside=1):
+                told += f" (waiting for more nodes: {short})"
             report(told, standing.progress)
             model = Model(starting or service(), told)
             if not _room_beside(workers + request.max_replicas):

@@ -7,8 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -18,33 +17,10 @@ from ray.data import DataContext
 from longreel.errors import LongreelError
 from pipelines.local import LOCAL, target
 from pipelines.nativelog import without_native_reports
+from pipelines.resources import cores, logical_cpus
 
 #: Resource of a cluster started here: how many of its logical CPUs are cores.
 CORES = "longreel_cores"
-#: The limit of a container (``docker run --cpus``) on Linux with cgroup version 2.
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-
-
-def cores(quota: Path = _QUOTA) -> int:
-    """Processor cores this process may use: by its affinity, and by its container's limit.
-
-    Args:
-        quota: file with microseconds of processor time in a period, and the period's length.
-    """
-    allowed = len(os.sched_getaffinity(0))
-    with suppress(OSError, ValueError):  # there is none, or it says "max"
-        time_us, period_us = quota.read_text().split()
-        allowed = min(allowed, max(1, int(time_us) // int(period_us)))
-    return allowed
-
-
-def logical_cpus() -> int:
-    """Logical CPUs of a cluster started here.
-
-    On purpose more than cores: decoding actors and the replica get one each and are pinned to one
-    thread; Ray's own helpers need some to be scheduled at all.
-    """
-    return 2 * cores() + 2
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,17 +29,18 @@ from mod.layout import Layout, StreamLayout
 from mod.metrics import teacher_forced
 from mod.modeling import VideoLLMMoD
 from mod.narrations import narrations
-from mod.recipe import NEW_TINY, ScalePart, TrainRecipe, recipe_of
+from mod.recipe import NEW_TINY, TrainRecipe, recipe_of
 from mod.sequences import Batches
 from mod.start import check_start, start
 from mod.train import save
 from mod.trainer import Trainer
-from pipelines.cluster import connected, logical_cpus
+from pipelines.cluster import connected
 from pipelines.curves import Curves
 from pipelines.footage import read_narrations
 from pipelines.job import located
 from pipelines.lessons import lessons
 from pipelines.local import starts_one
+from pipelines.resources import here, lacking
 
 #: Files of an output beside the checkpoint's own.
 RECIPE, METRICS, STATE = "recipe.json", "metrics.json", "state.pt"
@@ -81,16 +82,15 @@ def train(
         # For what is wrong with them: a worker says it only when the cluster has started.
         read_narrations(recipe.data.narrations)
     alone = starts_one(address) and not ray.is_initialized()
-    if alone and not finished:
-        have = {"CPU": logical_cpus(), "GPU": torch.cuda.device_count()}
-        if short := lacking(recipe.scale, have):
-            raise UsageError(f"scale.workers: {short}")
+    scale = recipe.scale
+    if alone and not finished and (short := lacking(scale.workers, scale.gpus_per_worker, here())):
+        raise UsageError(f"scale.workers: {short}")
     _claim(recipe, output)
     if finished:
         report(Told("remark", {"text": f"{output} holds this run, finished"}))
         return dict(json.loads(read_bytes(join_uri(output, METRICS))))
     with connected(address):
-        if short := lacking(recipe.scale, ray.cluster_resources()):
+        if short := lacking(scale.workers, scale.gpus_per_worker, ray.cluster_resources()):
             report(Told("remark", {"text": f"waiting for more nodes: {short}"}))
         mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
         done = threading.Event()
@@ -102,18 +102,6 @@ def train(
             done.set()
             listener.join(timeout=10)
     return dict(json.loads(read_bytes(join_uri(output, METRICS))))
-
-
-def lacking(scale: ScalePart, have: Mapping[str, float]) -> str | None:
-    """What workers need beyond ``have``, a cluster's resources; None if all is there.
-
-    Ray waits for it without a word.
-    """
-    for resource, each in (("CPU", 1), ("GPU", scale.gpus_per_worker)):
-        needed, there = scale.workers * each, have.get(resource, 0)
-        if there < needed:
-            return f"{scale.workers} need {needed} {resource}s, there are {there:g}"
-    return None
 
 
 def _located(recipe: TrainRecipe) -> TrainRecipe:

@@ -10,22 +10,7 @@ import torch
 
 from longreel.errors import UsageError
 from mod.recipe import ScalePart, TrainRecipe
-from pipelines.train import lacking, train
-
-
-@pytest.mark.parametrize(
-    ("scale", "have", "said"),
-    [
-        (ScalePart(workers=2), {"CPU": 6.0}, None),
-        (ScalePart(workers=8), {"CPU": 6.0}, "8 need 8 CPUs, there are 6"),
-        (ScalePart(gpus_per_worker=1), {"CPU": 6.0}, "1 need 1 GPUs, there are 0"),
-        (ScalePart(workers=4, gpus_per_worker=1), {"CPU": 64.0, "GPU": 4.0}, None),
-    ],
-)
-def test_what_is_lacking_is_told(
-    scale: ScalePart, have: dict[str, float], said: str | None
-) -> None:
-    assert lacking(scale, have) == said
+from pipelines.train import train
 
 
 def test_a_machine_without_them_refuses_before_a_cluster_is_started(

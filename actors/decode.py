@@ -14,7 +14,7 @@ import numpy.typing as npt
 from actors.damage import Spoiled
 from actors.grid import exact, exact_fps, first_index_at, grid_times
 from actors.heap import give_back_holes, give_back_large_blocks
-from actors.media import MEDIA_ERRORS, Media, Opener, last_end_s, open_media
+from actors.media import MEDIA_ERRORS, MOST_PIXELS, Media, Opener, last_end_s, open_media
 from actors.sampler import Run, Samples, sample
 from actors.thumbnails import Thumbnails
 from actors.ticks import Wanted
@@ -122,6 +122,12 @@ def decode_segment(
     )
 
 
+def nothing_decoded(error: str) -> DecodedSegment:
+    """Of a segment that was not even tried."""
+    none, no_pictures = np.empty(0, np.int64), np.empty((0, 0, 0, 3), np.uint8)
+    return DecodedSegment(none, none.astype(float), no_pictures, Thumbnails(), FAILED, error, 0.0)
+
+
 def decode_planned(
     planned: Mapping[str, Any], side: int, thumbnail_width: int = 320
 ) -> DecodedSegment:
@@ -141,6 +147,7 @@ def decode_planned(
         thumbnail_width=thumbnail_width,
         is_last=planned["segment_index"] == planned["n_segments"] - 1,
         duration_s=planned["duration_s"],
+        max_pixels=MOST_PIXELS,
     )
     give_back_holes()
     return decoded

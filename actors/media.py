@@ -84,6 +84,11 @@ class Media:
         return 1 / rate if rate else Fraction(1, 25)
 
 
+#: Pixels of a frame that a job decodes: an 8K picture has two thirds of it. A decoder holds up to
+#: some twenty at once.
+MOST_PIXELS = 50_000_000
+
+
 @contextmanager
 def open_media(
     uri: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -26,6 +27,10 @@ from longreel.errors import VideoError
 
 # A file whose first pictures are broken may still be worth its rest, within reason.
 _PACKETS_TO_A_FRAME = 500
+#: Seconds that a video may last. What says more has lost count, and cuts of it would fill memory.
+MOST_S = 31 * 86_400
+#: Matroska's statistics tag: hours, minutes, seconds.
+_TAG = re.compile(r"(\d{1,6}):(\d{1,2}):(\d{1,2}(?:\.\d{1,12})?)")
 # Some slack for containers whose promised length is rounded.
 _SAME_END_S = 1
 
@@ -77,8 +82,9 @@ def probe(uri: str, max_pixels: int | None = None, opener: Opener | None = None)
 
     Raises:
         StorageError: The object cannot be read.
-        VideoError: ``Empty``, ``NotAVideo``, ``NoVideoStream``, ``TooLarge``, ``Truncated`` (its
-            index is missing) or ``Damaged`` (not one frame can be decoded).
+        VideoError: ``Empty``, ``NotAVideo``, ``NoVideoStream``, ``TooLarge`` (its frames, or longer
+            than ``MOST_S``), ``Truncated`` (its index is missing) or ``Damaged`` (not one frame can
+            be decoded).
     """
     found = stat_object(uri) if opener is None else ObjectStat(uri, 0, "")
     with open_media(found.uri, found.etag, max_pixels, opener) as media:
@@ -88,6 +94,9 @@ def probe(uri: str, max_pixels: int | None = None, opener: Opener | None = None)
         keyframes = scanned if scanned is not None else _indexed_keyframes(media)
         origin_s = origin_pts * media.time_base
         duration_s = max(end_s - origin_s, media.frame_s)
+        if duration_s > MOST_S:
+            days = round(duration_s / 86_400)
+            raise VideoError("TooLarge", f"times say that it lasts {days} days, more than 31")
         width, height = shown_size(first, media.stream.sample_aspect_ratio)
         rate = media.stream.average_rate or media.stream.guessed_rate
         return VideoInfo(
@@ -168,11 +177,10 @@ def _tagged_end_s(metadata: dict[str, str]) -> Fraction | None:
     """Matroska's statistics tag, ``00:01:23.456000000``, where its writer left one."""
     for key, value in metadata.items():
         if key == "DURATION" or key.startswith("DURATION-"):
-            try:
-                hours, minutes, seconds = value.split(":")
-                end_s = int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
-            except ValueError:
+            if not (said := _TAG.fullmatch(value.strip("\0 "))):
                 continue
+            hours, minutes, seconds = said.groups()
+            end_s = int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
             if end_s > 0:
                 return end_s
     return None

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 
+from actors.media import MOST_PIXELS
 from actors.probe import probe
 from actors.segments import plan_segments
 from longreel.errors import UNUSABLE_ACCESS, LongreelError, kind_of
@@ -32,7 +33,7 @@ def plan_video(source: SourceVideo, recipe: Recipe) -> tuple[dict[str, Any], lis
     if source.error:
         return row, []
     try:
-        info = probe(source.uri)
+        info = probe(source.uri, MOST_PIXELS)
     except LongreelError as failure:
         return row | {"error": str(failure)}, []
     cuts = plan_segments(info, recipe.fps, recipe.segment_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from functools import cached_property, partial
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -57,13 +58,17 @@ class StreamWorker:
             return
         begin, state = kept.read(latest=min(ids.index(one) for one in lacking))
         saved_at = time.monotonic()
-        decoded = self._order.decode(plan[begin])
+        attempt = self._begin(plan[begin])
+        decoded = self._order.decode(plan[begin], attempt)
         for number in range(begin, len(plan)):
-            planned, current, before = plan[number], decoded, state
+            planned, current, tried, before = plan[number], decoded, attempt, state
+            following = plan[number + 1] if number + 1 < len(plan) else None
             began_ns = time.time_ns()
             response = self._follow(current, before) if len(current.indices) else None
-            if number + 1 < len(plan):
-                decoded = self._order.decode(plan[number + 1])
+            if following:
+                attempt = self._begin(following)
+                if attempt <= 1:
+                    decoded = self._order.decode(following, attempt)
             narrated: Narrated | None = None
             error = None
             if response is not None:
@@ -72,10 +77,13 @@ class StreamWorker:
                     narrated, state = said
                 elif error and error.startswith(UNAVAILABLE):
                     raise LongreelError(f"{planned['uri']} at {planned['start_s']:.1f} s: {error}")
-            if attempt := ray.get(self._ledger.begin.remote(planned["segment_id"])):
+            if tried:
                 row = segment_row(planned, current, narrated, error, self._order.provenance)
                 self._order.trace(row, began_ns)
-                yield hand_over(row | {"attempt": attempt}, self._ledger)
+                yield hand_over(row | {"attempt": tried}, self._ledger)
+            if following and attempt > 1:
+                # What ended its process once may do so again: not before this row is safe.
+                decoded = self._order.decode(following, attempt)
             if state is not None and time.monotonic() - saved_at >= SAVE_EVERY_S:
                 ray.get(self._ledger.flush.remote())
                 kept.write(number + 1, state)
@@ -83,6 +91,10 @@ class StreamWorker:
         ray.get(self._ledger.flush.remote())
         kept.delete()
         flush()
+
+    def _begin(self, planned: dict[str, Any]) -> int:
+        attempt: int = ray.get(self._ledger.begin.remote(planned["segment_id"]))
+        return attempt
 
     def _follow(self, decoded: DecodedSegment, state: bytes | None) -> DeploymentResponse:
         recipe, instruction = self._order.recipe, self._order.instruction

@@ -13,7 +13,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
-from actors.decode import DecodedSegment, decode_planned
+from actors.decode import DecodedSegment, decode_planned, nothing_decoded
 from longreel.schemas import FAILED
 from pipelines.asking import answer, replicas_once_ready
 from pipelines.ids import Recipe
@@ -23,6 +23,10 @@ from serve.observe.ids import Ids
 from serve.observe.traces import flush, record
 from serve.served import Served
 
+#: So often may decoding a segment end its process, as by memory, before the segment has failed.
+MOST_ATTEMPTS = 8
+#: Begins the error of such a segment. It is no verdict on the video: a later run tries it again.
+WORKER_DIED = "WorkerDied"
 DONE = pa.schema([("segment_id", pa.string()), ("status", pa.string())])
 
 
@@ -44,8 +48,12 @@ class WorkOrder:
     provenance: dict[str, Any]
     span: Ids | None = None
 
-    def decode(self, planned: dict[str, Any]) -> DecodedSegment:
-        """The pictures of one PLAN row."""
+    def decode(self, planned: dict[str, Any], attempt: int) -> DecodedSegment:
+        """The pictures of one PLAN row; none where all attempts before ended their process."""
+        if attempt > MOST_ATTEMPTS:
+            return nothing_decoded(
+                f"{WORKER_DIED}: {MOST_ATTEMPTS} attempts ended with the process that decoded it"
+            )
         return decode_planned(planned, self.image_size)
 
     def trace(self, row: dict[str, Any], began_ns: int) -> None:
@@ -83,6 +91,11 @@ class SegmentWorker:
             attempt = ray.get(self._ledger.begin.remote(planned["segment_id"]))
             if not attempt:  # done by an actor that died before it had done the whole batch
                 continue
+            if waiting and attempt > 1:
+                # What ended its process once may do so again, and shall not take the one before,
+                # whose row is not with the ledger yet, along each time.
+                yield self._finish(waiting)
+                waiting = None
             submitted = self._submit(planned, attempt)
             if waiting:
                 yield self._finish(waiting)
@@ -93,7 +106,7 @@ class SegmentWorker:
 
     def _submit(self, planned: dict[str, Any], attempt: int) -> _Submitted:
         began_ns = time.time_ns()
-        decoded = self._order.decode(planned)
+        decoded = self._order.decode(planned, attempt)
         response = self._narrate(decoded) if len(decoded.indices) else None
         return _Submitted(planned, attempt, decoded, response, began_ns)
 

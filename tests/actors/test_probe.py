@@ -15,7 +15,8 @@ from PIL import Image
 
 from actors import media
 from actors.objects import RangedReader, open_object
-from actors.probe import probe
+from actors.probe import _tagged_end_s, probe
+from infra.hostile.bombs import bombs
 from longreel.errors import StorageError, VideoError
 from tests import videos
 from tests.videos import HEALTHY, Clip
@@ -175,3 +176,31 @@ def test_probe_reads_a_small_part(
     info = probe(clip.uri)
     assert Fraction(info.duration_s) == 16
     assert sum(r.bytes_read for r in readers) < 0.2 * info.size_bytes
+
+
+def test_a_length_that_no_video_has_is_refused(tmp_path: Path) -> None:
+    """Guards against a plan of a thousand million segments, which no memory holds."""
+    (data,) = (bomb.data for bomb in bombs() if bomb.name == "mkv that lasts a thousand years")
+    path = tmp_path / "long.mkv"
+    path.write_bytes(data)
+    with pytest.raises(VideoError, match=r"TooLarge: times say that it lasts \d+ days") as refused:
+        probe(str(path))
+    assert refused.value.kind == "TooLarge"
+
+
+@pytest.mark.parametrize(
+    ("tag", "end_s"),
+    [
+        ("00:01:23.456000000", Fraction(83456, 1000)),
+        ("00:00:01", Fraction(1)),
+        ("00:00:1/0", None),
+        ("00:00:1e400", None),
+        ("00:00:1e999999999", None),
+        ("-1:00:00", None),
+        ("9" * 5000 + ":00:00", None),
+        ("soon", None),
+    ],
+)
+def test_a_tag_is_a_length_or_nothing(tag: str, end_s: Fraction | None) -> None:
+    """Guards against a job that ends, or hangs, by what one file says of itself."""
+    assert _tagged_end_s({"DURATION": tag}) == end_s

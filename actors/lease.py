@@ -1,5 +1,9 @@
 """One run at a time on one output: a small object there says who works on it, while it does.
 
+``_longreel/lease.json`` names the run. It is written when the run takes the output, and never
+again: what says that the run still lives goes to an object of its own. A renewal that was under way
+while the run was taken for dead may land at any time, and must not take the output back.
+
 ``actors.holder`` tells a run that works from one that is dead. Whoever writes rows asks for the
 lease before each file, so that a run that was taken for dead and wakes up writes nothing more.
 """
@@ -7,6 +11,7 @@ lease before each file, so that a run that was taken for dead and wakes up write
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import threading
 import time
@@ -28,19 +33,22 @@ class Lease:
     def __init__(self, output: str) -> None:
         self.token = secrets.token_hex(8)
         self._output = output
-        self._uri = _uri(output)
         self._released = threading.Event()
         self._renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
-        self._count = 0
 
     def take(self) -> bool:
         """Write the lease, where it is free; whether nobody wrote another at the same time."""
-        self._write()
+        before = read_holder(_uri(self._output))
+        holder = {"token": self.token, **here()}
+        write_bytes(_uri(self._output), json.dumps(holder).encode())
         time.sleep(_SETTLE_S)
         try:
             require(self._output, self.token)
         except LeaseLostError:
             return False
+        if before is not None and before.get("token") != self.token:
+            with suppress(StorageError):
+                delete_object(_alive(self._output, before))
         self._renewing.start()
         return True
 
@@ -50,9 +58,12 @@ class Lease:
         self._renewing.join()  # else a renewal under way could bring back what is deleted here
         with suppress(LongreelError):
             require(self._output, self.token)
-            delete_object(self._uri)
+            delete_object(_uri(self._output))
+        with suppress(StorageError):
+            delete_object(_alive(self._output, {"token": self.token}))
 
     def _renew(self) -> None:
+        renewed = 0
         while not self._released.wait(RENEW_S):
             # A store that does not answer for once is no reason to stop; a lost lease is.
             with suppress(StorageError):
@@ -60,12 +71,9 @@ class Lease:
                     require(self._output, self.token)
                 except LeaseLostError:
                     return
-                self._write()
-
-    def _write(self) -> None:
-        self._count += 1
-        holder = {"token": self.token, "renewed": self._count, **here()}
-        write_bytes(self._uri, json.dumps(holder).encode())
+                renewed += 1
+                alive = json.dumps({"renewed": renewed}).encode()
+                write_bytes(_alive(self._output, {"token": self.token}), alive)
 
 
 @contextmanager
@@ -100,15 +108,21 @@ def require(output: str, token: str) -> None:
 
 
 def _wait_until_free(output: str) -> None:
-    first, watch = _holder(output), Watch()
-    while (holder := _holder(output)) is not None and not dead(holder):
-        if holder != first or same_place(holder):
+    first, watch = _seen(output), Watch()
+    while (seen := _seen(output)) is not None and not dead(seen[0]):
+        if seen != first or same_place(seen[0]):
             raise LongreelError(
-                f"{output} is being worked on by {_name(holder)}; two runs would mix their rows"
+                f"{output} is being worked on by {_name(seen[0])}; two runs would mix their rows"
             )
-        if watch.unchanged_s(holder, time.monotonic()) >= STALE_S:
+        if watch.unchanged_s(seen, time.monotonic()) >= STALE_S:
             return
         time.sleep(1.0)
+
+
+def _seen(output: str) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
+    """The holder and its last renewal; None where there is no holder."""
+    holder = _holder(output)
+    return None if holder is None else (holder, read_holder(_alive(output, holder)))
 
 
 def _holder(output: str) -> dict[str, Any] | None:
@@ -117,6 +131,12 @@ def _holder(output: str) -> dict[str, Any] | None:
 
 def _uri(output: str) -> str:
     return join_uri(output, "_longreel", "lease.json")
+
+
+def _alive(output: str, holder: dict[str, Any]) -> str:
+    """Where a holder says that it lives."""
+    token = re.sub("[^0-9a-z]", "", str(holder.get("token")))
+    return join_uri(output, "_longreel", f"lease-{token}.json")
 
 
 def _name(holder: dict[str, Any]) -> str:

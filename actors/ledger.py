@@ -14,7 +14,7 @@ from actors.objects import join_uri
 from actors.progress import Progress
 from actors.reported import JobFigures
 from actors.rowfiles import RowFiles
-from actors.standing import Work, stand
+from actors.standing import Standing, Work, stand
 from longreel.schemas import FAILED, SEGMENTS, VIDEOS
 
 
@@ -121,11 +121,26 @@ class RunLedger(Ledger):
     """
 
     def __init__(self, dest: str, work: Work, token: str, job_id: str | None = None) -> None:
+        self._dest, self._work = dest, work
         standing = stand(dest, work)
         guard = partial(lease.require, dest, token)
         super().__init__(dest, standing.progress, standing.finished, guard)
         if job_id is not None:
             self._figures = JobFigures(job_id, standing.progress)
+
+    def stand_again(self) -> Standing:
+        """Begin again from what is written, where rows were taken out; what stands there now.
+
+        Raises:
+            StorageError: rows cannot be written or read.
+        """
+        self.flush()
+        standing = stand(self._dest, self._work)
+        standing.progress.failures.extend(self._progress.failures)
+        self._known, self._progress = standing.finished, standing.progress
+        if self._figures:
+            self._figures.stand(standing.progress)
+        return standing
 
 
 LedgerActor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(RunLedger)

@@ -43,6 +43,10 @@ class JobFigures:
             "model_s": reported(metrics.JOB_MODEL),
         }
         self._video = reported(metrics.JOB_VIDEO)
+        self.stand(totals)
+
+    def stand(self, totals: Progress) -> None:
+        """What is left is what ``totals`` says, whatever was counted so far."""
         self._still = Counter(
             segments=totals.n_segments - totals.segments.total(),
             videos=totals.n_videos - totals.videos.total(),

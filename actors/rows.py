@@ -75,15 +75,15 @@ def drop_rows(folder: str, schema: pa.Schema, where: pc.Expression, keys: Sequen
 
 
 def drop_repeated(folder: str, schema: pa.Schema, key: str) -> None:
-    """Leave one row of each ``key``, in the first file that has it."""
+    """Leave one row of each ``key``, in the file written last of those that have it."""
     seen: set[str] = set()
-    for uri in parquet_files(folder):
+    for uri in reversed(parquet_files(folder)):
         names = _read_file(uri, schema, [key], None)[key].to_pylist()
         first = {name: i for i, name in reversed(list(enumerate(names))) if name not in seen}
         seen |= first.keys()
         if len(first) < len(names):
             rows = _read_file(uri, schema, schema.names, None)
-            _keep(uri, rows.take(sorted(first.values())))
+            _keep(uri, rows.take(pa.array(sorted(first.values()), pa.int64())))
 
 
 def parquet_files(folder: str) -> list[str]:

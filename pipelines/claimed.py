@@ -14,9 +14,9 @@ from actors.ledger import LedgerActor
 from actors.objects import join_uri
 from actors.progress import Progress
 from actors.rowfiles import write_rows
-from actors.rows import drop_repeated, parquet_files, read_table
+from actors.rows import parquet_files, read_table
 from actors.standing import stand
-from longreel.schemas import PLAN, PROBE, SEGMENTS, VIDEOS
+from longreel.schemas import PLAN, PROBE
 from mod.checkpoint import Checkpoint
 from mod.weights import loaded_bytes
 from pipelines.background import in_background
@@ -26,6 +26,7 @@ from pipelines.ids import Recipe
 from pipelines.job import SummarizeRequest
 from pipelines.passes import Row, pool_size
 from pipelines.plan import plan_all
+from pipelines.repeated import undo_repeated
 from pipelines.resources import lacking
 from pipelines.retries import drop_retried
 from pipelines.run import Model, Report, Run
@@ -87,8 +88,8 @@ def carry_out(job: Claimed, videos: Sequence[SourceVideo], report: Report) -> Pr
         work = work_of(probes, plan)
         standing = stand(output, work)
         if standing.repeated:  # a run that was taken for dead may have been amid a file
-            drop_repeated(join_uri(output, "videos"), VIDEOS, "video_id")
-            drop_repeated(join_uri(output, "segments"), SEGMENTS, "segment_id")
+            undo_repeated(output, work.videos)
+            standing = stand(output, work)
         model = None
         if _needs_model(probes, plan, standing.finished):
             needed = loaded_bytes(

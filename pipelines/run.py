@@ -6,21 +6,23 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import ray
-from ray.actor import ActorHandle
+from ray.actor import ActorHandle, ActorMethod
 from ray.data import Dataset
 from ray.exceptions import RayError
 
 from actors.objects import join_uri
 from actors.progress import Progress
 from actors.rows import files_by
-from actors.standing import Work, stand
+from actors.standing import Standing, Work, stand
 from longreel.errors import LongreelError
 from longreel.schemas import PLAN, SEGMENTS
 from pipelines.background import in_background
 from pipelines.failures import job_failure
 from pipelines.passes import Row, in_batches, through
+from pipelines.repeated import drop_videos, undo_repeated
 from pipelines.stream import StreamWorker
 from pipelines.videos import REDUCE, ReduceOrder, VideoReducer
 from pipelines.worker import SegmentWorker, WorkOrder
@@ -63,6 +65,7 @@ class Run:
 
     def narrate(self, plan: Sequence[Row], order: WorkOrder) -> None:
         """Give every segment of the plan its row."""
+        begun = self.finished
 
         def one_pass(rows: list[Row]) -> Dataset:
             if order.recipe.mode == "stream":
@@ -78,6 +81,10 @@ class Run:
             return through(worker, (order, self.ledger), batches, PLAN, self.workers)
 
         self._until_none_is_missing("narrating", plan, "segment_id", one_pass)
+        # None of this run's: made by one that was taken for dead, of segments that may be others.
+        if late := self.work.videos & (self.finished - begun):
+            drop_videos(self.output, late)
+            self.finished = self._stand_again()
 
     def reduce(self, probes: Sequence[Row], order: ReduceOrder) -> None:
         """Give every video its row, from its segments' rows."""
@@ -111,7 +118,12 @@ class Run:
             finally:
                 # Also when interrupted: what has been worked out need not be worked out again.
                 self._flush()
-            self.finished = stand(self.output, self.work).finished
+            standing = stand(self.output, self.work)
+            self.finished = standing.finished
+            if standing.repeated:  # a write of a run that was taken for dead has landed since
+                undo_repeated(self.output, self.work.videos)
+                self.finished = self._stand_again()
+                before = None
 
     def _drive(self, phase: str, work: Dataset) -> None:
         """Run a pass to its end, reporting the ledger's progress meanwhile."""
@@ -140,7 +152,16 @@ class Run:
         return None
 
     def _flush(self) -> None:
+        self._of_ledger(self.ledger.flush)
+
+    def _stand_again(self) -> set[str]:
+        """Ids of what has rows, now that some were taken out."""
+        standing: Standing = self._of_ledger(self.ledger.stand_again)
+        return standing.finished
+
+    @staticmethod
+    def _of_ledger(method: ActorMethod) -> Any:
         try:
-            ray.get(self.ledger.flush.remote())
+            return ray.get(method.remote())
         except RayError as failure:
             raise job_failure(failure) from None

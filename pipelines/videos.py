@@ -103,7 +103,9 @@ class VideoReducer:
         ids = batch["video_id"]
         files = sorted({file for files in batch["files"].to_pylist() for file in files})
         rows = read_rows(folder, SEGMENTS, where=pc.field("video_id").isin(ids), files=files)
-        rows.sort(key=lambda row: row["segment_index"])
+        # A row of a run that was taken for dead may have come since: the one written last counts.
+        once = {row["segment_id"]: row for row in rows}
+        rows = sorted(once.values(), key=lambda row: row["segment_index"])
         for probed in batch.select(PROBE.names).to_pylist():
             mine = [row for row in rows if row["video_id"] == probed["video_id"]]
             row = self._row(probed, mine)

@@ -83,7 +83,7 @@ def carry_out(job: Claimed, videos: Sequence[SourceVideo], report: Report) -> Pr
         probes, plan = plan_all(videos, job.recipe)
         drop_superseded(output, probes)
         probes = still_unusable(output, probes)
-        drop_retried(output, probes)
+        drop_retried(output, probes, job.recipe.mode)
         _write_plan(output, probes, plan)
         work = work_of(probes, plan)
         standing = stand(output, work)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,8 +57,30 @@ def to_retry(probes: Sequence[_Row], segments: Sequence[_Row], videos: Sequence[
     return Retry(frozenset(row["segment_id"] for row in again), frozenset(touched | changed))
 
 
-def drop_retried(output: str, probes: Sequence[_Row]) -> None:
-    """Take out of ``output`` the rows that this run shall write anew."""
+def told_without(segments: Sequence[_Row], segment_ids: Collection[str]) -> list[str]:
+    """Ids of the segments that follow one of ``segment_ids`` in their video.
+
+    Args:
+        segments: SEGMENTS rows: ``segment_id``, ``video_id``, ``segment_index``.
+    """
+    first: dict[str, int] = {}
+    for row in segments:
+        if row["segment_id"] in segment_ids:
+            index = row["segment_index"]
+            first[row["video_id"]] = min(index, first.get(row["video_id"], index))
+    return [
+        row["segment_id"]
+        for row in segments
+        if row["segment_index"] > first.get(row["video_id"], row["segment_index"])
+    ]
+
+
+def drop_retried(output: str, probes: Sequence[_Row], mode: str) -> None:
+    """Take out of ``output`` the rows that this run shall write anew.
+
+    Args:
+        mode: in ``stream`` what follows a segment in its video was told without it, and goes too.
+    """
     folders = [join_uri(output, name) for name in ("segments", "videos")]
     failed = pc.field("status") == FAILED
     retry = to_retry(
@@ -71,10 +93,18 @@ def drop_retried(output: str, probes: Sequence[_Row]) -> None:
     if not retry.video_ids:
         return
     videos = pc.is_in(pc.field("video_id"), pa.array(sorted(retry.video_ids), pa.string()))
-    segments = pc.is_in(pc.field("segment_id"), pa.array(sorted(retry.segment_ids), pa.string()))
     unopened = pc.field("error").is_valid()
     # Failed segments last: by them the next run finds the rest again if this one is killed here.
     drop_rows(folders[1], VIDEOS, videos, ["video_id"])
     probed = join_uri(output, "_longreel", "videos")
     drop_rows(probed, PROBE, videos & unopened, ["video_id", "error"])
-    drop_rows(folders[0], SEGMENTS, segments, ["segment_id"])
+    if mode == "stream":
+        columns = ["segment_id", "video_id", "segment_index"]
+        rows = read_rows(folders[0], SEGMENTS, columns=columns, where=videos)
+        _drop_segments(folders[0], told_without(rows, retry.segment_ids))
+    _drop_segments(folders[0], retry.segment_ids)
+
+
+def _drop_segments(folder: str, segment_ids: Collection[str]) -> None:
+    named = pc.is_in(pc.field("segment_id"), pa.array(sorted(segment_ids), pa.string()))
+    drop_rows(folder, SEGMENTS, named, ["segment_id"])

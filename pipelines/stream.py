@@ -115,7 +115,11 @@ class _Kept:
         self._uri = join_uri(output, "_longreel", "streams", f"{video_id}.state")
 
     def read(self, latest: int) -> tuple[int, bytes | None]:
-        """Index of the segment to go on with, at most ``latest``, and the state before it."""
+        """Index of the segment to go on with, at most ``latest``, and the state before it.
+
+        A state after ``latest`` is kept no longer: rows before it have been taken out since, and
+        it knows nothing of those that will be made in their place.
+        """
         try:
             number, _, state = read_bytes(self._uri).partition(b"\n")
             index = int(number)
@@ -123,7 +127,10 @@ class _Kept:
             if failure.kind != "NotFound":
                 raise
             return 0, None
-        return (index, state) if index <= latest else (0, None)
+        if index <= latest:
+            return index, state
+        self.delete()
+        return 0, None
 
     def write(self, index: int, state: bytes) -> None:
         """Keep the state before segment ``index``."""

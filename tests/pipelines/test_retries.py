@@ -126,7 +126,7 @@ def test_rows_leave_the_files_and_nothing_else_does(tmp_path: Path) -> None:
         PROBE,
     )
     for _ in range(2):
-        drop_retried(dest, [probe(name, uri=name) for name in "abcd"])
+        drop_retried(dest, [probe(name, uri=name) for name in "abcd"], "segments")
         segments = read_rows(f"{dest}/segments", SEGMENTS)
         assert sorted(row["segment_id"] for row in segments) == ["a0", "b0", "c0"]
         assert [row["video_id"] for row in read_rows(f"{dest}/videos", VIDEOS)] == ["b"]

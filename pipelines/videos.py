@@ -32,6 +32,9 @@ from pipelines.reduce import (
 
 #: A PROBE row, and the files that hold the rows of its segments.
 REDUCE = PROBE.append(pa.field("files", pa.list_(pa.string())))
+#: Segments whose rows, keyframes and all, a reducer holds at once: a video of some hours has as
+#: many, and it is held whole.
+MOST_SEGMENTS = 1024
 
 
 def video_row(
@@ -71,6 +74,21 @@ def video_row(
     }
 
 
+def at_once(
+    videos: Sequence[dict[str, Any]], most: int = MOST_SEGMENTS
+) -> list[list[dict[str, Any]]]:
+    """PROBE rows in groups of at most ``most`` segments, or of one video that has more."""
+    groups: list[list[dict[str, Any]]] = []
+    room = 0
+    for video in videos:
+        if not groups or room < video["n_segments"]:
+            groups.append([])
+            room = most
+        groups[-1].append(video)
+        room -= video["n_segments"]
+    return groups
+
+
 @dataclass(frozen=True)
 class ReduceOrder:
     """What every video of a job shares.
@@ -99,18 +117,32 @@ class VideoReducer:
         Raises:
             LongreelError: no model answers; a row without a summary would pass for finished.
         """
-        folder = join_uri(self._order.output, "segments")
-        ids = batch["video_id"]
-        files = sorted({file for files in batch["files"].to_pylist() for file in files})
-        rows = read_rows(folder, SEGMENTS, where=pc.field("video_id").isin(ids), files=files)
-        # A row of a run that was taken for dead may have come since: the one written last counts.
-        once = {row["segment_id"]: row for row in rows}
-        rows = sorted(once.values(), key=lambda row: row["segment_index"])
-        for probed in batch.select(PROBE.names).to_pylist():
-            mine = [row for row in rows if row["video_id"] == probed["video_id"]]
-            row = self._row(probed, mine)
+        for videos in at_once(batch.to_pylist()):
+            yield from self._reduced(videos)
+
+    def _reduced(self, videos: list[dict[str, Any]]) -> Iterator[pa.Table]:
+        segments = self._segments(videos)
+        for video in videos:
+            probed = {name: video[name] for name in PROBE.names}
+            row = self._row(probed, segments[video["video_id"]])
             ray.get(self._ledger.add_video.remote(row))
             yield pa.table({"video_id": [row["video_id"]]})
+
+    def _segments(self, videos: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+        """The SEGMENTS rows of each video, in order."""
+        ids = pa.array([video["video_id"] for video in videos], pa.string())
+        rows = read_rows(
+            join_uri(self._order.output, "segments"),
+            SEGMENTS,
+            where=pc.field("video_id").isin(ids),
+            files=sorted({file for video in videos for file in video["files"]}),
+        )
+        # A row of a run that was taken for dead may have come since: the one written last counts.
+        once = {row["segment_id"]: row for row in rows}
+        found: dict[str, list[dict[str, Any]]] = {video["video_id"]: [] for video in videos}
+        for row in sorted(once.values(), key=lambda row: row["segment_index"]):
+            found[row["video_id"]].append(row)
+        return found
 
     def _row(self, probed: dict[str, Any], segments: list[dict[str, Any]]) -> dict[str, Any]:
         provenance, endpoint = self._order.provenance, self._order.endpoint

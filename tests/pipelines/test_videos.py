@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +13,19 @@ import ray
 
 from actors.rowfiles import replace_rows
 from longreel.schemas import OK, SEGMENTS
-from pipelines.videos import REDUCE, ReduceOrder, VideoReducer
+from pipelines import videos
+from pipelines.videos import REDUCE, ReduceOrder, VideoReducer, at_once
 from tests.pipelines.direct import Direct, Row, Summarizer, plan_of, segment
 
 
 class Taken:
-    """A ledger that keeps the rows in memory."""
+    """A ledger that keeps the rows in memory, without their pictures."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
 
     def add_video(self, row: Row) -> None:
-        self.rows.append(row)
+        self.rows.append(row | {"keyframes": len(row["keyframes"])})
 
 
 def reduced(folder: Path, probes: list[Row], monkeypatch: pytest.MonkeyPatch) -> list[Row]:
@@ -53,3 +56,44 @@ def test_a_segment_with_two_rows_counts_once(
     (row,) = reduced(tmp_path, probes, monkeypatch)
     assert (row["status"], row["n_frames"], row["decode_s"]) == (OK, 24, 3.0)
     assert row["summary"].count("said in v0.") == 1
+
+
+def test_groups_are_bounded_by_their_segments() -> None:
+    """Guards against a video left out or parted, and a read for each of many short ones."""
+    probes = [{"n_segments": n} for n in (3, 4, 0, 1, 9, 0, 8, 1)]
+    groups = at_once(probes, most=8)
+    assert [probe for group in groups for probe in group] == probes
+    assert [[probe["n_segments"] for probe in group] for group in groups] == [
+        [3, 4, 0, 1],
+        [9],
+        [0, 8],
+        [1],
+    ]
+    assert len(at_once([{"n_segments": 1}] * 64)) == 1
+    assert at_once([]) == []
+
+
+def test_memory_does_not_grow_with_the_videos_of_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a reducer that holds the pictures of 64 long videos."""
+    n_segments = 6
+    monkeypatch.setattr(videos, "at_once", partial(at_once, most=n_segments))
+    probes, plan = plan_of(*"abcde", n_segments=n_segments)
+    for probe in probes:
+        mine = [p for p in plan if p["video_id"] == probe["video_id"]]
+        rows = [segment(p, keyframes=[picture(p["start_s"])]) for p in mine]
+        put(tmp_path / "segments" / f"part-{probe['video_id']}.parquet", rows)
+    reduced(tmp_path, probes[:1], monkeypatch)
+    peaks = []
+    for some in (probes[:1], probes):
+        tracemalloc.start()
+        assert {row["keyframes"] for row in reduced(tmp_path, some, monkeypatch)} == {n_segments}
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert n_segments * len(picture(0.0)["jpeg"]) < peaks[0]
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+def picture(time_s: float) -> Row:
+    return {"time_s": time_s, "score": 1.0, "jpeg": bytes(64 * 1024), "uri": None}

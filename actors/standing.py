@@ -15,11 +15,17 @@ from longreel.schemas import SEGMENTS, VIDEOS
 
 @dataclass(frozen=True)
 class Work:
-    """What a run is about: its totals, and the ids of its segments and videos."""
+    """What a run is about.
+
+    Attributes:
+        segments, videos: ids of what it makes rows of, where they are missing.
+        others: ids of further videos, whose rows count as they are.
+    """
 
     totals: Progress
     segments: frozenset[str]
     videos: frozenset[str]
+    others: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ def stand(output: str, work: Work) -> Standing:
         progress.segments[row["status"]] += 1
         progress.frames += row["n_frames"]
         progress.video_seconds += row["end_s"] - row["start_s"]
-    for row in _mine(videos, "video_id", work.videos):
+    for row in _mine(videos, "video_id", work.videos | work.others):
         progress.videos[row["status"]] += 1
     finished = {row["segment_id"] for row in segments} | {row["video_id"] for row in videos}
     return Standing(progress, finished, len(finished) < len(segments) + len(videos))

@@ -82,10 +82,10 @@ def carry_out(job: Claimed, videos: Sequence[SourceVideo], report: Report) -> Pr
         report("probing", Progress(n_videos=len(videos)))
         probes, plan = plan_all(videos, job.recipe)
         drop_superseded(output, probes)
-        probes = still_unusable(output, probes)
+        probes, others = still_unusable(output, probes)
         drop_retried(output, probes, job.recipe.mode)
         _write_plan(output, probes, plan)
-        work = work_of(probes, plan)
+        work = work_of(probes, plan, others)
         standing = stand(output, work)
         if standing.repeated:  # a run that was taken for dead may have been amid a file
             undo_repeated(output, work.videos)

@@ -12,15 +12,18 @@ from longreel.schemas import PLAN, PROBE
 from pipelines.passes import Row
 
 
-def work_of(probes: Sequence[Row], plan: Sequence[Row]) -> Work:
+def work_of(
+    probes: Sequence[Row], plan: Sequence[Row], others: frozenset[str] = frozenset()
+) -> Work:
     """What a job is about.
 
     Args:
         probes: PROBE rows of its videos.
         plan: their PLAN rows.
+        others: ids of videos that are its own too, whose rows stay as they are.
     """
     totals = Progress(
-        n_videos=len(probes),
+        n_videos=len(probes) + len(others),
         n_segments=len(plan),
         total_video_seconds=sum(row["end_s"] - row["start_s"] for row in plan),
     )
@@ -28,6 +31,7 @@ def work_of(probes: Sequence[Row], plan: Sequence[Row]) -> Work:
         totals,
         frozenset(row["segment_id"] for row in plan),
         frozenset(row["video_id"] for row in probes),
+        others,
     )
 
 

@@ -9,18 +9,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from actors.objects import join_uri
-from actors.rows import drop_rows, read_table
+from actors.rows import drop_rows, read_rows
 from longreel.schemas import FAILED, PROBE, SEGMENTS, VIDEOS
 
 
-def still_unusable(output: str, probes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def still_unusable(
+    output: str, probes: Sequence[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], frozenset[str]]:
     """The probes without those that found nothing where an earlier run had found a video.
 
     A source that is gone or out of reach does not undo what was made of it.
+
+    Returns:
+        The other probes, and the ids of the video rows that stand for those left out.
     """
-    rows = read_table(join_uri(output, "videos"), VIDEOS, columns=["uri", "status"])
-    good = set(rows.filter(pc.field("status") != FAILED)["uri"].to_pylist())
-    return [row for row in probes if not (row["error"] and row["uri"] in good)]
+    columns = ["uri", "video_id"]
+    rows = read_rows(
+        join_uri(output, "videos"), VIDEOS, columns=columns, where=pc.field("status") != FAILED
+    )
+    good = {row["uri"]: row["video_id"] for row in rows}
+    lost = {row["uri"] for row in probes if row["error"]} & good.keys()
+    left = [row for row in probes if row["uri"] not in lost]
+    return left, frozenset(good[uri] for uri in lost)
 
 
 def drop_superseded(output: str, probes: Sequence[dict[str, Any]]) -> None:

@@ -122,7 +122,7 @@ def carry_out(job: Claimed, videos: Sequence[SourceVideo], report: Report) -> Pr
                 span=current(),
             ),
         )
-        run.reduce(probes, ReduceOrder(output, job.columns, job.endpoint))
+        run.reduce(probes, ReduceOrder(output, job.columns, wanted_of(job.recipe), job.endpoint))
         progress: Progress = ray.get(ledger.progress.remote())
     return progress
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -29,6 +30,7 @@ from pipelines.reduce import (
     summed,
     video_keyframes,
 )
+from serve.served import Served
 
 #: A PROBE row, and the files that hold the rows of its segments.
 REDUCE = PROBE.append(pa.field("files", pa.list_(pa.string())))
@@ -96,11 +98,13 @@ class ReduceOrder:
     Attributes:
         output: folder or prefix of the job.
         provenance: the provenance columns of a row, and ``job_id``.
-        endpoint: the text model that summarizes; None leaves it to the job's own model.
+        wanted: the job's own model, which summarizes.
+        endpoint: the text model that does so in its place.
     """
 
     output: str
     provenance: dict[str, Any]
+    wanted: Served
     endpoint: Endpoint | None = None
 
 
@@ -147,7 +151,8 @@ class VideoReducer:
     def _row(self, probed: dict[str, Any], segments: list[dict[str, Any]]) -> dict[str, Any]:
         provenance, endpoint = self._order.provenance, self._order.endpoint
         if endpoint is None:
-            return video_row(probed, segments, summaries(segments), _by_replica, provenance)
+            own = partial(_by_replica, self._order.wanted)
+            return video_row(probed, segments, summaries(segments), own, provenance)
         leaves = [
             Node(leaf.start_s, leaf.end_s, endpoint.summarize([leaf]))
             for leaf in leaves_of(segments)
@@ -155,10 +160,9 @@ class VideoReducer:
         return video_row(probed, segments, leaves, endpoint.summarize, provenance)
 
 
-def _by_replica(nodes: Sequence[Node]) -> str:
-    texts = [node.text for node in nodes]
-    handle = replicas()
-    text, error = answer(handle.summarize.remote(texts), lambda: handle.summarize.remote(texts))
+def _by_replica(wanted: Served, nodes: Sequence[Node]) -> str:
+    ask = partial(replicas().summarize.remote, [node.text for node in nodes], wanted)
+    text, error = answer(ask(), ask)
     if error:
         raise LongreelError(f"summaries could not be joined: {error}")
     return str(text)

@@ -20,8 +20,8 @@ class Direct:
     def __getattr__(self, name: str) -> Direct:
         return Direct(getattr(self._actor, name))
 
-    def remote(self, *arguments: Any) -> Any:
-        return self._actor(*arguments)
+    def remote(self, *arguments: Any, **named: Any) -> Any:
+        return self._actor(*arguments, **named)
 
 
 class Summarizer:

@@ -22,6 +22,7 @@ from pipelines.run import Run
 from pipelines.standing import work_of
 from pipelines.videos import ReduceOrder
 from pipelines.worker import WorkOrder
+from serve.served import Served
 from tests.pipelines.direct import Direct, Row, Summarizer, plan_of, segment
 
 PROBES, PLAN = plan_of("v", "w")
@@ -75,7 +76,7 @@ def carried_out(run: Run, when_asked: Callable[[], None] = lambda: None) -> list
     """Both passes; the videos' rows by id, with the segments' rows looked through."""
     run.narrate(PLAN, WorkOrder(run.output, RECIPE, "", 96, {}))
     endpoint: Any = Summarizer(when_asked)
-    run.reduce(PROBES, ReduceOrder(run.output, {}, endpoint))
+    run.reduce(PROBES, ReduceOrder(run.output, {}, Served("tiny", "r", 0.2), endpoint))
     segments = read_rows(f"{run.output}/segments", SEGMENTS)
     assert sorted(row["segment_id"] for row in segments) == ["v0", "v1", "w0", "w1"]
     assert {row["status"] for row in segments} == {OK}

@@ -25,6 +25,7 @@ from pipelines.ids import Recipe
 from pipelines.retries import drop_retried
 from pipelines.stream import StreamWorker
 from serve.narrated import Narrated
+from serve.served import Served
 from tests.pipelines.direct import Direct, plan_of
 
 PROBES, ROWS = plan_of("v", n_segments=5)
@@ -45,7 +46,7 @@ class Order:
     instruction = ""
     provenance: Any = field(default_factory=dict)
 
-    def decode(self, planned: dict[str, Any]) -> DecodedSegment:
+    def decode(self, planned: dict[str, Any], attempt: int) -> DecodedSegment:
         number = planned["segment_index"]
         lost = number in self.away
         times = np.array([] if lost else [planned["start_s"]])
@@ -62,7 +63,13 @@ class Replica:
     """Says which segments it has seen."""
 
     def follow(
-        self, frames: Any, _instruction: str, _threshold: float, state: bytes | None, _fps: float
+        self,
+        frames: Any,
+        _instruction: str,
+        _threshold: float,
+        state: bytes | None,
+        _fps: float,
+        wanted: Served,
     ) -> tuple[Narrated, bytes]:
         seen = (state or b"") + b"%d" % frames[0, 0, 0, 0]
         return Narrated([seen.decode()], [1.0], "", 1, 1, 1, 0.1), seen

@@ -15,6 +15,7 @@ from actors.rowfiles import replace_rows
 from longreel.schemas import OK, SEGMENTS
 from pipelines import videos
 from pipelines.videos import REDUCE, ReduceOrder, VideoReducer, at_once
+from serve.served import Served
 from tests.pipelines.direct import Direct, Row, Summarizer, plan_of, segment
 
 
@@ -33,7 +34,7 @@ def reduced(folder: Path, probes: list[Row], monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(ray, "get", lambda answer: answer)
     taken, endpoint = Taken(), Summarizer()
     ledger: Any = Direct(taken)
-    reducer = VideoReducer(ReduceOrder(str(folder), {}, endpoint), ledger)  # type: ignore[arg-type]
+    reducer = VideoReducer(ReduceOrder(str(folder), {}, Served("tiny", "r", 0.2), endpoint), ledger)  # type: ignore[arg-type]
     files = sorted(str(file) for file in (folder / "segments").glob("*.parquet"))
     batch = pa.Table.from_pylist([probe | {"files": files} for probe in probes], schema=REDUCE)
     told = [name for table in reducer(batch) for name in table["video_id"].to_pylist()]

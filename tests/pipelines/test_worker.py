@@ -26,6 +26,7 @@ from pipelines.ids import Recipe
 from pipelines.stream import StreamWorker
 from pipelines.worker import MOST_ATTEMPTS, SegmentWorker, WorkOrder
 from serve.narrated import Narrated
+from tests.pipelines.direct import Direct
 from tests.pipelines.job_runs import Row, rows
 
 NARRATED = Narrated(["Red."], [0.5], "Red.", 10, 36, 1000, 0.1)
@@ -33,16 +34,6 @@ NARRATED = Narrated(["Red."], [0.5], "Red.", 10, 36, 1000, 0.1)
 
 class _ProcessEndedError(BaseException):
     """As the out-of-memory killer ends a worker: nothing catches it."""
-
-
-class _Remote:
-    """An actor in this process: what is called is done at once."""
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-
-    def __getattr__(self, name: str) -> Any:
-        return SimpleNamespace(remote=getattr(self._actor, name))
 
 
 class _Replicas:
@@ -88,7 +79,7 @@ def start(
     order = WorkOrder(str(tmp_path), recipe, "Watch.", 8, columns)
 
     def begin(ledger: Ledger) -> Any:
-        made = request.param(order, _Remote(ledger))
+        made = request.param(order, Direct(ledger))
         made._replica = _Replicas()
         return made
 

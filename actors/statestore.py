@@ -118,12 +118,17 @@ class StateStore:
         write_bytes(self._batch(owner, number), pack_records(records))
 
     def records(self, owner: str) -> Iterator[Record]:
-        """All records in an owner's log that count, in the order in which they were written."""
+        """All records in an owner's log that count, in the order in which they were written.
+
+        A batch that is deleted meanwhile is left out: all of it is in snapshots that the manifests
+        name by then, or of sessions that were closed.
+        """
         found = sorted(self._below(self._at("owners", owner)))
         last = self._last([uri for uri in found if _folder(uri) != "log"])
-        for uri in found:
-            if _folder(uri) == "log" and (last is None or int(_name(uri)) <= last):
-                yield from unpack_records(read_bytes(uri))
+        log = [uri for uri in found if _folder(uri) == "log"]
+        for data in read_many(uri for uri in log if last is None or int(_name(uri)) <= last):
+            if data is not None:
+                yield from unpack_records(data)
 
     def delete_batch(self, owner: str, number: int) -> None:
         """Delete a batch that nobody needs any more."""

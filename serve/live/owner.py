@@ -85,6 +85,7 @@ class Owner:
         self._sessions: dict[str, LiveSession] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._past = Past(store) if store else None
+        #: Lives of which the log may hold what no snapshot does.
         self._taken_in: set[str] = set()
         #: For whoever asks for the last events of what was just closed.
         self._closed: dict[str, LiveSession] = {}
@@ -155,6 +156,7 @@ class Owner:
     async def _drop(self, life: str) -> None:
         session = session_of(life)
         async with self._lock(session):
+            self._taken_in.discard(life)
             have = self._sessions.get(session)
             if have is not None and have.life == life:
                 del self._sessions[session]
@@ -246,7 +248,7 @@ class Owner:
         snapshot: bytes | None = None
         records: list[Record] = []
         if self._past is not None and options.durable:
-            mine = manifest.session in self._taken_in
+            mine = manifest.life in self._taken_in
             snapshot, records = await self._past.of(manifest, name, mine=mine)
         session = LiveSession(
             self._loop,
@@ -269,7 +271,7 @@ class Owner:
             session.came_back(cause, started)
             _log.info("taken in (%s)", cause, extra={"session": manifest.session})
         self._sessions[manifest.session] = session
-        self._taken_in.add(manifest.session)
+        self._taken_in.add(manifest.life)
         return session
 
     def _cause(self, manifest: Manifest, *, broken: bool) -> str | None:
@@ -322,9 +324,15 @@ class Owner:
                 if idle:
                     await self._offload(session)
                 elif due(session):
-                    await self._keep(session, in_memory=True)
+                    await self._renew(session)
             elif idle:
                 await self.drop(session.life)
+
+    async def _renew(self, session: LiveSession) -> None:
+        # Who takes it in anew from the snapshot before would miss what the log lets go of.
+        async with self._lock(session.id):
+            if self._sessions.get(session.id) is session:
+                await self._keep(session, in_memory=True)
 
     async def _offload(self, session: LiveSession) -> None:
         # Nobody may take it in again while it is on its way out.
@@ -335,6 +343,8 @@ class Owner:
             try:
                 kept = await self._keep(session, in_memory=False)
                 observed.OFFLOADS.inc(kept)
+                if kept:
+                    self._taken_in.discard(session.life)
                 # Where it leaves all the same it is no longer this owner's.
                 if kept or session.leaving:
                     await session.end(told=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from actors.statestore import Manifest, Record, StateStore
 
@@ -16,7 +15,8 @@ class Past:
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
-        self._tails: dict[str, tuple[float, dict[str, list[Record]]]] = {}
+        #: What lost owners logged, by life.
+        self._tails: dict[str, dict[str, list[Record]]] = {}
         self._lock = asyncio.Lock()
 
     async def of(
@@ -39,18 +39,17 @@ class Past:
         records: list[Record] = []
         for owner in manifest.tail:
             if owner != me or mine:
-                tail = await self._tail(owner, anew=owner == me)
+                # What it goes on to write would be missing, were it kept until others ask.
+                tail = await self._tail(owner, keep=owner != me)
                 # In logs from before they told lives apart it has its id alone.
                 records += tail.get(manifest.session, []) + tail.get(manifest.life, [])
         return snapshot, records
 
-    async def _tail(self, owner: str, *, anew: bool) -> dict[str, list[Record]]:
-        """What an owner logged, by life; of a lost one it is read once for all of them."""
+    async def _tail(self, owner: str, *, keep: bool) -> dict[str, list[Record]]:
+        """What an owner logged, by life; with ``keep`` it is read once for all of them."""
         async with self._lock:
-            now = time.monotonic()
-            self._tails = {n: t for n, t in self._tails.items() if now - t[0] < _TAIL_S}
-            if owner in self._tails and not anew:
-                return self._tails[owner][1]
+            if owner in self._tails:
+                return self._tails[owner]
             found: dict[str, list[Record]] = {}
 
             def read() -> None:
@@ -58,5 +57,7 @@ class Past:
                     found.setdefault(record.life, []).append(record)
 
             await asyncio.to_thread(read)
-            self._tails[owner] = time.monotonic(), found
+            if keep:
+                self._tails[owner] = found
+                asyncio.get_running_loop().call_later(_TAIL_S, self._tails.pop, owner, None)
             return found

@@ -53,6 +53,24 @@ def test_batches_come_back_in_the_order_of_writing(store: StateStore) -> None:
     assert len(list(store.records("b"))) == 1
 
 
+def test_a_batch_that_goes_while_a_log_is_read_is_left_out(
+    store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards sessions against others on their replica: what these need no more is deleted at any
+    time, also between the listing of a log and the reading of it."""
+    for number in (1, 2, 3):
+        store.append("a", number, [_record(1, number)])
+    listed = store._below
+
+    def below(folder: str) -> list[str]:
+        found = listed(folder)
+        store.delete_batch("a", 2)
+        return found
+
+    monkeypatch.setattr(store, "_below", below)
+    assert [r.seq for r in store.records("a")] == [1, 3]
+
+
 def test_a_fence_stands_and_outlives_the_log(store: StateStore) -> None:
     assert not store.fenced("a")
     store.append("a", 1, [_record(1, 1)])

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from actors.directory import Directory
 from actors.statestore import Manifest, StateStore
+from serve.engine_loop import ModelError
 from serve.live.items import (
     Frame,
     Input,
@@ -495,3 +496,74 @@ def test_who_is_declared_lost_while_it_takes_a_session_in_does_not_have_it(
         assert [record.seq for record in service.store.records(anew)] == [1]
 
     asyncio.run(scenario())
+
+
+def test_an_idle_session_comes_back_without_a_look_at_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards callers of an idle session, and of one whose name was used before, against waiting
+    until all that the replica logged of others is read, and sessions of one that is lost later."""
+
+    async def work() -> None:
+        service = await Service(tmp_path, _options()).start()
+        (owner,) = service.owners
+        await service.give([_input(0, asks=False)])
+        await service.listen(until_quiet=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(service.store, "records", None)
+            await owner._offload(owner._sessions["s"])
+            assert [r.seq for r in await service.give([_input(1, asks=False)])] == [2]
+            old = await service.directory.locate("s")
+            await service.directory.forget(old.life)
+            await owner.drop(old.life)
+            await service.directory.open("s", dict(service.options.__dict__), "another token")
+            assert [r.seq for r in await service.give([_input(0, asks=False)])] == [1]
+        await service.lose()
+        assert [r.seq for r in await service.give([_input(1, asks=False)])] == [2]
+
+    _run(work())
+
+
+def test_a_session_is_not_taken_in_while_its_log_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards inputs against an engine that fails while a snapshot is written: who goes on from the
+    one before would miss what only the new one holds."""
+
+    async def work() -> None:
+        service = await Service(tmp_path, _options()).start()
+        (owner,) = service.owners
+        await service.give([_input(0, asks=False)])
+        await service.listen(until_quiet=True)
+        session, go = owner._sessions["s"], asyncio.Event()
+        told, read = service.directory.kept, Past.of
+
+        async def kept(*args: Any, **others: Any) -> bool:
+            await go.wait()
+            return await told(*args, **others)
+
+        async def of(*args: Any, **others: Any) -> Any:
+            go.set()
+            await keeping
+            await asyncio.to_thread(_settled, owner)
+            return await read(*args, **others)
+
+        monkeypatch.setattr(service.directory, "kept", kept)
+        monkeypatch.setattr(Past, "of", of)
+        keeping = asyncio.create_task(owner._renew(session))
+        await asyncio.sleep(0.05)
+        session._break(ModelError("the engine failed"))
+        giving = asyncio.create_task(service.give([_input(1, asks=False)]))
+        await asyncio.sleep(0.05)
+        go.set()
+        assert [r.seq for r in await giving] == [2]
+
+    _run(work())
+
+
+def _settled(owner: Owner) -> None:
+    """Wait until the log has done all that it was told before."""
+    done = threading.Event()
+    assert owner._log is not None
+    owner._log._queue.put(done.set)
+    done.wait(5)

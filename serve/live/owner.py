@@ -35,6 +35,7 @@ from serve.live.pace import Pace
 from serve.live.past import Past
 from serve.live.records import Replayed, replayed
 from serve.live.relief import Relief
+from serve.live.rounds import Rounds, repeat
 from serve.live.session import LiveSession, MovedError
 from serve.observe import replica as observed
 from serve.observe.instruments import Sample
@@ -42,9 +43,6 @@ from serve.scaling import Report
 
 _log = logging.getLogger("longreel.sessions")
 _Result = TypeVar("_Result")
-
-#: How often an owner reports and looks after its sessions, in seconds.
-REPORT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -92,6 +90,7 @@ class Owner:
         self._pace = Pace(loop.times)
         self._waiting_sessions = 0
         self._relief = Relief(self._pace, lambda: self._sessions, self._offload)
+        self._rounds = Rounds(self._care_for)
         self._begin()
 
     def _begin(self) -> None:
@@ -101,21 +100,10 @@ class Owner:
 
     async def run(self) -> None:
         """Report and look after sessions until cancelled."""
-        while True:
-            try:
-                live = [s for s in self._sessions.values() if s.options.kind == "live"]
-                self._pace.look(
-                    time.monotonic(), {s.id: (s.counters.frames, s.counters.fps) for s in live}
-                )
-                if self._directory:
-                    await self._report()
-                await self._look_after()
-            except asyncio.CancelledError:
-                raise
-            except Exception as failure:
-                # The directory or the store is away for a while: what is durable stays so.
-                _log.warning("sessions are not looked after: %s", failure)
-            await asyncio.sleep(REPORT_S)
+        # A task each: who is silent is declared lost, and snapshots may take longer than that.
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(repeat(self._report, "the directory hears nothing of this replica"))
+            tasks.create_task(repeat(self._look_after, "sessions are not looked after"))
 
     # Calls
 
@@ -285,7 +273,10 @@ class Owner:
     # Letting go
 
     async def _report(self) -> None:
-        assert self._directory is not None
+        live = [s for s in self._sessions.values() if s.options.kind == "live"]
+        self._pace.look(time.monotonic(), {s.id: (s.counters.frames, s.counters.fps) for s in live})
+        if self._directory is None:
+            return
         name = self.name
         reply = await self._directory.report(name, self._settings.replica, self.load())
         if reply is None:
@@ -318,35 +309,41 @@ class Owner:
     async def _look_after(self) -> None:
         now = time.monotonic()
         self._closed = {n: s for n, s in self._closed.items() if now - s.used < CLOSED_S}
-        for session in list(self._sessions.values()):
-            idle = not session.readers and now - session.used > self._settings.idle_s
-            if session.options.durable:
-                if idle:
-                    await self._offload(session)
-                elif due(session):
-                    await self._renew(session)
-            elif idle:
-                await self.drop(session.life)
+        await self._rounds.go(list(self._sessions.values()))
 
-    async def _renew(self, session: LiveSession) -> None:
+    async def _care_for(self, session: LiveSession) -> bool:
+        """Keep a session, or let it go, if that is due; whether it was."""
+        idle = not session.readers and time.monotonic() - session.used > self._settings.idle_s
+        if not session.options.durable:
+            if idle:
+                await self.drop(session.life)
+        elif idle:
+            await self._offload(session)
+        elif due(session):
+            return await self._renew(session)
+        return idle
+
+    async def _renew(self, session: LiveSession) -> bool:
         # Who takes it in anew from the snapshot before would miss what the log lets go of.
         async with self._lock(session.id):
-            if self._sessions.get(session.id) is session:
-                await self._keep(session, in_memory=True)
+            if self._sessions.get(session.id) is not session:
+                return False
+            return await self._keep(session, in_memory=True)
 
     async def _offload(self, session: LiveSession) -> None:
         # Nobody may take it in again while it is on its way out.
         async with self._lock(session.id):
             if self._sessions.get(session.id) is not session:
                 return
+            name = self.name
             del self._sessions[session.id]
             try:
                 kept = await self._keep(session, in_memory=False)
                 observed.OFFLOADS.inc(kept)
                 if kept:
                     self._taken_in.discard(session.life)
-                # Where it leaves all the same it is no longer this owner's.
-                if kept or session.leaving:
+                # Where it leaves all the same, or that was declared lost, it is others'.
+                if kept or session.leaving or self.name != name:
                     await session.end(told=False)
                 else:
                     self._sessions[session.id] = session

@@ -17,7 +17,7 @@ from mod.checkpoint import TINY
 from pipelines.cluster import connected
 from serve.app import ReplicaPlan, deploy
 from serve.directory import stop_directory
-from serve.live.owner import REPORT_S
+from serve.live.rounds import REPORT_S
 from tests.ports import free_ports
 from tests.serve.killing import kill, kill_directory, replicas, wait_for_replicas
 from tests.serve.scripts import script

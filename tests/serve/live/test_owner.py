@@ -561,6 +561,27 @@ def test_a_session_is_not_taken_in_while_its_log_is_let_go(
     _run(work())
 
 
+def test_who_is_declared_lost_while_a_session_leaves_does_not_keep_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a session of the owner before in the memory of the one that this one is now,
+    where it would be told of, and take the place of the one that goes on."""
+
+    async def work() -> None:
+        service = await Service(tmp_path, _options()).start()
+        (owner,) = service.owners
+        await service.give([_input(0, asks=False)])
+
+        async def busy(*_: Any, **__: Any) -> None:
+            await owner._begin_anew(owner.name)
+
+        monkeypatch.setattr(LiveSession, "snapshot", busy)
+        await owner._offload(owner._sessions["s"])
+        assert not owner._sessions
+
+    _run(work())
+
+
 def _settled(owner: Owner) -> None:
     """Wait until the log has done all that it was told before."""
     done = threading.Event()

@@ -51,6 +51,7 @@ class Record:
         seq: sequence number of the input that it is, or of the last one before it.
         kind: what ``data`` and ``blob`` mean to the session.
         about: what a remark is about, such as the turn that it ends; empty for an input.
+        batch: of its owner's log in which it was found; no part of what is written.
     """
 
     life: str
@@ -60,6 +61,7 @@ class Record:
     data: dict[str, Any] = field(default_factory=dict)
     blob: bytes = b""
     about: str = ""
+    batch: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -125,10 +127,12 @@ class StateStore:
         """
         found = sorted(self._below(self._at("owners", owner)))
         last = self._last([uri for uri in found if _folder(uri) != "log"])
-        log = [uri for uri in found if _folder(uri) == "log"]
-        for data in read_many(uri for uri in log if last is None or int(_name(uri)) <= last):
+        numbers = [int(_name(uri)) for uri in found if _folder(uri) == "log"]
+        numbers = [number for number in numbers if last is None or number <= last]
+        batches = read_many(self._batch(owner, number) for number in numbers)
+        for number, data in zip(numbers, batches, strict=True):
             if data is not None:
-                yield from unpack_records(data)
+                yield from unpack_records(data, number)
 
     def delete_batch(self, owner: str, number: int) -> None:
         """Delete a batch that nobody needs any more."""
@@ -292,34 +296,49 @@ def pack_records(records: Sequence[Record]) -> bytes:
     return len(body).to_bytes(8, "little") + pa.compress(body, _CODEC, asbytes=True)
 
 
-def unpack_records(data: bytes) -> Iterator[Record]:
-    """What ``pack_records`` packed."""
+def unpack_records(data: bytes, batch: int = 0) -> Iterator[Record]:
+    """What ``pack_records`` packed; ``batch`` is its number in a log."""
     size = int.from_bytes(data[:8], "little")
     body = memoryview(pa.decompress(data[8:], size, _CODEC, asbytes=True))
     start = 4 + int.from_bytes(body[:4], "little")
     for life, epoch, seq, kind, fields, about, size in json.loads(bytes(body[4:start])):
         blob = bytes(body[start : start + size])
-        yield Record(life, epoch, seq, kind, fields, blob, about)
+        yield Record(life, epoch, seq, kind, fields, blob, about, batch)
         start += size
 
 
-def effective(records: Sequence[Record]) -> list[Record]:
+def effective(records: Sequence[Record], after: int = 0) -> list[Record]:
     """A session's records as they count, in order, from the logs of all its owners.
 
     Where a later assignment wrote from some sequence number on, what earlier ones wrote from there
-    was never acknowledged. Of two with one number in one assignment the later counts: the first
-    attempt had failed as far as its writer could tell.
+    was never acknowledged. In one assignment, numbers that were acknowledged only rise: an input
+    whose number is not above the last says that what was written from its number on had failed as
+    far as its writer could tell, though the store has it. Such an input may be in the snapshot by
+    now, and its record deleted. But a batch holds one call of a session at most, and a snapshot
+    reaches to the end of one: where it ends amid a batch, that had failed too.
 
     Args:
         records: of one life, each owner's in the order in which they were written.
+        after: number that the snapshot reaches to; of records up to it some may be given back.
     """
     first: dict[int, int] = {}
+    covered: set[tuple[int, int]] = set()
     for record in records:
         if not record.about:
             first[record.epoch] = min(first.get(record.epoch, record.seq), record.seq)
-    counted: dict[tuple[int, str], Record] = {}
+            if record.batch and record.seq <= after:
+                covered.add((record.epoch, record.batch))
+    inputs: list[Record] = []
+    remarks: dict[tuple[int, str], Record] = {}
     for record in sorted(records, key=lambda r: r.epoch):
         later = [seq for epoch, seq in first.items() if epoch > record.epoch]
-        if record.seq < min(later, default=record.seq + 1):
-            counted[record.seq, record.about] = record
-    return sorted(counted.values(), key=lambda r: (r.seq, r.about))
+        if record.seq >= min(later, default=record.seq + 1):
+            continue
+        if record.about:
+            remarks[record.seq, record.about] = record
+            continue
+        while inputs and inputs[-1].seq >= record.seq:
+            inputs.pop()
+        if (record.epoch, record.batch) not in covered:
+            inputs.append(record)
+    return sorted([*inputs, *remarks.values()], key=lambda r: (r.seq, r.about))

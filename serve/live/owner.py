@@ -249,7 +249,7 @@ class Owner:
         )
 
         def past(after: int) -> Replayed:
-            return replayed(effective(records), after)
+            return replayed(effective(records, after), after)
 
         await session.begin(snapshot, past)
         if self.name != name:

@@ -185,6 +185,42 @@ def test_of_two_attempts_at_a_number_the_later_counts() -> None:
     assert [r.data["text"] for r in found] == ["again", "next"]
 
 
+def test_the_end_of_an_attempt_that_failed_does_not_come_back() -> None:
+    """Guards against inputs that nobody was told of behind those that were acknowledged later: the
+    next ones would be taken for theirs, and be lost."""
+    before = [_record(1, 1, "before"), _record(1, 1, about="frame-0")]
+    failed = [_record(1, seq, "failed") for seq in range(2, 10)]
+    again = [_record(1, 2, "again"), _record(1, 2, about="frame-1"), _record(1, 3, "again")]
+    found = effective([*before, *failed, *again])
+    assert [(r.seq, r.data["text"], r.about) for r in found if not r.about] == [
+        (1, "before", ""),
+        (2, "again", ""),
+        (3, "again", ""),
+    ]
+    assert [(r.seq, r.about) for r in found if r.about] == [(1, "frame-0"), (2, "frame-1")]
+    # Behind it nothing may come to light, nor in a log that was read twice.
+    assert effective([*before, *failed, *again, _record(2, 4)])[-1].epoch == 2
+    assert effective([*before, *failed, *again, *again]) == found
+    assert effective([*before, *failed]) == effective([*before, *before, *failed, *failed])
+
+
+def test_the_end_of_an_attempt_that_failed_does_not_come_back_after_a_snapshot(
+    store: StateStore,
+) -> None:
+    """Guards against the same where a snapshot has what was acknowledged later, so that its batch
+    is deleted; and against leaving out what was acknowledged after the snapshot."""
+    store.append("a", 1, [_record(1, seq, "failed") for seq in range(2, 10)])
+    store.append("a", 2, [_record(1, seq, "again") for seq in (2, 3)])
+    store.append("a", 3, [_record(1, 3, about="frame-1"), _record(1, 4), _record(1, 5)])
+    assert [r.seq for r in effective(list(store.records("a")), 3) if r.seq > 3] == [4, 5]
+    store.delete_batch("a", 2)
+    assert [r.seq for r in effective(list(store.records("a")), 3) if r.seq > 3] == [4, 5]
+    store.delete_batch("a", 3)
+    assert not effective(list(store.records("a")), 3)
+    # Whether it was acknowledged cannot be known where nothing came after it.
+    assert [r.seq for r in effective(list(store.records("a")), 1)] == list(range(2, 10))
+
+
 def test_remarks_keep_their_place_and_drop_no_input() -> None:
     """Guards against the end of a turn, written under the number of the input before it, that
     pushes that input out, in its own assignment or in the next."""

@@ -233,6 +233,8 @@ class Owner:
             broken = have.broken is not None
             del self._sessions[manifest.session]
             await have.end(told=False)
+            # What it still acknowledges is to be found in the log.
+            await have.settled()
         snapshot: bytes | None = None
         records: list[Record] = []
         if self._past is not None and options.durable:

@@ -145,6 +145,11 @@ class LiveSession:
         self._break(ModelError("the session has left this replica"))
         await self._engine.close()
 
+    async def settled(self) -> None:
+        """Wait for calls that are under way: what they give is in the log then, or nowhere."""
+        async with self._lock:
+            return
+
     # Inputs
 
     async def give(

@@ -561,6 +561,38 @@ def test_a_session_is_not_taken_in_while_its_log_is_let_go(
     _run(work())
 
 
+def test_what_is_being_written_when_the_engine_fails_is_taken_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards inputs that are acknowledged by a session that the engine has lost meanwhile: the one
+    in its place would have read the log before they were in it."""
+
+    async def work() -> None:
+        service = await Service(tmp_path, _options()).start()
+        (owner,) = service.owners
+        await service.give([_input(0, asks=False)])
+        began, go, append = threading.Event(), threading.Event(), service.store.append
+
+        def slow(*args: Any) -> None:
+            began.set()
+            go.wait(5)
+            append(*args)
+
+        monkeypatch.setattr(service.store, "append", slow)
+        first = asyncio.create_task(service.give([_input(1, asks=False)]))
+        await asyncio.to_thread(began.wait, 5)
+        owner._sessions["s"]._break(ModelError("the engine failed"))
+        second = asyncio.create_task(service.give([_input(2, asks=False)]))
+        await asyncio.sleep(0.05)
+        go.set()
+        assert [r.seq for r in await first + await second] == [2, 3]
+        await service.listen(until_quiet=True)
+        seen = [e.data["frame"] for e in service.told.values() if e.type == "frame.seen"]
+        assert seen == [0, 1, 2]
+
+    _run(work())
+
+
 def test_who_is_declared_lost_while_a_session_leaves_does_not_keep_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mod.engine.engine import ContextError, Engine
-from mod.engine.events import Event, Word
+from mod.engine.events import Event, FrameSeen, Word
 from mod.engine.policy import Full, Policy, Retrieve, Window
 from serve.engine_loop import EngineLoop, ModelError
 from serve.live.items import Kept, Pixels, SessionError, SessionOptions
@@ -76,9 +76,14 @@ class EngineSide:
             if isinstance(event, Word):
                 turn = turn_name(event.frame, event.question)
                 self._tokens = self._tokens + 1 if turn == self._turn else 1
-                self._turn = turn
-                if self._ends.get(turn) == self._tokens:
-                    engine.stop(self._name)
+            elif isinstance(event, FrameSeen) and event.speaks:
+                # Where something is fed before the first word, it can be ended before that.
+                turn, self._tokens = turn_name(event.frame, None), 0
+            else:
+                continue
+            self._turn = turn
+            if self._ends.get(turn) == self._tokens:
+                engine.stop(self._name)
         if self._held is not None:
             self._held += events
         else:

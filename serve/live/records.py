@@ -14,7 +14,8 @@ from serve.live.items import Frame, Input, Pixels, Question, Receipt
 
 @dataclass(frozen=True)
 class Stop:
-    """A turn that was ended after some of its tokens; 0 withdraws a question before its answer.
+    """A turn that was ended after some of its tokens; 0 withdraws a question before its answer, or
+    ends a narration before its first word.
 
     Attributes:
         turn: ``frame-N`` for the narration at a frame, else the id of a response.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,13 @@ import pytest
 
 from infra.openmodels import reference
 from mod.checkpoint import find_checkpoint
+from mod.engine.engine import Engine
+from mod.engine.events import Event, FrameSeen
 from mod.loading import load_any
+from serve.live.engine_side import EngineSide
 from serve.live.items import Frame, Input, Question, Refusal, SessionOptions
+from tests.mod import online
+from tests.mod.small import some_frames
 from tests.serve.live import owners
 from tests.serve.live.test_owner import Service
 
@@ -65,6 +72,62 @@ def test_narrations_are_the_same_whoever_is_lost(
     assert len(narrated) > 1
     assert any(event[1] == "response.done" for event in undisturbed)
     assert _told(tmp_path / "lost", inputs, memory, {0, 3, 7, 10}) == undisturbed
+
+
+def _cancelled_at_once(folder: Path, frames: Any, patch: pytest.MonkeyPatch) -> list[Any]:
+    """What a session tells whose first narration is cancelled before its first word, and whose
+    owner is lost later; it may not be told otherwise then.
+    """
+    take, done = EngineSide.take, list[Future[Any]]()
+
+    async def work() -> list[Any]:
+        options = SessionOptions(memory="full", max_tokens=6)
+        service, home = await Service(folder, options).start(), asyncio.get_running_loop()
+
+        def taken(side: EngineSide, events: Sequence[Event], engine: Engine) -> None:
+            take(side, events, engine)
+            if not done and any(isinstance(e, FrameSeen) and e.speaks for e in events):
+                cancelling = service.call(lambda owner, manifest: owner.cancel(manifest, None))
+                done.append(asyncio.run_coroutine_threadsafe(cancelling, home))
+                # Between two steps, and so before the first word; nothing else is asked for.
+                while side._loop._actions.empty():
+                    time.sleep(0.001)
+
+        with patch.context() as patched:
+            patched.setattr(EngineSide, "take", taken)
+            await service.give([Frame(pixels) for pixels in frames])
+            await service.listen(until_quiet=True)
+        assert await asyncio.wrap_future(done[0])
+        await service.lose()
+        await service.listen(until_quiet=True)
+        return service.events
+
+    return [data for _, kind, data in asyncio.run(work()) if kind == "narration"]
+
+
+def _is_cut_off(narrated: list[Any]) -> bool:
+    said = [(bool(each["text"]), each["cancelled"]) for each in narrated]
+    return said[:2] == [(False, True), (True, False)]
+
+
+@pytest.mark.slow
+def test_a_narration_cancelled_before_its_first_word_stays_so(
+    tmp_path: Path, frames: reference.Frames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a narration that the next owner tells in full, and the numbers of all events
+    after it."""
+    assert _is_cut_off(_cancelled_at_once(tmp_path, frames, monkeypatch))
+
+
+@pytest.mark.slow
+def test_so_it_does_in_the_layout_of_videollm_online(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against the same where the model decides itself, and a prompt comes before words."""
+    published = online.published()
+    monkeypatch.setattr(owners, "talking_model", lambda: published)
+    frames = some_frames(N, seed=1).numpy()
+    assert _is_cut_off(_cancelled_at_once(tmp_path, frames, monkeypatch))
 
 
 def test_more_frames_than_the_context_holds_are_refused(

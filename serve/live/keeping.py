@@ -44,9 +44,8 @@ async def keep(
     taken = await session.snapshot(leaving=not in_memory)
     if taken is None:
         return False
-    data, seq = taken
-    counts = session.counts()
-    name = f"snapshot-{session.epoch}-{seq}-{secrets.token_hex(3)}"
+    data, counts = taken
+    name = f"snapshot-{session.epoch}-{counts['seq']}-{secrets.token_hex(3)}"
     started, failed = time.perf_counter(), True
     try:
         await asyncio.to_thread(store.write_snapshot, session.id, name, data)
@@ -57,5 +56,5 @@ async def keep(
     if not await directory.kept(session.life, session.epoch, name, counts, in_memory=in_memory):
         await asyncio.to_thread(store.delete_snapshot, session.id, name)
         return False
-    session.snapshot_seq, session.snapshot_frames = seq, session.counters.frames
+    session.snapshot_seq, session.snapshot_frames = counts["seq"], counts["frames"]
     return True

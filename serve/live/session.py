@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -31,6 +30,7 @@ from serve.live.items import (
     SessionOptions,
 )
 from serve.live.measured import Measured
+from serve.live.packed import packed, unpacked
 from serve.live.records import Replayed, record_of, stop_record
 from serve.live.transcript import Transcript
 
@@ -125,7 +125,7 @@ class LiveSession:
         """
         state = None
         if snapshot is not None:
-            head, state = _unpacked(snapshot)
+            head, state = unpacked(snapshot)
             self.counters = Counters.of(self.id, head["counters"])
             self.transcript.restore(head["transcript"])
             self._tokens = head["tokens"]
@@ -257,8 +257,8 @@ class LiveSession:
 
     # Snapshots
 
-    async def snapshot(self, *, leaving: bool) -> tuple[bytes, int] | None:
-        """All of the session as bytes, and the sequence number they reach to; None while busy.
+    async def snapshot(self, *, leaving: bool) -> tuple[bytes, dict[str, Any]] | None:
+        """All of the session as bytes, and its ``counts`` then; None while busy.
 
         Args:
             leaving: it takes nothing in after that, and its cache is part of the bytes.
@@ -272,10 +272,12 @@ class LiveSession:
             head = {
                 "counters": self.counters.state(),
                 "transcript": self.transcript.state(),
-                "tokens": self._tokens,
+                "tokens": self._tokens.copy(),
             }
             self._left = leaving
-            return _packed(head, data), self.counters.seq
+            counts = self.counts()
+        # As long as that takes, others are served, and what this one is given comes after it.
+        return await asyncio.to_thread(packed, head, data), counts
 
     def _remember(self, token: str | None, seq: int) -> None:
         if token is not None:
@@ -376,14 +378,3 @@ class LiveSession:
     def _notify(self) -> None:
         news, self._news = self._news, asyncio.Event()
         news.set()
-
-
-def _packed(head: dict[str, Any], state: bytes) -> bytes:
-    """A snapshot: what the session itself knows, then the engine's state."""
-    encoded = json.dumps(head).encode()
-    return len(encoded).to_bytes(4, "little") + encoded + state
-
-
-def _unpacked(snapshot: bytes) -> tuple[dict[str, Any], bytes]:
-    size = int.from_bytes(snapshot[:4], "little")
-    return json.loads(snapshot[4 : 4 + size]), snapshot[4 + size :]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from mod.engine.events import Event, Failed, FrameSeen, TurnEnded, Word
@@ -149,8 +149,8 @@ class Transcript:
                     self._failed(event)
 
     def state(self) -> dict[str, Any]:
-        """All of it as plain values, while nothing is waiting."""
-        return {"events": [asdict(e) for e in self.events], "last": self.last, "times": self.times}
+        """All of it as it is now, while nothing is waiting; for ``serve.live.packed``."""
+        return {"events": self.events.copy(), "last": self.last, "times": self.times.copy()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from ``state``."""

@@ -160,15 +160,26 @@ def _before(fed: Sequence[Fed], like: Tensor) -> Tensor:
     )
 
 
-def _undo(session: SessionState) -> None:
-    """Take back what a failed step did to a session."""
+def _lengths(session: SessionState) -> list[int]:
+    """Tokens per layer that a session's cache holds, those that are not committed included."""
     assert session.cache is not None
-    session.cache.truncate(session.lengths)
+    return session.cache.lengths
+
+
+def _cut_back(session: SessionState, lengths: list[int]) -> None:
+    """Take back what a failed step did to a session that held ``lengths`` before."""
+    assert session.cache is not None
+    session.cache.truncate(lengths)
+    if session.recall is not None:
+        session.recall.undo()
+
+
+def _undo(session: SessionState) -> None:
+    """Take back what a session's failed input did to it, in the steps before as well."""
+    _cut_back(session, session.lengths)
     session.ahead = 0
     if session.turn is not None:
         session.turn.fed = 0
-    if session.recall is not None:
-        session.recall.undo()
 
 
 class Runner:
@@ -228,15 +239,17 @@ class Runner:
             # The others took frames that make no step yet.
             told = iter(self.run(fed) if fed else [])
             return [next(told) if item.ids else Reading([], [], [], []) for item in items]
-        try:
-            readings = read(self._logits(items), self._silence)
-        except Exception as failure:
-            for item in items:
-                _undo(item.session)
-            if len(items) > 1:
-                # Whoever caused it fails again alone; the others do not notice.
-                return [self.run([item])[0] for item in items]
-            return [one_line(failure)]
+        before = [_lengths(item.session) for item in items]
+        readings = self._tried(items)
+        if isinstance(readings, str):
+            if len(items) == 1:
+                _undo(items[0].session)
+                return [readings]
+            # Whoever caused it fails again alone; the others do not notice: what they hold beyond
+            # what is committed stays, as their items go on from there.
+            for item, lengths in zip(items, before, strict=True):
+                _cut_back(item.session, lengths)
+            return [self.run([item])[0] for item in items]
         outcomes: list[Reading | str] = []
         start = 0
         for item in items:
@@ -249,6 +262,14 @@ class Runner:
             _undo(item.session)
             outcomes.append("the model gave logits that are no numbers")
         return outcomes
+
+    def _tried(self, items: Sequence[Item]) -> Reading | str:
+        """What the places of all items say, or one line about why it failed."""
+        try:
+            return read(self._logits(items), self._silence)
+        except Exception as failure:
+            # No more than a line is kept of it: its traceback would hold the memory of the step.
+            return one_line(failure)
 
     def _logits(self, items: Sequence[Item]) -> Tensor:
         """One forward over the items; float32 logits (all wanted places, vocabulary)."""

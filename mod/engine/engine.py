@@ -317,7 +317,9 @@ class Engine:
         """
         if name in self._sessions:
             raise ValueError(f"there is a session {name!r} already")
-        self._sessions[name] = unpack(name, snapshot, self._model, self._identity)
+        self._sessions[name] = unpack(
+            name, snapshot, self._model, self.memory.classes, self._identity
+        )
 
     def bring_in(self, name: str) -> None:
         """Put a cold session's cache in place before it is needed.

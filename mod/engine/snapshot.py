@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import asdict, astuple
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from mod.decoder import RoutedDecoder
 from mod.engine.blocks import Block
+from mod.engine.cache import LayerClass, rows_of
 from mod.engine.log import StreamLog
 from mod.engine.policy import POLICIES, Past, Retrieve
 from mod.engine.state import SessionState, Turn, half_of
@@ -76,14 +78,18 @@ def pack(session: SessionState, caches: list[Tensor] | None, identity: str) -> b
     return save(tensors, {"longreel": json.dumps(meta)})
 
 
-def unpack(name: str, data: bytes, model: RoutedDecoder, identity: str) -> SessionState:
+def unpack(
+    name: str, data: bytes, model: RoutedDecoder, classes: Sequence[LayerClass], identity: str
+) -> SessionState:
     """A cold session called ``name`` from what ``pack`` made.
 
     Args:
+        classes: of the model's layers, as its caches lie in memory.
         identity: of the model, as ``pack`` was given it.
 
     Raises:
-        SnapshotError: it is damaged, of another version, or of another model.
+        SnapshotError: it is damaged, of another version, of another model, or of one that keeps
+            other numbers of a frame's tokens.
     """
     try:
         tensors = load(data)
@@ -95,9 +101,9 @@ def unpack(name: str, data: bytes, model: RoutedDecoder, identity: str) -> Sessi
         raise SnapshotError(f"a snapshot of version {meta['version']}, not {VERSION}")
     if meta["model"] != identity:
         raise SnapshotError(f"a snapshot of model {meta['model']!r}, not {identity!r}")
+    _check_tokens(meta, tensors, classes)
     features = list(tensors["log.features"].unbind()) if "log.features" in tensors else []
     last_seen = tensors.get("last_seen")
-    n_caches = meta["n_caches"]
     policy = POLICIES[meta["policy"]](**meta["policy_fields"])
     return SessionState(
         name=name,
@@ -126,7 +132,7 @@ def unpack(name: str, data: bytes, model: RoutedDecoder, identity: str) -> Sessi
         half=half_of(last_seen, model.config.frames_per_step) if meta["half"] else None,
         inbox=deque(),
         turn=Turn(**meta["turn"]) if meta["turn"] else None,
-        saved=None if n_caches is None else [tensors[f"cache.{i}"] for i in range(n_caches)],
+        saved=None if meta["n_caches"] is None else _held(tensors, "cache"),
         policy=policy,
         past=Past(**meta["past"]),
         blocks=[
@@ -136,13 +142,47 @@ def unpack(name: str, data: bytes, model: RoutedDecoder, identity: str) -> Sessi
     )
 
 
+def _check_tokens(
+    meta: dict[str, Any], tensors: dict[str, Tensor], classes: Sequence[LayerClass]
+) -> None:
+    """Refuse keys and values that are not as many as the model keeps of what they were made of.
+
+    Raises:
+        SnapshotError: they are more or fewer, in some layer.
+    """
+    ids: list[int] = tensors["log.ids"].tolist()
+    lengths = {
+        layer: rows
+        for kind, (_, rows) in zip(classes, _shapes(ids, classes), strict=True)
+        for layer in kind.layers
+    }
+    streams = [] if meta["n_caches"] is None else [("cache", ids)]
+    streams += [(f"block.{number}", block["ids"]) for number, block in enumerate(meta["blocks"])]
+    fits = meta["lengths"] == [lengths[layer] for layer in sorted(lengths)]
+    for name, entries in streams:
+        held = [tuple(part.shape[1:3]) for part in _held(tensors, name)]
+        fits = fits and held == _shapes(entries, classes)
+    if not fits:
+        raise SnapshotError("a snapshot of a model that keeps other numbers of a frame's tokens")
+
+
+def _shapes(ids: Sequence[int], classes: Sequence[LayerClass]) -> list[tuple[int, int]]:
+    """Per class, its layers and the rows that entries of a log have in each of them."""
+    return [(len(kind.layers), int(rows_of(ids, kind).sum())) for kind in classes]
+
+
+def _held(tensors: dict[str, Tensor], name: str) -> list[Tensor]:
+    """Keys and values per class that ``pack`` called ``name``."""
+    held: list[Tensor] = []
+    while (part := f"{name}.{len(held)}") in tensors:
+        held.append(tensors[part])
+    return held
+
+
 def _block(
     tensors: dict[str, Tensor], number: int, entry: dict[str, Any], folder: str | None
 ) -> Block:
     """The ``number``-th block that left the session's window."""
-    rows: list[Tensor] = []
-    means: list[Tensor] = []
-    while (name := f"block.{number}.{len(rows)}") in tensors:
-        rows.append(tensors[name])
-        means.append(tensors[f"{name}.mean"])
+    rows = _held(tensors, f"block.{number}")
+    means = [tensors[f"block.{number}.{c}.mean"] for c in range(len(rows))]
     return Block(entry["ids"], Cursor(*entry["cursor"]), rows, means, folder)

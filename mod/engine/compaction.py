@@ -70,6 +70,10 @@ class Compactor:
                 if len(entries)
             ]
             session.blocks = [*session.blocks, *blocks]
+        if all(departure.keep):
+            # What left was text, and all of it is kept as such: nothing moves.
+            session.past = departure.past
+            return
         lengths, moved = self._moved(cache, ids, departure, session.places)
         cache.truncate(lengths)
         session.log = _pruned(session.log, departure.keep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 import torch
@@ -55,7 +56,8 @@ class Rotation:
         cos, sin = self._embed(keys, by.reshape(1, -1) if alike else by[:, None])
         # Lengths were scaled when the keys were made.
         cos, sin = cos / self._scaling, sin / self._scaling
-        flat = keys.reshape(-1, *keys.shape[-3:])
+        # The count is said: of no tokens it cannot be told from the others.
+        flat = keys.reshape(math.prod(keys.shape[:-3]), *keys.shape[-3:])
         rotated = flat[..., : cos.shape[-1]]
         assert self._apply is not None
         _, moved = self._apply(rotated, rotated, cos, sin, unsqueeze_dim=2)

@@ -150,7 +150,8 @@ def item_of(session: SessionState, taken: Taken, layout: Layout, config: RoutedC
     if isinstance(head, Question):
         ids = text[session.ahead :]
         features = half_features(session, ids)
-        lead = len(session.lead) if session.half is None else half_ids(session, layout)[1]
+        half = session.half is not None
+        lead = half_ids(session, layout)[1] if half else len(layout.ids(session.lead))
         wanted = [_tokens(ids, n) - 1]
         return Item(session, ids, features, wanted, question=head, lead=lead, ahead=ahead)
     per_step, begun = config.frames_per_step, _begun(session)

@@ -18,7 +18,7 @@ from mod.engine.kept import KeptFrame, KeptTokens
 from mod.engine.log import FRAME
 from mod.engine.outcomes import Outcomes
 from mod.engine.paged import Kernel, kernel_for, triton_kernel
-from mod.engine.policy import Full, Past, Policy, fitted, in_steps
+from mod.engine.policy import Full, Past, Policy, fitted, in_steps, policy_name
 from mod.engine.residence import Residence
 from mod.engine.rotation import Rotation
 from mod.engine.runner import Runner
@@ -147,7 +147,7 @@ class Engine:
         context = self._model.config.context
         n = self._model.config.tokens_per_frame
         if policy is not None and not isinstance(policy, Full):
-            self._rotation.check()
+            self._rotation.check(policy_name(policy))
             policy = in_steps(policy, self._per_step)
             policy = fitted(policy, context, n + self._layout.beside_tokens)
         elif context is not None and frames is not None and frames * n > self._per_step * context:

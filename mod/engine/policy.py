@@ -279,6 +279,11 @@ POLICIES: dict[str, type[Full] | type[Window] | type[Retrieve]] = {
 }
 
 
+def policy_name(policy: Policy) -> str:
+    """How snapshots and settings spell a policy's kind."""
+    return next(name for name, kind in POLICIES.items() if kind is type(policy))
+
+
 def _sinks(ids: Sequence[int], tokens: int, tokens_per_frame: int) -> int:
     """The first entries that hold at least ``tokens`` tokens."""
     count = entries = 0

@@ -23,22 +23,32 @@ class Rotation:
 
     def __init__(self, model: RoutedDecoder) -> None:
         decoder = model.decoder
+        self._name = model.config.get_text_config().model_type
+        # Models of some families have layers whose keys carry no positions.
+        self._everywhere = all(getattr(m.self_attn, "use_rope", True) for m in decoder.layers)
         self._embed = decoder.rotary_emb
         attention = sys.modules[type(decoder.layers[0].self_attn).__module__]
         self._apply = getattr(attention, "apply_rotary_pos_emb", None)
         self._scaling = float(getattr(self._embed, "attention_scaling", 1.0))
 
-    def check(self) -> None:
+    def check(self, policy: str) -> None:
         """Refuse models whose keys cannot be moved.
 
+        Args:
+            policy: what needs them moved, as the error calls it.
+
         Raises:
-            ValueError: the family has no rotary embedding, or one that changes with length.
+            ValueError: the family has no rotary embedding, one that changes with length, or one
+                that not all of its layers use.
         """
+        refused = f"keys of {self._name!r} models cannot be moved, as {policy!r} needs"
         kind = getattr(self._embed, "rope_type", "default")
         if kind in _UNSTEADY:
-            raise ValueError(f"keys with {kind!r} RoPE cannot be moved: it changes with length")
+            raise ValueError(f"{refused}: {kind!r} RoPE changes with length")
         if self._apply is None:
-            raise ValueError("keys of this model family cannot be moved")
+            raise ValueError(f"{refused}: the family has no RoPE that is known")
+        if not self._everywhere:
+            raise ValueError(f"{refused}: some of their layers have no RoPE")
 
     def turn(self, keys: Tensor, by: Tensor) -> Tensor:
         """Move keys by some positions.

@@ -17,7 +17,7 @@ from mod.decoder import RoutedDecoder
 from mod.engine.blocks import Block
 from mod.engine.cache import LayerClass, rows_of
 from mod.engine.log import StreamLog
-from mod.engine.policy import POLICIES, Past, Retrieve
+from mod.engine.policy import POLICIES, Past, Retrieve, policy_name
 from mod.engine.state import SessionState, Turn, half_of
 from mod.places import Cursor
 
@@ -56,7 +56,7 @@ def pack(session: SessionState, caches: list[Tensor] | None, identity: str) -> b
         "n_frames": session.n_frames,
         "turn": asdict(session.turn) if session.turn else None,
         "n_caches": None if caches is None else len(caches),
-        "policy": {name for name, kind in POLICIES.items() if kind is type(session.policy)}.pop(),
+        "policy": policy_name(session.policy),
         "policy_fields": asdict(session.policy),  # type: ignore[call-overload]
         "past": asdict(session.past),
         "blocks": [{"ids": b.ids, "cursor": astuple(b.cursor)} for b in session.blocks],

@@ -6,9 +6,15 @@ import sys
 
 import pytest
 import torch
+from transformers import SmolLM3Config
 
+from mod.config import VideoLLMMoDConfig
+from mod.engine.cache import Memory
+from mod.engine.engine import Engine
+from mod.engine.policy import Retrieve, Window, policy_name
 from mod.engine.rotation import Rotation
-from tests.mod.small import FAMILIES, small_config, small_model
+from mod.modeling import VideoLLMMoD
+from tests.mod.small import FAMILIES, TEXT, small_config, small_layout, small_model
 
 YARN = {
     "rope_type": "yarn",
@@ -74,5 +80,20 @@ def test_rope_that_changes_with_length_is_refused() -> None:
     """Guards against keys that are moved to places which the model would not have given them."""
     rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
     model = _model("llama", rope)
-    with pytest.raises(ValueError, match="'dynamic' RoPE cannot be moved"):
-        Rotation(model).check()  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="cannot be moved, as 'window' needs: 'dynamic' RoPE"):
+        Rotation(model).check("window")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("policy", [Window(8, 4), Retrieve(8, 4)])
+def test_a_family_whose_layers_do_not_all_have_rope_is_refused(policy: Window) -> None:
+    """Guards against rotations of keys that carry no positions, as every fourth layer's of
+    SmolLM3: what moved would be noise in them. A stream that forgets nothing moves nothing.
+    """
+    config = small_config().to_dict()
+    config["text_config"] = SmolLM3Config(**TEXT, pad_token_id=0)
+    model = VideoLLMMoD(VideoLLMMoDConfig(**config)).eval()
+    engine = Engine(model, small_layout(model.config), Memory(model.config, 2**20))
+    refused = f"keys of 'smollm3' models cannot be moved, as '{policy_name(policy)}' needs: some of"
+    with pytest.raises(ValueError, match=refused):
+        engine.open("a", policy=policy)
+    engine.open("a")

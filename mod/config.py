@@ -12,6 +12,7 @@ from transformers.configuration_utils import SubConfigSpec
 from mod.part_configs import (
     check_given,
     check_positive,
+    check_rope,
     check_text,
     check_vision,
 )
@@ -122,6 +123,7 @@ class RoutedConfig(PreTrainedConfig):
         if not 0.0 < self.keep_ratio <= 1.0:
             raise ValueError(f"keep_ratio must lie in (0, 1], not {self.keep_ratio}")
         check_positive("fps", self.fps)
+        check_rope(self.get_text_config())
         check_layers(self.mod_layers, self.get_text_config().num_hidden_layers)
         if self.keep_ratios is not None:
             if len(self.keep_ratios) != len(self.mod_layers):

@@ -26,6 +26,8 @@ _SIZES = (
 #: What weights can be computed with.
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 TOWER = "siglip_vision_model"
+#: Kinds of RoPE whose frequencies change with the length of what is seen at once.
+UNSTEADY_ROPE = ("dynamic", "longrope")
 
 
 def check_dtype(field: str, dtype: Any) -> None:
@@ -119,6 +121,27 @@ def check_text(text: Any) -> None:
     if window and not kinds:
         raise ValueError(
             f"text_config.sliding_window must be null, not {window}: a stream is seen whole"
+        )
+
+
+def unsteady_rope(text: Any) -> str | None:
+    """The kind of a language model's RoPE where it changes with length; else None."""
+    kind = (getattr(text, "rope_parameters", None) or {}).get("rope_type")
+    return kind if kind in UNSTEADY_ROPE else None
+
+
+def check_rope(text: Any) -> None:
+    """Refuse a language model whose keys depend on how much runs at once.
+
+    Transformers takes the length from all that shares a forward: a stream's numbers would be those
+    of its neighbours and its chunks.
+
+    Raises:
+        ValueError: names the field.
+    """
+    if kind := unsteady_rope(text):
+        raise ValueError(
+            f"text_config.rope_parameters.rope_type must not be {kind!r}: it changes with length"
         )
 
 

@@ -22,6 +22,7 @@ from longreel.errors import UsageError
 from mod.config import VideoLLMMoDConfig
 from mod.decoder import Stream
 from mod.modeling import Connector, VideoLLMMoD
+from mod.part_configs import unsteady_rope
 
 # VideoLLM-online's connector is a Sequential, ours has names.
 _CONNECTOR = {"0": "up", "2": "down", "up": "up", "down": "down"}
@@ -124,7 +125,7 @@ def text_config_of(folder: Path) -> Any:
     """The config of the language model in a folder.
 
     Raises:
-        UsageError: it is none whose layers can attend to a whole stream.
+        UsageError: it is none whose layers can attend to a whole stream, at places that stay.
     """
     kind = _json("language model", folder, "config.json").get("model_type")
     config = readable("language model", folder, lambda: auto(AutoConfig, folder))
@@ -139,6 +140,8 @@ def text_config_of(folder: Path) -> Any:
     if window or kinds - {"full_attention"}:
         seen = f"sliding_window {window}" if window else ", ".join(sorted(kinds))
         raise UsageError(f"{named} has layers that do not attend to the whole stream ({seen})")
+    if rope := unsteady_rope(config):
+        raise UsageError(f"{named} has rotary positions that change with length ({rope})")
     return config
 
 

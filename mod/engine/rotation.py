@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from mod.decoder import RoutedDecoder
-
-#: Kinds of RoPE whose frequencies change with the length of what was seen.
-_UNSTEADY = ("dynamic", "longrope")
+from mod.part_configs import UNSTEADY_ROPE
 
 
 class Rotation:
@@ -43,7 +41,7 @@ class Rotation:
         """
         refused = f"keys of {self._name!r} models cannot be moved, as {policy!r} needs"
         kind = getattr(self._embed, "rope_type", "default")
-        if kind in _UNSTEADY:
+        if kind in UNSTEADY_ROPE:
             raise ValueError(f"{refused}: {kind!r} RoPE changes with length")
         if self._apply is None:
             raise ValueError(f"{refused}: the family has no RoPE that is known")

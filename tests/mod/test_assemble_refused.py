@@ -65,6 +65,7 @@ def _lora_with(folder: Path, source: Path, **tensors: Tensor | None) -> Path:
 
 _GPT2 = GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=2)
 _Q = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+_DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
 #: From the folders of good parts and one for bad ones to what is asked for instead.
 _Spoil = Callable[[Path, Path], dict[str, Any]]
 REFUSED: dict[str, tuple[_Spoil, str]] = {
@@ -115,6 +116,10 @@ REFUSED: dict[str, tuple[_Spoil, str]] = {
             "lm": _other(t / "x", Qwen2Config(use_sliding_window=True, max_window_layers=2))
         },
         r"do not attend to the whole stream \(full_attention, sliding_attention\)",
+    ),
+    "rope that changes with length": (
+        lambda p, t: {"lm": _other(t / "x", LlamaConfig(**TEXT, rope_parameters=_DYNAMIC))},
+        r"the language model at '.*x' has rotary positions that change with length \(dynamic\)",
     ),
     "quantized": (
         lambda p, t: {

@@ -72,6 +72,41 @@ def test_a_config_that_cannot_work_is_refused_by_its_field(
         VideoLLMMoDConfig(**{**small_config().to_dict(), **fields})
 
 
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_rope_that_changes_with_length_is_refused(kind: str) -> None:
+    """Guards against numbers of a stream that depend on who shares a step with it, and on chunks:
+    transformers takes the length from all of them.
+    """
+    factors: list[float] = [1.0] * 4
+    rope = {
+        "rope_type": kind,
+        "rope_theta": 10000.0,
+        "factor": 2.0,
+        "original_max_position_embeddings": 128,
+        "short_factor": factors,
+        "long_factor": factors,
+    }
+    config = small_config().to_dict()
+    config["text_config"]["rope_parameters"] = rope
+    named = f"text_config.rope_parameters.rope_type must not be '{kind}': it changes with length"
+    with pytest.raises(ValueError, match=named):
+        VideoLLMMoDConfig(**config)
+
+
+@pytest.mark.parametrize("kind", ["default", "linear", "yarn", "llama3"])
+def test_rope_that_stays_as_it_is_is_taken(kind: str) -> None:
+    config = small_config().to_dict()
+    config["text_config"]["rope_parameters"] = {
+        "rope_type": kind,
+        "rope_theta": 10000.0,
+        "factor": 4.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 128,
+    }
+    assert VideoLLMMoDConfig(**config).text_config.rope_parameters["rope_type"] == kind
+
+
 def test_a_tower_without_its_head_sees_where_no_class_token_is_asked_for() -> None:
     config = small_config(class_token="none").to_dict()
     config["vision_config"]["vision_use_head"] = False

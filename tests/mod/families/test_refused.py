@@ -82,6 +82,15 @@ def test_a_config_whose_fields_cannot_work(folder: Path) -> None:
     refused(folder)
 
 
+def test_rope_that_changes_with_length(folder: Path) -> None:
+    """Guards open models as well against streams whose numbers depend on their neighbours."""
+    config = json.loads((folder / "config.json").read_text())
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    config["text_config"]["rope_parameters"] = rope
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "text_config.rope_parameters.rope_type must not be 'dynamic'" in refused(folder)
+
+
 def test_a_shard_that_is_cut_off(folder: Path) -> None:
     shard = folder / "model.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1000])

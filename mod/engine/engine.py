@@ -191,9 +191,9 @@ class Engine:
             last = session.inbox[-1] if session.inbox else None
             if isinstance(last, FrameRun):
                 # One run, so that a chunk can reach over it.
-                last.extend(frames)
+                last.extend(frames, self._clock())
             else:
-                session.inbox.append(FrameRun(frames, session.last_pushed, self._clock()))
+                session.inbox.append(FrameRun.of(frames, session.last_pushed, self._clock()))
             session.last_pushed = frames[-1]
             session.n_pushed += len(frames)
 

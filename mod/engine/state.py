@@ -34,15 +34,25 @@ class FrameRun:
     Attributes:
         pixels: (frames, height, width, 3) uint8.
         last: the frame before the first of them, if there was one.
-        since: when they arrived.
+        arrivals: how many of them arrived together, and when; the oldest first.
         features: of the first steps, as far as they were encoded, (n, tokens, D). A step is a
             frame, or the several that the model sees as one.
     """
 
     pixels: Tensor
     last: Tensor | None
-    since: float
+    arrivals: deque[tuple[int, float]]
     features: Tensor | None = None
+
+    @classmethod
+    def of(cls, frames: Tensor, last: Tensor | None, since: float) -> FrameRun:
+        """Frames that arrived together."""
+        return cls(frames, last, deque([(len(frames), since)]))
+
+    @property
+    def since(self) -> float:
+        """When the oldest of them arrived."""
+        return self.arrivals[0][1]
 
     @property
     def n_encoded(self) -> int:
@@ -68,16 +78,17 @@ class FrameRun:
         new = seen[first:whole]
         return new, frames_before(new, seen[first - 1] if first else self.last)
 
-    def extend(self, frames: Tensor) -> None:
+    def extend(self, frames: Tensor, since: float) -> None:
         """More frames come after the last."""
         self.pixels = torch.cat([self.pixels, frames])
+        self.arrivals.append((len(frames), since))
 
     def split(self, count: int) -> tuple[FrameRun, FrameRun]:
         """The ``count`` frames that end the first step alone, and the rest."""
         done = self.features
         alone = None if done is None else done[:1]
-        first = FrameRun(self.pixels[:count], self.last, self.since, alone)
-        rest = FrameRun(self.pixels[count:], self.pixels[count - 1], self.since)
+        first = FrameRun(self.pixels[:count], self.last, self._arrived(count), alone)
+        rest = FrameRun(self.pixels[count:], self.pixels[count - 1], self.arrivals)
         if done is not None and len(done) > 1:
             rest.features = done[1:]
         return first, rest
@@ -86,13 +97,26 @@ class FrameRun:
         """The first ``count`` frames are taken, which end as many ``steps``."""
         self.last = self.pixels[count - 1]
         self.pixels = self.pixels[count:]
+        self._arrived(count)
         if self.features is not None:
             self.features = self.features[steps:]
+
+    def _arrived(self, count: int) -> deque[tuple[int, float]]:
+        """Take the arrivals of the first ``count`` frames out of those that wait."""
+        taken: deque[tuple[int, float]] = deque()
+        while count:
+            together, since = self.arrivals.popleft()
+            part = min(together, count)
+            taken.append((part, since))
+            if together > part:
+                self.arrivals.appendleft((together - part, since))
+            count -= part
+        return taken
 
 
 def half_of(frame: Tensor, frames_per_step: int) -> FrameRun:
     """A frame (height, width, 3) as a step of its own: repeated, as the last of a video is."""
-    return FrameRun(torch.stack([frame] * frames_per_step), None, 0.0)
+    return FrameRun.of(torch.stack([frame] * frames_per_step), None, 0.0)
 
 
 @dataclass

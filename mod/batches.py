@@ -27,6 +27,8 @@ class Batch:
     Attributes:
         token_ids: (tokens,) ids; vision places hold ``end`` and are overwritten.
         labels: (tokens,) the id each position must predict, ``IGNORE`` where nothing is asked.
+        decisions: (tokens,) bool, where a label is silence or what is spoken instead; elsewhere
+            silence may be a word, as VideoLLM-online's comma is.
         positions: (tokens,), or (axes, tokens) of models with several.
         frames: (frames, height, width, 3) uint8; of models that see several as one, whole steps.
         before: the frame before each of them, a sequence's first standing for its own.
@@ -38,6 +40,7 @@ class Batch:
 
     token_ids: Tensor
     labels: Tensor
+    decisions: Tensor
     positions: Tensor
     frames: Tensor
     before: Tensor
@@ -86,14 +89,17 @@ def collate(
     """
     rows = [_Row.of(d, layout, config) for d in dialogues]
     width = max(len(row.ids) for row in rows)
-    n_ids, n_labels, starts = [], [], []
+    n_ids, n_labels, starts, decided = [], [], [], []
     for i, row in enumerate(rows):
         # Padding at the end is never attended to by what comes before it.
         pad = width - len(row.ids)
         n_ids += row.ids + [layout.end] * pad
         n_labels += row.labels + [IGNORE] * pad
         starts += [i * width + place for place in row.starts]
+        decided += [i * width + place for place in row.decided]
         row.entries.extend([layout.end] * pad)
+    decisions = torch.zeros(len(n_ids), dtype=torch.bool)
+    decisions[decided] = True
     places = places or Places.line(config.tokens_per_frame)
     laid = [torch.tensor(places.tokens(row.entries, Cursor())) for row in rows]
     positions = torch.cat(laid, dim=1)
@@ -107,6 +113,7 @@ def collate(
     return Batch(
         token_ids=torch.tensor(n_ids),
         labels=torch.tensor(n_labels),
+        decisions=decisions,
         positions=positions[0] if len(positions) == 1 else positions,
         frames=frames,
         before=before,
@@ -126,6 +133,7 @@ class _Row:
     Attributes:
         ids, labels: of each token.
         entries: the same with one ``FRAME`` for a frame's tokens.
+        decided: where the model learns to stay silent or to speak.
         starts: where the tokens of each step begin.
         shown: numbers of the frames that the steps show.
     """
@@ -133,6 +141,7 @@ class _Row:
     ids: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     entries: list[int] = field(default_factory=list)
+    decided: list[int] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     shown: list[int] = field(default_factory=list)
 
@@ -181,6 +190,8 @@ class _Row:
             step()
             watching = text is None
             doubtful = index in dialogue.doubtful
+            if layout.silence is not None and not doubtful:
+                row.decided.append(len(row.labels) - 1)
             if text is None:
                 if layout.silence is not None:
                     row.labels[-1] = IGNORE if doubtful else layout.silence

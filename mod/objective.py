@@ -14,18 +14,27 @@ from mod.world.things import NAMES, NOTHING, UNKNOWN
 from mod.world.words import MOVES
 
 
-def live_loss(logits: Tensor, labels: Tensor, silence: int | None, sigma: float = 1.0) -> Tensor:
+def live_loss(
+    logits: Tensor,
+    labels: Tensor,
+    silence: int | None,
+    sigma: float = 1.0,
+    decisions: Tensor | None = None,
+) -> Tensor:
     """Mean negative log-likelihood over supervised positions, silence weighed by ``sigma``.
 
     Args:
         logits: (positions, vocabulary) of supervised positions only.
         labels: (positions,).
+        decisions: (positions,) bool, where a label that is ``silence`` means it; None where it
+            does everywhere.
 
     Source: VideoLLM-online, equation 2.
     """
     each = F.cross_entropy(logits.float(), labels, reduction="none")
     if silence is not None:
-        each = each * torch.where(labels == silence, sigma, 1.0)
+        silent = labels == silence if decisions is None else (labels == silence) & decisions
+        each = each * torch.where(silent, sigma, 1.0)
     return each.sum() / max(1, len(labels))
 
 
@@ -146,7 +155,7 @@ class Objective(nn.Module):
         asked = (batch.labels != IGNORE).nonzero()[:, 0]
         logits = model.logits(hidden[asked])
         labels = batch.labels[asked]
-        live = live_loss(logits, labels, self._silence, self._sigma)
+        live = live_loss(logits, labels, self._silence, self._sigma, batch.decisions[asked])
         right = (logits.argmax(-1) == labels).float().mean()
         results = {"loss": live, "live": live.detach(), "right": right}
         if seen is not None:

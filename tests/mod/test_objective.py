@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 from longreel.errors import UsageError
-from mod.batches import collate
+from mod.batches import IGNORE, collate
 from mod.checkpoint import find_checkpoint
 from mod.dialogue import Dialogue, Turn
 from mod.engine.viewer import Viewer
 from mod.loading import load
-from mod.objective import Objective, live_loss
+from mod.objective import Objective, live_loss, stream_of
 from mod.recipe import DataPart, TrainingPart, TrainRecipe
 from mod.train import train
 from mod.world.dialogues import watch
+from tests.mod import online
 from tests.mod.small import small_layout, small_model, some_frames
 
 
@@ -85,6 +86,32 @@ def test_the_loss_of_a_stream_is_the_formula_over_its_tokens() -> None:
             total, count = total - sigma * log_p[layout.silence], count + 1  # s: silence
     assert count == len(said) + len(told) + 2
     assert found == pytest.approx(total / count, rel=1e-5)
+
+
+@torch.no_grad()
+def test_a_comma_within_a_narration_weighs_as_a_word() -> None:
+    """Guards VideoLLM-online's layout, whose silence is a comma: where it is said it is none."""
+    model, layout = online.published()
+    text, answer, sigma = "A cut, then, a pan.", "Red, blue.", 0.3
+    dialogues = [
+        Dialogue(some_frames(4).numpy(), [None, text, None, None], (Turn(4, "What?", answer),)),
+        Dialogue(some_frames(3).numpy(), [None, text, None], doubtful=frozenset({2})),
+    ]
+    comma = layout.silence
+    batch = collate(dialogues, layout, model.config)
+    found = Objective(model, comma, sigma=sigma)(batch)["live"].item()
+
+    asked = (batch.labels != IGNORE).nonzero()[:, 0]
+    tokens = model.encode_frames(batch.frames, batch.before)
+    log_p = model.logits(model(stream_of(model, batch, tokens))[asked]).log_softmax(-1)
+    ends = (batch.frame_starts + model.config.tokens_per_frame - 1).tolist()
+    total, commas = 0.0, 0
+    for place, row, label in zip(asked.tolist(), log_p, batch.labels[asked].tolist(), strict=True):
+        silent = label == comma and place in ends
+        commas += label == comma and not silent
+        total -= (sigma if silent else 1.0) * float(row[label])
+    assert commas == 5
+    assert found == pytest.approx(total / len(asked), rel=1e-5)
 
 
 def test_gradients_reach_tower_connector_routers_and_every_layer() -> None:

@@ -28,6 +28,7 @@ import pyarrow.fs
 
 from actors import local, s3, s3objects
 from actors.granules import Granules
+from actors.keepout import KEEP_OUT, lies_in
 from actors.ranged import RangedReader
 from longreel.errors import StorageError
 
@@ -40,6 +41,7 @@ __all__ = [
     "is_s3",
     "join_uri",
     "list_objects",
+    "located",
     "normalize_uri",
     "open_object",
     "printable_uri",
@@ -101,6 +103,16 @@ def normalize_uri(text: str) -> str:
     )
 
 
+def located(uri: str) -> str:
+    """``uri`` as it reads from any working folder: a local path becomes absolute.
+
+    Raises:
+        StorageError: ``UnsupportedUri``.
+    """
+    found = normalize_uri(uri)
+    return found if "://" in uri else os.path.abspath(uri)
+
+
 def printable_uri(text: str) -> str:
     """A uri fit for messages and rows: without user name, password and query of a web address."""
     if _SCHEME.match(text) is None or (text.startswith("s3://") and "@" not in text.split("/")[2]):
@@ -129,9 +141,23 @@ def join_uri(base: str, *parts: str) -> str:
     return f"s3://{bucket}/{joined}" if joined != "." else f"s3://{bucket}"
 
 
+def _reached(text: str) -> str:
+    """``normalize_uri`` of what is about to be read or written: links have led where they lead.
+
+    Raises:
+        StorageError: ``AccessDenied`` where this process is kept out.
+    """
+    uri, place = normalize_uri(text), os.environ.get(KEEP_OUT)
+    if place and lies_in(uri, normalize_uri(place)):
+        raise StorageError(
+            "AccessDenied", f"{text} is not for jobs: the service keeps its own state there"
+        )
+    return uri
+
+
 def stat_object(uri: str) -> ObjectStat:
     """Size and etag of one object. Raises ``StorageError``; ``NotAFile`` for a folder."""
-    uri = normalize_uri(uri)
+    uri = _reached(uri)
     if is_s3(uri):
         return ObjectStat(uri, *s3objects.head(uri))
     return ObjectStat(*local.stat(uri))
@@ -159,7 +185,7 @@ def list_objects(
     size 0 and an empty etag.
     What cannot be listed does not hide the rest: the first error is raised after everything else.
     """
-    uri = normalize_uri(prefix_uri)
+    uri = _reached(prefix_uri)
     if not is_s3(uri):
         yield from (ObjectStat(*found) for found in local.walk(uri, hidden))
         return
@@ -221,7 +247,7 @@ def open_object(
 
 def read_bytes(uri: str) -> bytes:
     """The whole object. Raises ``StorageError``."""
-    uri = normalize_uri(uri)
+    uri = _reached(uri)
     return s3objects.read(uri) if is_s3(uri) else local.read(uri)
 
 
@@ -248,7 +274,7 @@ def write_bytes(uri: str, data: bytes) -> None:
 
     Missing local folders are made. Raises ``StorageError``.
     """
-    uri = normalize_uri(uri)
+    uri = _reached(uri)
     if is_s3(uri):
         s3objects.write(uri, data)
     else:
@@ -257,7 +283,7 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 def delete_object(uri: str) -> None:
     """Removes one object; none there is no error, as in S3. Raises ``StorageError``."""
-    uri = normalize_uri(uri)
+    uri = _reached(uri)
     if is_s3(uri):
         s3objects.delete(uri)
     else:
@@ -272,7 +298,7 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     Raises:
         StorageError: there are no credentials.
     """
-    uri = normalize_uri(uri)
+    uri = _reached(uri)
     if not is_s3(uri):
         return pyarrow.fs.LocalFileSystem(), uri
     bucket, key = s3.split_uri(uri)

@@ -319,7 +319,8 @@ def serve(
     ends = leaving(store) if starts_one(address) else nullcontext()
     with connected(address, takes_jobs=True), ends, suppress(KeyboardInterrupt):
         typer.echo(f"loading {model}: {size(needed)} of weights in each replica")
-        deploy(plan, http=(host, port), settings=args.api, jobs=jobs_deployment())
+        jobs = jobs_deployment(keep_out=args.keep_out)
+        deploy(plan, http=(host, port), settings=args.api, jobs=jobs)
         for line in _where(model, host, port, store):
             typer.echo(line)
         if with_keys:

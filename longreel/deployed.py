@@ -46,6 +46,11 @@ class ServiceArgs(BaseModel):
     api: ApiSettings = ApiSettings()
     jobs_address: str | None = None
 
+    @property
+    def keep_out(self) -> str | None:
+        """What jobs are kept out of: with keys the state store, where other clients' files lie."""
+        return self.state if self.api.keys else None
+
     def plan(
         self, replicas: str = "1", *, check: Callable[[Path], None] | None = None
     ) -> ReplicaPlan:
@@ -91,5 +96,5 @@ def build(args: ServiceArgs) -> Application:
 
     if args.state is None:
         raise UsageError("args.state must name the state store, such as s3://bucket/prefix")
-    jobs = jobs_deployment(args.jobs_address)
+    jobs = jobs_deployment(args.jobs_address, keep_out=args.keep_out)
     return bound(args.plan(), gateway=True, settings=args.api, jobs=jobs)

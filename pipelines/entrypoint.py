@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import longreel
+from actors.keepout import KEEP_OUT
+from actors.objects import located
 from longreel.errors import UsageError
 from mod.checkpoint import located_model
-from pipelines.job import SummarizeRequest, located
+from pipelines.job import SummarizeRequest
 
 #: The option of ``longreel summarize`` for each field of a request that is one value.
 OPTIONS = {
@@ -91,12 +94,14 @@ def checkout(package: Path | None = None) -> Path | None:
 
 
 def runtime_env(code: Path | None) -> dict[str, Any]:
-    """Ray's description of a job's surroundings.
+    """Ray's description of a job's surroundings: what this process is kept out of, the job is too.
 
     Args:
         code: a checkout to send, its packages and nothing else; None runs what the image has.
     """
     found: dict[str, Any] = {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}}
+    if place := os.environ.get(KEEP_OUT):
+        found["env_vars"][KEEP_OUT] = place
     if code is not None:
         kept = [pattern for name in PACKAGES for pattern in (f"!/{name}", f"!/{name}/**")]
         found["working_dir"] = str(code)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from actors.objects import normalize_uri, printable_uri
+from actors.objects import located, printable_uri
 from actors.progress import Progress
 from longreel import __version__
 from longreel.errors import StorageError, UsageError
@@ -173,16 +172,6 @@ def recorded_request(record: dict[str, Any], output: str) -> SummarizeRequest:
         job_id=str(record["job_id"]),
         **asked["options"],
     )
-
-
-def located(uri: str) -> str:
-    """``uri`` as it reads from any working folder: a local path becomes absolute.
-
-    Raises:
-        StorageError: ``UnsupportedUri``.
-    """
-    found = normalize_uri(uri)
-    return found if "://" in uri else os.path.abspath(uri)
 
 
 def _asked(request: SummarizeRequest) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ray import serve
 from ray.serve.deployment import Application
 from ray.serve.schema import LoggingConfig
 
+from actors.keepout import KEEP_OUT
 from actors.objects import is_s3
 from actors.progress import Progress
 from longreel.errors import LongreelError, StorageError, UsageError
@@ -185,7 +186,9 @@ class _Deployed:
             return "failed", str(failure)
 
 
-def jobs_deployment(address: str | None = None) -> Application | None:
+def jobs_deployment(
+    address: str | None = None, *, keep_out: str | None = None
+) -> Application | None:
     """The bound deployment for ``serve.jobs.RemoteJobs``; None where the cluster has no Jobs API.
 
     Ray must be connected. A cluster that was started for this process alone has none.
@@ -193,6 +196,7 @@ def jobs_deployment(address: str | None = None) -> Application | None:
     Args:
         address: of the Jobs API; None takes that of the environment, else of the connected
             cluster.
+        keep_out: uri of what no job, nor what is looked at for one, may read or write.
 
     Raises:
         UsageError: the address is no ``http://`` address.
@@ -211,7 +215,7 @@ def jobs_deployment(address: str | None = None) -> Application | None:
         name="jobs",
         # A cancel waits in a thread until the job has written its rows out.
         max_ongoing_requests=64,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": {KEEP_OUT: keep_out or ""}}},
         logging_config=LoggingConfig(
             log_level="WARNING", enable_access_log=False, encoding=encoding()
         ),

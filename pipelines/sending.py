@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from actors.objects import is_s3
+from actors.objects import is_s3, located
 from longreel.errors import StorageError, UsageError
 from mod.checkpoint import TINY, find_checkpoint
 from pipelines.entrypoint import placed
 from pipelines.job import (
     SummarizeRequest,
     job_recipe,
-    located,
     recorded_request,
     require_same_job,
 )

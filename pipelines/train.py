@@ -19,7 +19,14 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from actors.objects import arrow_filesystem, exists, join_uri, read_bytes, write_bytes
+from actors.objects import (
+    arrow_filesystem,
+    exists,
+    join_uri,
+    located,
+    read_bytes,
+    write_bytes,
+)
 from longreel.errors import LongreelError, UsageError
 from mod.checkpoint import located_model
 from mod.decoder import RoutedDecoder
@@ -37,7 +44,6 @@ from mod.trainer import Trainer
 from pipelines.cluster import connected
 from pipelines.curves import Curves
 from pipelines.footage import read_narrations
-from pipelines.job import located
 from pipelines.lessons import lessons
 from pipelines.local import starts_one
 from pipelines.resources import here, lacking

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import socket
 
+from actors.keepout import lies_in
 from serve.live.items import SessionError
 from serve.settings import ApiSettings
 
@@ -47,7 +48,7 @@ def check_outside(url: str, store: str) -> None:
     Raises:
         SessionError: ``url_not_allowed``: the ``s3://`` address lies in ``store``.
     """
-    if f"{url}/".startswith(f"{store.rstrip('/')}/"):
+    if lies_in(url, store):
         raise SessionError("url_not_allowed", "the service keeps its own state there")
 
 

@@ -15,6 +15,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouter
 from ray.serve.deployment import Application, Deployment
 from ray.serve.schema import ApplicationStatusOverview, LoggingConfig
 
+from actors.keepout import KEEP_OUT
 from longreel import __version__
 from longreel.errors import LongreelError, UsageError
 from mod.checkpoint import find_checkpoint
@@ -30,9 +31,13 @@ _REPLICA = serve.deployment(
     graceful_shutdown_wait_loop_s=0.1,  # what a replica that has nothing to do waits to end
     user_config={},  # makes Ray Serve call ``reconfigure``
 )("serve.replica.Replica")
-#: How often replicas tell the controller what ``serve.scaling`` decides by, in seconds; a flash
-#: crowd is there within seconds.
-_REPORTS = {"RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2"}
+_ENVIRONMENT = {
+    # How often replicas tell the controller what ``serve.scaling`` decides by, in seconds; a flash
+    # crowd is there within seconds.
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
+    # Where a job started Ray Serve, its own environment would be handed on.
+    KEEP_OUT: "",
+}
 #: Seconds between two looks at a deployment that is mended.
 _LOOK_S = 0.2
 #: Calls that a replica has at once: segments of bulk jobs; with sessions, whoever awaits events.
@@ -119,7 +124,7 @@ def build(
         ray_actor_options={
             "num_cpus": 1,
             "num_gpus": plan.num_gpus,
-            "runtime_env": {"env_vars": _REPORTS},
+            "runtime_env": {"env_vars": _ENVIRONMENT},
         },
         logging_config=_quiet(),
     )

@@ -10,6 +10,7 @@ from typing import Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from actors.keepout import KEEP_OUT
 from longreel import __version__
 from serve.chat import Answered
 from serve.decoding.calls import decoders
@@ -88,12 +89,16 @@ class Gateway:
         return app
 
 
-#: Routes never block their loop, so it needs no thread apart from Ray Serve's own: each call spares
-#: the way from one to the other and back.
-_ONE_LOOP = {"env_vars": {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}}
+_ENVIRONMENT = {
+    # Routes never block their loop, so it needs no thread apart from Ray Serve's own: each call
+    # spares the way from one to the other and back.
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    # As for replicas.
+    KEEP_OUT: "",
+}
 
 GatewayDeployment = serve.deployment(
     name=GATEWAY,
-    ray_actor_options={"num_cpus": 0, "runtime_env": _ONE_LOOP},
+    ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": _ENVIRONMENT}},
     max_ongoing_requests=10_000,
 )(serve.ingress()(Gateway))

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
+from urllib.parse import unquote
 
-from actors.objects import is_s3, normalize_uri
+from actors.keepout import lies_in
+from actors.objects import located, normalize_uri
 from longreel.errors import UsageError
 from mod.checkpoint import TINY
 from serve.calls import Sessions
@@ -28,7 +31,6 @@ from serve.routes.context import Context, Jobs, Streams
 #: on it may be on its way, so that none ever reaches another's.
 LEFT_S = 120.0
 _ACTIVE_JOBS = ("pending", "running")
-_PLACES = ("/", "file:", "s3:")
 _OVER_STREAMS = ("ended", "failed")
 
 
@@ -240,9 +242,14 @@ class OwnedJobs:
         if model and not model.startswith("/") and model not in self._models:
             # Whatever else it is on the hub, the cluster would fetch it.
             raise UsageError("model: jobs may name the model that is served, or a folder")
-        for uri in (*wanted["sources"], wanted["output"], wanted.get("model") or ""):
-            if uri.startswith(_PLACES) and touches(uri, self._store):
-                raise UsageError(f"{uri!r} is not for jobs: the service keeps its own state there")
+        for field, uri in _places(wanted):
+            if ".." in unquote(uri).split("/"):
+                # Where a link stands before it, it leads elsewhere for whoever reads it as text.
+                raise UsageError(f"{field}: {uri!r} is not for jobs: it has '..' in it")
+            if touches(uri, self._store):
+                raise UsageError(
+                    f"{field}: {uri!r} is not for jobs: the service keeps its own state there"
+                )
         wanted = {**wanted, "owner": who.id}
         if who.usage.limits.jobs is None:
             return await self._jobs.submit(wanted)
@@ -268,20 +275,23 @@ def _seen(found: dict[str, Any] | None) -> dict[str, Any] | None:
     return found if found is not None and sees(found["owner"]) else None
 
 
+def _places(wanted: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a job is to read and write, each with its field."""
+    yield from (("sources", uri) for uri in wanted["sources"])
+    yield "output", wanted["output"]
+    if (model := wanted.get("model") or "").startswith("/"):
+        yield "model", model
+
+
 def touches(uri: str, store: str) -> bool:
-    """Whether what ``uri`` names, a glob too, may lie in ``store`` or hold it.
+    """Whether what ``uri`` names to a job, a glob too, may lie in ``store`` or hold it.
 
     Raises:
         StorageError: it is no uri.
     """
-    if not uri:
-        return False
-    fixed = uri
-    for mark in "*?[{":
-        fixed = fixed.partition(mark)[0]
-    if fixed != uri:  # what a folder's name begins with; the folder itself is whole
-        fixed = fixed[: fixed.rfind("/") + 1] or "/"
-    if is_s3(fixed) != is_s3(store):
-        return False
-    named, kept = (normalize_uri(each).rstrip("/") + "/" for each in (fixed, store))
-    return named.startswith(kept) or kept.startswith(named)
+    named = located(uri)
+    fixed = re.split(r"[*?\[{]", named, maxsplit=1)[0]
+    if fixed != named:  # what a folder's name begins with; the folder itself is whole
+        fixed = fixed[: fixed.rfind("/") + 1]
+    fixed, store = normalize_uri(fixed), normalize_uri(store)
+    return lies_in(fixed, store) or lies_in(store, fixed)

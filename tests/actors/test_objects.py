@@ -10,6 +10,7 @@ import io
 import os
 import random
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -21,6 +22,7 @@ import pytest
 
 from actors import objects
 from actors.granules import GRANULE_BYTES
+from actors.keepout import KEEP_OUT
 from infra.objectstore import ObjectStore
 from longreel.errors import StorageError
 
@@ -245,6 +247,43 @@ def test_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "s3cr3t" not in str(error.value)
     with pytest.raises(StorageError):
         objects.join_uri("s3://bucket/a", "../../b")
+
+
+def test_what_a_process_is_kept_out_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a way into the state store that a look at names alone does not see."""
+    store, mine = tmp_path / "store", tmp_path / "mine"
+    for folder in (store, mine):
+        folder.mkdir()
+        (folder / "x").write_bytes(b"x")
+    (tmp_path / "link").symlink_to(store)
+    (mine / "link").symlink_to(store / "x")
+    (tmp_path / "store2").touch()
+    monkeypatch.setenv(KEEP_OUT, str(tmp_path / "link"))
+    ways = (f"{store}/x", f"{tmp_path}/link/x", f"{mine}/link", f"{mine}/../store/x", str(store))
+    calls: tuple[Callable[[str], object], ...] = (
+        objects.stat_object,
+        objects.exists,
+        objects.open_object,
+        objects.read_bytes,
+        objects.delete_object,
+        objects.arrow_filesystem,
+        lambda uri: objects.write_bytes(uri, b""),
+        lambda uri: list(objects.list_objects(uri)),
+    )
+    for way in ways:
+        for call in calls:
+            with pytest.raises(StorageError) as error:
+                call(way)
+            assert kind_of(error) == "AccessDenied"
+    assert (store / "x").read_bytes() == b"x"
+    assert objects.read_bytes(f"{mine}/x") == b"x"
+    assert objects.read_bytes(f"{tmp_path}/store2") == b""
+    monkeypatch.setenv(KEEP_OUT, "s3://bucket/state")
+    for uri in ("s3://bucket/state/x", "s3://bucket//state/x", "s3://bucket/y/../state"):
+        with pytest.raises(StorageError, match="AccessDenied"):
+            objects.read_bytes(uri)
+    monkeypatch.setenv(KEEP_OUT, "")
+    assert objects.read_bytes(f"{store}/x") == b"x"
 
 
 def test_local_oddities(tmp_path: Path) -> None:

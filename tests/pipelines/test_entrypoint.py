@@ -15,8 +15,11 @@ from ray._private.runtime_env.packaging import create_package
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from actors.keepout import KEEP_OUT
 from longreel.cli import app
+from longreel.deployed import ServiceArgs
 from longreel.errors import StorageError, UsageError
+from pipelines import jobs_service
 from pipelines.entrypoint import (
     OPTIONS,
     PACKAGES,
@@ -26,6 +29,8 @@ from pipelines.entrypoint import (
     runtime_env,
 )
 from pipelines.job import SummarizeRequest
+from pipelines.jobs_service import jobs_deployment
+from serve.routes.context import ApiSettings
 
 ODD = (
     "two  words.mp4",
@@ -174,6 +179,21 @@ def test_only_a_checkout_is_sent(tmp_path: Path) -> None:
     here = Path(__file__).parents[2]
     assert checkout(here / "longreel") == here
     assert "working_dir" not in runtime_env(None)
+
+
+def test_a_job_is_kept_out_of_what_its_sender_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the state store of a service with keys against the jobs of its clients."""
+    monkeypatch.delenv(KEEP_OUT, raising=False)
+    assert KEEP_OUT not in runtime_env(None)["env_vars"]
+    monkeypatch.setattr(jobs_service, "Jobs", lambda address: None)
+    bound = jobs_deployment("http://127.0.0.1:9", keep_out="/var/lib/longreel")
+    assert bound is not None
+    given = bound._bound_deployment.ray_actor_options["runtime_env"]["env_vars"]
+    monkeypatch.setenv(KEEP_OUT, given[KEEP_OUT])
+    assert runtime_env(None)["env_vars"][KEEP_OUT] == "/var/lib/longreel"
+    keyed = ServiceArgs(state="/var/lib/longreel", api=ApiSettings(keys=True))
+    assert keyed.keep_out == "/var/lib/longreel"
+    assert ServiceArgs(state="/var/lib/longreel").keep_out is None
 
 
 def test_the_packages_are_sent_and_nothing_else(tmp_path: Path) -> None:

@@ -17,12 +17,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors import objects
+from actors.keepout import KEEP_OUT
 from infra.objectstore import ObjectStore
 from longreel.errors import StorageError, UsageError
 from pipelines.globs import has_wildcards, pattern_regex
+from pipelines.ids import Recipe
+from pipelines.plan import plan_video
 from pipelines.sources import SourceVideo, expand_sources
 
 NAMES = ["a.mp4", "b/c d.MKV", "b/deep/ü#.webm", "b2/e.mov", "notes.txt", "raw/x.bin"]
+RECIPE = Recipe("tiny", "0", "0", keep_ratio=0.5, fps=1.0, segment_s=30.0, silence_threshold=0.0)
 HIDDEN = ["_longreel/plan.mp4", ".trash/gone.mp4", "b/._a.mp4"]
 
 
@@ -235,6 +239,30 @@ def test_s3_troubles_keep_their_kinds(
     for source in (f"s3://{bucket}", f"s3://{bucket}/x.mp4", f"s3://{bucket}/*"):
         denied = expand_sources([source, str(tmp_path)]).videos[0]
         assert (denied.error or "").startswith("AccessDenied: ")
+
+
+def test_no_source_leads_into_what_a_job_is_kept_out_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards uploads against manifests that name them, and folders with links to them."""
+    store, mine = tmp_path / "store", tmp_path / "mine"
+    for folder in (store, mine):
+        folder.mkdir()
+        (folder / "a.mp4").touch()
+        (folder / "list.csv").write_text("uri,secret\n")
+    (mine / "m.jsonl").write_text(
+        "\n".join(json.dumps({"uri": uri}) for uri in (f"file://{store}/a.mp4", "../store/a.mp4"))
+    )
+    (mine / "b.mp4").symlink_to(store / "a.mp4")
+    (mine / "l.csv").symlink_to(store / "list.csv")
+    monkeypatch.setenv(KEEP_OUT, str(store))
+    sources = [str(mine), f"{mine}/m.jsonl", f"{tmp_path}/s*/a.mp4", f"{mine}/l*.csv"]
+    videos = expand_sources(sources).videos
+    found = {video.uri: plan_video(video, RECIPE)[0]["error"] for video in videos}
+    assert found.pop(f"{mine}/a.mp4").startswith("Empty: ")
+    assert {uri for uri in found if uri.endswith(".mp4")} == {f"{mine}/b.mp4", f"{store}/a.mp4"}
+    assert len(found) == 3
+    assert all("AccessDenied: " in error for error in found.values())
 
 
 def test_names_that_no_row_can_hold(tmp_path: Path) -> None:

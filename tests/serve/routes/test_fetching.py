@@ -277,6 +277,20 @@ def test_uploaded_files_by_id(tmp_path: Path) -> None:
     assert refused("file-../../etc/passwd", tmp_path).code == "url_not_allowed"
 
 
+def test_the_state_store_is_not_fetched_from() -> None:
+    """Guards other clients' files where the bucket itself is one that may be read."""
+    for url in (
+        "s3://b/state/files/x",
+        "s3://b/state",
+        "s3://b//state/files/x",
+        "s3://b/a/../state",
+    ):
+        with pytest.raises(SessionError, match="its own state"):
+            addresses.check_outside(url, "s3://b/state/")
+    for url in ("s3://b/state2/x", "s3://c/state/x", "s3://b/"):
+        addresses.check_outside(url, "s3://b/state/")
+
+
 @pytest.mark.objectstore
 def test_s3_from_allowed_buckets_alone(
     objectstore: ObjectStore, bucket: str, tmp_path: Path

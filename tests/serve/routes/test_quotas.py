@@ -9,6 +9,7 @@ import asyncio
 import base64
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -125,6 +126,36 @@ async def test_jobs_keep_out_of_the_state_store(keyed: Keyed) -> None:
         assert "summarizer" in answer.json()["error"]["message"]
 
 
+async def test_jobs_reach_the_state_store_by_no_detour(tmp_path: Path) -> None:
+    """Guards against names that the check reads otherwise than the job that is given them."""
+    store = tmp_path / "store"
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
+    (tmp_path / "into").symlink_to(store)
+    keyed = Keyed(store)
+    key = keyed.key()
+    async with client(keyed.app()) as http:
+        for field, uri in (
+            ("sources", f"{tmp_path}/link/../store/files/x"),
+            ("sources", f"/tmp/x*/../..{store}/files/x"),
+            ("sources", f"file:///tmp/%2e%2e{store}/files/x"),
+            ("sources", f"file://{tmp_path}/stor%2A/files/*"),
+            ("sources", f"{tmp_path}/into/files/*"),
+            ("sources", f"/{store}/files/x"),
+            ("output", f"{tmp_path}/link/../store/rows"),
+            ("output", f"/proc/self/root{store}/keys"),
+            ("model", f"/models/../..{store}"),
+        ):
+            asked = {"sources": ["/v/"], "output": "/rows", field: uri}
+            if field == "sources":
+                asked["sources"] = ["/v/", uri]
+            answer = await http.post("/v1/jobs", json=asked, headers=key.headers)
+            assert answer.status_code == 400, uri
+            message = answer.json()["error"]["message"]
+            assert message.startswith(f"{field}: "), message
+            assert "not for jobs" in message
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "status"),
@@ -153,6 +184,10 @@ async def test_jobs_fetch_no_models(keyed: Keyed, model: str | None, status: int
         ("s3://state/", True),
         ("s3://state", True),
         ("s3://state/long*", True),
+        ("s3://state//longreel", True),
+        ("s3://state/x/../longreel/files", True),
+        ("s3://state/./longreel", True),
+        ("s3://state/%6congreel", False),
         ("s3://state/longreel2/files/", False),
         ("s3://other/longreel/files/", False),
         ("/state/longreel/files", False),

@@ -88,8 +88,12 @@ class JobsService:
                 # What a relative path is relative to, the client cannot know.
                 raise UsageError(f"{uri!r} is neither an absolute path nor an s3:// address")
         owner = wanted.get("owner")
+        try:
+            output = placed(request).output
+        except StorageError as failure:  # nothing was looked at yet: what was asked for is no uri
+            raise UsageError(failure.message) from None
         # Before anything is said of what lies there.
-        self._require_own(request.job_id, placed(request).output, owner)
+        self._require_own(request.job_id, output, owner)
         ready = ready_to_send(request)
         assert ready.job_id is not None
         line = entrypoint(ready, ready.job_id)

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from longreel.errors import LongreelError, UsageError
+from longreel.errors import LongreelError, StorageError, UsageError
 from serve.live.items import SessionError
 
 _log = logging.getLogger("longreel.api")
@@ -144,6 +144,13 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(UsageError)
     async def usage(request: Request, error: UsageError) -> JSONResponse:
         return error_response(400, str(error), "invalid_value")
+
+    @app.exception_handler(StorageError)
+    async def store(request: Request, error: StorageError) -> JSONResponse:
+        # What a client's own address cannot give is a ``SessionError`` where it is read. Where the
+        # state store lies is no client's to know.
+        _log.error("%s %s: %s", request.method, request.url.path, error)
+        return error_response(503, f"the state store fails: {error.kind}", "unavailable")
 
     @app.exception_handler(LongreelError)
     async def failed(request: Request, error: LongreelError) -> JSONResponse:

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from actors.keepout import lies_in
 from actors.objects import located, normalize_uri
-from longreel.errors import UsageError
+from longreel.errors import StorageError, UsageError
 from mod.checkpoint import TINY
 from serve.calls import Sessions
 from serve.keys.serving import caller, owner, sees
@@ -246,7 +246,11 @@ class OwnedJobs:
             if ".." in unquote(uri).split("/"):
                 # Where a link stands before it, it leads elsewhere for whoever reads it as text.
                 raise UsageError(f"{field}: {uri!r} is not for jobs: it has '..' in it")
-            if touches(uri, self._store):
+            try:
+                inside = touches(uri, self._store)
+            except StorageError as failure:
+                raise UsageError(f"{field}: {failure.message}") from None
+            if inside:
                 raise UsageError(
                     f"{field}: {uri!r} is not for jobs: the service keeps its own state there"
                 )

@@ -156,6 +156,17 @@ async def test_jobs_reach_the_state_store_by_no_detour(tmp_path: Path) -> None:
             assert "not for jobs" in message
 
 
+@pytest.mark.parametrize("uri", ["file://nas/videos", "s3://_/x", "nul\0"])
+@pytest.mark.parametrize("field", ["sources", "output"])
+async def test_what_is_no_uri_is_named(keyed: Keyed, field: str, uri: str) -> None:
+    """Guards against a fault of the service where its client has mistyped."""
+    asked = {"sources": ["/v/"], "output": "/rows", field: [uri] if field == "sources" else uri}
+    async with client(keyed.app()) as http:
+        answer = await http.post("/v1/jobs", json=asked, headers=keyed.key().headers)
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["error"]["message"].startswith(f"{field}: ")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "status"),

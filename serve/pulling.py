@@ -45,6 +45,8 @@ NAMESPACE = "longreel"
 #: Streams at a time: each is a process of some 200 MB and decodes on a core when it must.
 MOST_STREAMS = 32
 _ANSWER_S = 1.0
+#: So long a stream may be on its way from its record to its process.
+_BEGINS_S = 120.0
 _MOST_DEATHS = 5
 #: Of one process that pulls, which holds some 200 MB itself.
 _MEMORY_BYTES = 4 * 2**30
@@ -110,7 +112,7 @@ class Puller:
             record = replace(record, deaths=record.deaths + 1)
             if record.deaths > _MOST_DEATHS:
                 error = f"the process that pulls it died {record.deaths} times without a frame"
-                record = replace(record, state="failed", error=error, ended_at=time.time())
+                record = _failed(record, error)
             await _until_done(lambda: write_record(self._store, record))
         if record is not None and not record.over:
             record = await self._follow(record)
@@ -132,8 +134,7 @@ class Puller:
         try:
             return await follower.run()
         except Exception as failure:  # whatever it is, the stream must not seem to go on
-            error = f"pulling it failed ({type(failure).__name__})"
-            return replace(follower.record, state="failed", error=error, ended_at=time.time())
+            return _failed(follower.record, f"pulling it failed ({type(failure).__name__})")
         finally:
             telling.cancel()
 
@@ -180,6 +181,7 @@ class RayStreams:
         self._sessions, self._make_sessions = sessions, make_sessions
         self._model, self._store, self._most = model, store, most
         self._settings = sources or source_settings(settings or ApiSettings())
+        self._undoing: set[asyncio.Task[None]] = set()
 
     async def start(self, wanted: dict[str, Any]) -> dict[str, Any]:
         """See ``Streams``.
@@ -195,13 +197,17 @@ class RayStreams:
         url, options = str(wanted["url"]), wanted["options"]
         assert isinstance(options, SessionOptions)
         await asyncio.to_thread(self._check, url, bool(wanted.get("reconnect")))
-        records = await asyncio.to_thread(read_records, self._store)
+        kept = await asyncio.to_thread(read_records, self._store)
+        records = await asyncio.gather(*map(self._now, kept))
         if sum(not record.over for record in records) >= self._most:
             raise SessionError("overloaded", f"all {self._most} streams are taken")
         name = wanted.get("id") or f"stream-{secrets.token_hex(6)}"
         if any(record.id == name for record in records):
             raise SessionError("invalid_value", f"there is a stream {name!r} already")
         session = await self._sessions.open(options, name)
+        # Where sessions open, this cluster holds the store: none of these is another one's to pull.
+        gone = [now for now, before in zip(records, kept, strict=True) if now.over > before.over]
+        await asyncio.gather(*(asyncio.to_thread(self._keep_failed, record) for record in gone))
         now = time.time()
         record = StreamRecord(
             id=name,
@@ -215,14 +221,16 @@ class RayStreams:
             deaths=-1,  # the first process counts one
             owner=options.owner,
         )
+        begun = asyncio.create_task(self._begin(url, record))
         try:
-            await asyncio.to_thread(write_record, self._store, record)
-            await asyncio.to_thread(self._start, url, name)
-        except Exception as failure:
-            with suppress(SessionError):
-                await self._sessions.close(session.id)
-            with suppress(StorageError):
-                await asyncio.to_thread(delete_record, self._store, name)
+            await asyncio.shield(begun)
+        except BaseException as failure:
+            undone = asyncio.create_task(self._undo(record, begun))
+            self._undoing.add(undone)
+            undone.add_done_callback(self._undoing.discard)
+            await asyncio.shield(undone)
+            if not isinstance(failure, Exception):  # whoever asked has left
+                raise
             why = f"the stream cannot be started now ({type(failure).__name__})"
             raise SessionError("unavailable", why) from failure
         return shown(record)
@@ -270,6 +278,30 @@ class RayStreams:
             if not reconnect:
                 raise SessionError("url_unreachable", failure.message) from None
 
+    async def _begin(self, url: str, record: StreamRecord) -> None:
+        await asyncio.to_thread(write_record, self._store, record)
+        await asyncio.to_thread(self._start, url, record.id)
+
+    async def _undo(self, record: StreamRecord, begun: asyncio.Task[None]) -> None:
+        """Leave nothing of a stream that was not begun, or that nobody waits for any more."""
+        with suppress(Exception):  # told by whoever wants this
+            # Its threads cannot be stopped, and would write again what is deleted here.
+            await begun
+        with suppress(SessionError):
+            await self._sessions.close(record.session)
+        with suppress(RayError):
+            if (actor := await asyncio.to_thread(_actor, record.id)) is not None:
+                await asyncio.to_thread(ray.kill, actor, no_restart=True)
+        with suppress(StorageError):
+            await asyncio.to_thread(delete_record, self._store, record.id)
+
+    def _keep_failed(self, record: StreamRecord) -> None:
+        """So that it is forgotten in time; whoever has ended it meanwhile has the last word."""
+        with suppress(StorageError):  # the next start tries again
+            kept = read_record(self._store, record.id)
+            if kept is not None and not kept.over:
+                write_record(self._store, record)
+
     def _start(self, url: str, name: str) -> None:
         ray.remote(Puller).options(
             name=_actor_name(name),
@@ -292,8 +324,9 @@ class RayStreams:
         if actor is None:
             # It ends itself once its end is kept.
             kept = await asyncio.to_thread(read_record, self._store, record.id) or record
+            begins = kept.deaths < 0 and time.time() - kept.created < _BEGINS_S
             gone = "nothing pulls it any more: its cluster ended; start it again"
-            return kept if kept.over else replace(kept, state="failed", error=gone)
+            return kept if kept.over or begins else _failed(kept, gone)
         with suppress(TimeoutError, RayError):
             told = await asyncio.wait_for(_answer(actor.record.remote()), _ANSWER_S)
             return record if told is None else StreamRecord.of(told)
@@ -327,6 +360,10 @@ def shown(record: StreamRecord) -> dict[str, Any]:
         "owner": record.owner,
         "fps": record.fps,
     }
+
+
+def _failed(record: StreamRecord, error: str) -> StreamRecord:
+    return replace(record, state="failed", error=error, ended_at=time.time())
 
 
 def _actor_name(stream: str) -> str:

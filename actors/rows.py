@@ -15,6 +15,9 @@ from actors.objects import delete_object, list_objects, open_object
 from actors.rowfiles import replace_rows
 from longreel.errors import LongreelError, StorageError, UsageError
 
+#: What pyarrow raises of bytes that are no Parquet, or damaged: its own errors, a plain one for a
+#: footer, a third one for names in it. What the store raises comes through it as it is.
+UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 #: Files read side by side: each is a few short requests, one after the other.
 _READERS = 8
 
@@ -128,7 +131,7 @@ def _read_file(
             return pq.read_table(
                 file, columns=list(columns), filters=where, use_threads=False, pre_buffer=False
             )
-    except pa.ArrowException as failure:
+    except UNREADABLE as failure:
         reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
         raise LongreelError(f"cannot read {uri}: {reason}") from None
 

@@ -147,7 +147,7 @@ class JobsService:
         progress = None
         try:
             progress = self._progress(run)
-        except StorageError as failure:
+        except LongreelError as failure:  # also rows of another version, which are this job's alone
             error = error or f"its rows cannot be read: {failure}"
         return {
             "id": run.job_id,

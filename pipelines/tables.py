@@ -8,10 +8,10 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.objects import open_object, read_bytes
+from actors.rows import UNREADABLE
 from longreel.errors import UsageError
 
 EXTENSIONS = frozenset({".csv", ".jsonl", ".parquet"})
@@ -58,7 +58,7 @@ def _parquet(file: str, required: Sequence[str], wanted: list[str]) -> Iterator[
             for batch in parquet.iter_batches(columns=[n for n in wanted if n in names]):
                 for row in batch.to_pylist():
                     yield {name: row.get(name) for name in wanted}
-        except pa.ArrowException as error:
+        except UNREADABLE as error:
             reason = " ".join(str(error).split())
             raise UsageError(f"{file} is not a readable Parquet file: {reason}") from None
 

@@ -167,6 +167,8 @@ def test_a_manifest_without_the_column_is_told(base: str, tmp_path: Path) -> Non
         ("m.csv", b"\xff\xfe", "is not UTF-8 text"),
         ("m.csv", b"", "its columns are: none"),
         ("m.parquet", b"PAR1 and more", "is not a readable Parquet file"),
+        # A footer of zeros, which pyarrow tells as an error of the system.
+        ("m.parquet", b"PAR1" + bytes(16) + b"\x10\0\0\0PAR1", "is not a readable Parquet file"),
     ],
 )
 def test_a_damaged_manifest_is_told(

@@ -33,7 +33,7 @@ class Gateway:
 def main() -> None:
     """Serve until the end of standard input."""
     ray.init(address=sys.argv[1], log_to_driver=False)
-    jobs = jobs_deployment()
+    jobs = jobs_deployment(keep_out=sys.argv[3])
     assert jobs is not None
     serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[2])})
     made: Any = serve.deployment(name="gateway", ray_actor_options={"num_cpus": 0})(

@@ -164,6 +164,24 @@ def test_a_job_of_one_key_is_not_there_for_another(
         api.ended("mine")
 
 
+def test_a_manifest_leads_no_job_into_the_state_store(
+    api: Api, store: str, videos: Path, tmp_path: Path
+) -> None:
+    """Guards another key's uploads where only the job itself learns what it is to read."""
+    upload = Path(store, "files", "file-0")
+    upload.parent.mkdir(exist_ok=True)
+    upload.write_bytes((videos / "short.mp4").read_bytes())
+    (tmp_path / "link.mp4").symlink_to(upload)
+    uris = [str(videos / "short.mp4"), f"file://{upload}", str(tmp_path / "link.mp4")]
+    (tmp_path / "m.csv").write_text("\n".join(["uri", *uris]))
+    dest = tmp_path / "rows"
+    job = api.submit(sources=[str(tmp_path / "m.csv")], output=str(dest))
+    assert api.ended(job["id"])["status"] == "partial"
+    found = {row["uri"]: (row["error"] or "").partition(":")[0] for row in rows(dest, "videos")}
+    assert sorted(found.values()) == ["", "AccessDenied", "AccessDenied"]
+    assert found[uris[0]] == ""
+
+
 def test_cancelled_and_gone_on_with(api: Api, videos: Path, tmp_path: Path) -> None:
     """Guards against work that a cancel loses or a second request does again."""
     dest = tmp_path / "rows"

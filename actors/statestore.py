@@ -122,8 +122,8 @@ class StateStore:
     def records(self, owner: str) -> Iterator[Record]:
         """All records in an owner's log that count, in the order in which they were written.
 
-        A batch that is deleted meanwhile is left out: all of it is in snapshots that the manifests
-        name by then, or of sessions that were closed.
+        A batch that is deleted meanwhile is left out. Before that, manifests were written that need
+        nothing of it: who reads for a session looks at its ``manifest`` after that.
         """
         found = sorted(self._below(self._at("owners", owner)))
         last = self._last([uri for uri in found if _folder(uri) != "log"])
@@ -169,6 +169,15 @@ class StateStore:
         """Create or replace that of its term."""
         uri = self._manifest_uri(manifest.session, manifest.term)
         write_bytes(uri, json.dumps(asdict(manifest)).encode())
+
+    def manifest(self, session: str) -> Manifest | None:
+        """That of a session, of the latest term; None where it is closed, or was never opened."""
+        found = self._found(self._at("sessions", session))
+        latest = max((each.uri for each in found), key=_term, default="")
+        if _term(latest) < 0:
+            return None
+        (data,) = read_many([latest])
+        return _manifest(data) if data else None
 
     def manifests(self) -> list[Manifest]:
         """Those of all sessions, of each the one of the latest term."""

@@ -239,7 +239,10 @@ class Owner:
         records: list[Record] = []
         if self._past is not None and options.durable:
             mine = manifest.life in self._taken_in
-            snapshot, records = await self._past.of(manifest, name, mine=mine)
+            found = await self._past.of(manifest, name, mine=mine)
+            if found is None:
+                return Refusal("stale")
+            snapshot, records = found
         session = LiveSession(
             self._loop,
             manifest,

@@ -21,8 +21,10 @@ class Past:
 
     async def of(
         self, manifest: Manifest, me: str, *, mine: bool
-    ) -> tuple[bytes | None, list[Record]]:
+    ) -> tuple[bytes | None, list[Record]] | None:
         """The last snapshot, if there is one, and the records of owners since.
+
+        None where it was assigned anew or closed meanwhile: part of the records may be deleted.
 
         Args:
             me: name of the owner that asks.
@@ -37,12 +39,17 @@ class Past:
                 self._store.read_snapshot, manifest.session, manifest.snapshot
             )
         records: list[Record] = []
-        for owner in manifest.tail:
-            if owner != me or mine:
-                # What it goes on to write would be missing, were it kept until others ask.
-                tail = await self._tail(owner, keep=owner != me)
-                # In logs from before they told lives apart it has its id alone.
-                records += tail.get(manifest.session, []) + tail.get(manifest.life, [])
+        owners = [owner for owner in manifest.tail if owner != me or mine]
+        for owner in owners:
+            # What it goes on to write would be missing, were it kept until others ask.
+            tail = await self._tail(owner, keep=owner != me)
+            # In logs from before they told lives apart it has its id alone.
+            records += tail.get(manifest.session, []) + tail.get(manifest.life, [])
+        if owners:
+            # The store's, for a directory may not know yet that it has been taken over.
+            now = await asyncio.to_thread(self._store.manifest, manifest.session)
+            if now is None or (now.life, now.epoch) != (manifest.life, manifest.epoch):
+                return None
         return snapshot, records
 
     async def _tail(self, owner: str, *, keep: bool) -> dict[str, list[Record]]:

@@ -325,6 +325,9 @@ def found(store: StateStore, manifest: Manifest) -> list[int]:
             for record in store.records(owner)
             if record.life == manifest.life and record.seq > len(items)
         ]
+        now = store.manifest(manifest.session)
+        if now is None or (now.life, now.epoch) != (manifest.life, manifest.epoch):
+            raise DirectoryError("unavailable", "it is another's meanwhile")
         later = effective(records)
         expected = list(range(len(items) + 1, len(items) + 1 + len(later)))
         assert [record.seq for record in later] == expected, "inputs are missing"

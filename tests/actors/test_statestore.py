@@ -100,8 +100,11 @@ def test_manifests_and_snapshots_of_a_session(store: StateStore) -> None:
     assert store.read_snapshot("one", "snapshot-1") == b"state"
     assert sorted(m.session for m in store.manifests()) == ["one", "two"]
     assert [m for m in store.manifests() if m.session == "one"] == [one]
+    assert store.manifest("one") == one
+    assert store.manifest("on") is None
     store.delete(store.close_session("one"))
     assert [m.session for m in store.manifests()] == ["two"]
+    assert store.manifest("one") is None
 
 
 @pytest.mark.slow
@@ -121,9 +124,11 @@ def test_what_a_directory_that_was_taken_over_still_writes_changes_nothing(
     for term in (0, 1):
         store.write_manifest(replace(old, snapshot="late", term=term))
     assert store.manifests() == [new]
+    assert store.manifest("s") == new
     store.delete(store.close_session("s", 2))
     store.write_manifest(old)
     assert store.manifests() == []
+    assert store.manifest("s") is None
     _, left = store.sessions(3)
     for uris in left:
         store.delete(uris)

@@ -498,6 +498,7 @@ def test_who_is_declared_lost_while_it_takes_a_session_in_does_not_have_it(
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_an_idle_session_comes_back_without_a_look_at_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -524,6 +525,7 @@ def test_an_idle_session_comes_back_without_a_look_at_the_log(
     _run(work())
 
 
+@pytest.mark.slow
 def test_a_session_is_not_taken_in_while_its_log_is_let_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ class Ledger:
         self._progress = totals
         self._known = finished
         self._attempts: Counter[str] = Counter()
+        self._decoding: Counter[str] = Counter()
         self._ready = False
         self._figures: JobFigures | None = None
 
@@ -49,6 +50,16 @@ class Ledger:
             return 0
         self._attempts[segment_id] += 1
         return self._attempts[segment_id]
+
+    def decoding(self, segment_id: str) -> int:
+        """Decoding of a segment begins, with its row or without; how many before it have not ended,
+        since their process has."""
+        self._decoding[segment_id] += 1
+        return self._decoding[segment_id] - 1
+
+    def decoded(self, segment_id: str) -> None:
+        """Decoding of a segment has ended, well or not."""
+        self._decoding[segment_id] -= 1
 
     def lacking(self, segment_ids: list[str]) -> list[str]:
         """Those of the segments that have no row."""

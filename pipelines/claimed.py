@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.lease import require
 from actors.ledger import LedgerActor
 from actors.objects import join_uri
 from actors.progress import Progress
@@ -81,6 +82,7 @@ def carry_out(job: Claimed, videos: Sequence[SourceVideo], report: Report) -> Pr
         starting = service() if begins else None
         report("probing", Progress(n_videos=len(videos)))
         probes, plan = plan_all(videos, job.recipe)
+        require(output, job.token)  # planning may have taken hours
         drop_superseded(output, probes)
         probes, others = still_unusable(output, probes)
         drop_retried(output, probes, job.recipe.mode)
@@ -110,7 +112,7 @@ def carry_out(job: Claimed, videos: Sequence[SourceVideo], report: Report) -> Pr
         ledger = LedgerActor.options(scheduling_strategy=here_only).remote(
             output, work, job.token, job.job_id
         )
-        run = Run(output, work, ledger, workers, report, standing.finished, model)
+        run = Run(output, job.token, work, ledger, workers, report, standing.finished, model)
         run.narrate(
             plan,
             WorkOrder(

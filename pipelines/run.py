@@ -13,6 +13,7 @@ from ray.actor import ActorHandle, ActorMethod
 from ray.data import Dataset
 from ray.exceptions import RayError
 
+from actors import lease
 from actors.objects import join_uri
 from actors.progress import Progress
 from actors.rows import files_by
@@ -50,12 +51,15 @@ class Run:
     """One run of a job.
 
     Attributes:
+        token: of the lease that is held on the output. It is asked for before rows are taken out: a
+            run that was taken for dead would take those of the one that works there now.
         workers: decoding actors at most.
         finished: ids of the segments and videos whose rows lie in the output.
         model: None where it is not needed.
     """
 
     output: str
+    token: str
     work: Work
     ledger: ActorHandle
     workers: int
@@ -83,6 +87,7 @@ class Run:
         self._until_none_is_missing("narrating", plan, "segment_id", one_pass)
         # None of this run's: made by one that was taken for dead, of segments that may be others.
         if late := self.work.videos & (self.finished - begun):
+            lease.require(self.output, self.token)
             drop_videos(self.output, late)
             self.finished = self._stand_again()
 
@@ -121,6 +126,7 @@ class Run:
             standing = stand(self.output, self.work)
             self.finished = standing.finished
             if standing.repeated:  # a write of a run that was taken for dead has landed since
+                lease.require(self.output, self.token)
                 undo_repeated(self.output, self.work.videos)
                 self.finished = self._stand_again()
                 before = None

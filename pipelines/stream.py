@@ -58,17 +58,15 @@ class StreamWorker:
             return
         begin, state = kept.read(latest=min(ids.index(one) for one in lacking))
         saved_at = time.monotonic()
-        attempt = self._begin(plan[begin])
-        decoded = self._order.decode(plan[begin], attempt)
+        decoded = self._decode(plan[begin], self._deaths(plan[begin]))
         for number in range(begin, len(plan)):
-            planned, current, tried, before = plan[number], decoded, attempt, state
+            planned, current, before = plan[number], decoded, state
             following = plan[number + 1] if number + 1 < len(plan) else None
             began_ns = time.time_ns()
             response = self._follow(current, before) if len(current.indices) else None
-            if following:
-                attempt = self._begin(following)
-                if attempt <= 1:
-                    decoded = self._order.decode(following, attempt)
+            deaths = self._deaths(following) if following else 0
+            if following and not deaths:
+                decoded = self._decode(following, deaths)
             narrated: Narrated | None = None
             error = None
             if response is not None:
@@ -77,13 +75,13 @@ class StreamWorker:
                     narrated, state = said
                 elif error and error.startswith(UNAVAILABLE):
                     raise LongreelError(f"{planned['uri']} at {planned['start_s']:.1f} s: {error}")
-            if tried:
+            if attempt := ray.get(self._ledger.begin.remote(planned["segment_id"])):
                 row = segment_row(planned, current, narrated, error, self._order.provenance)
                 self._order.trace(row, began_ns)
-                yield hand_over(row | {"attempt": tried}, self._ledger)
-            if following and attempt > 1:
+                yield hand_over(row | {"attempt": attempt}, self._ledger)
+            if following and deaths:
                 # What ended its process once may do so again: not before this row is safe.
-                decoded = self._order.decode(following, attempt)
+                decoded = self._decode(following, deaths)
             if state is not None and time.monotonic() - saved_at >= SAVE_EVERY_S:
                 ray.get(self._ledger.flush.remote())
                 kept.write(number + 1, state)
@@ -92,9 +90,13 @@ class StreamWorker:
         kept.delete()
         flush()
 
-    def _begin(self, planned: dict[str, Any]) -> int:
-        attempt: int = ray.get(self._ledger.begin.remote(planned["segment_id"]))
-        return attempt
+    def _deaths(self, planned: dict[str, Any]) -> int:
+        deaths: int = ray.get(self._ledger.decoding.remote(planned["segment_id"]))
+        return deaths
+
+    def _decode(self, planned: dict[str, Any], deaths: int) -> DecodedSegment:
+        # Of what has its row, too: one that failed this way was not seen when the next was told.
+        return self._order.decode(planned, self._ledger, deaths)
 
     def _follow(self, decoded: DecodedSegment, state: bytes | None) -> DeploymentResponse:
         recipe, instruction = self._order.recipe, self._order.instruction

@@ -24,7 +24,7 @@ from serve.observe.traces import flush, record
 from serve.served import Served
 
 #: So often may decoding a segment end its process, as by memory, before the segment has failed.
-MOST_ATTEMPTS = 8
+MOST_DEATHS = 8
 #: Begins the error of such a segment. It is no verdict on the video: a later run tries it again.
 WORKER_DIED = "WorkerDied"
 DONE = pa.schema([("segment_id", pa.string()), ("status", pa.string())])
@@ -48,13 +48,17 @@ class WorkOrder:
     provenance: dict[str, Any]
     span: Ids | None = None
 
-    def decode(self, planned: dict[str, Any], attempt: int) -> DecodedSegment:
-        """The pictures of one PLAN row; none where all attempts before ended their process."""
-        if attempt > MOST_ATTEMPTS:
-            return nothing_decoded(
-                f"{WORKER_DIED}: {MOST_ATTEMPTS} attempts ended with the process that decoded it"
-            )
-        return decode_planned(planned, self.image_size)
+    def decode(self, planned: dict[str, Any], ledger: ActorHandle, deaths: int) -> DecodedSegment:
+        """The pictures of one PLAN row; none where that ended too many processes.
+
+        Args:
+            deaths: what ``Ledger.decoding`` said.
+        """
+        if deaths >= MOST_DEATHS:
+            return nothing_decoded(f"{WORKER_DIED}: decoding it ended its process {deaths} times")
+        decoded = decode_planned(planned, self.image_size)
+        ledger.decoded.remote(planned["segment_id"])
+        return decoded
 
     def trace(self, row: dict[str, Any], began_ns: int) -> None:
         """Tell of a segment that began at ``began_ns``, in nanoseconds since 1970."""
@@ -91,12 +95,13 @@ class SegmentWorker:
             attempt = ray.get(self._ledger.begin.remote(planned["segment_id"]))
             if not attempt:  # done by an actor that died before it had done the whole batch
                 continue
-            if waiting and attempt > 1:
+            deaths = ray.get(self._ledger.decoding.remote(planned["segment_id"]))
+            if waiting and deaths:
                 # What ended its process once may do so again, and shall not take the one before,
                 # whose row is not with the ledger yet, along each time.
                 yield self._finish(waiting)
                 waiting = None
-            submitted = self._submit(planned, attempt)
+            submitted = self._submit(planned, attempt, deaths)
             if waiting:
                 yield self._finish(waiting)
             waiting = submitted
@@ -104,9 +109,9 @@ class SegmentWorker:
             yield self._finish(waiting)
         flush()
 
-    def _submit(self, planned: dict[str, Any], attempt: int) -> _Submitted:
+    def _submit(self, planned: dict[str, Any], attempt: int, deaths: int) -> _Submitted:
         began_ns = time.time_ns()
-        decoded = self._order.decode(planned, attempt)
+        decoded = self._order.decode(planned, self._ledger, deaths)
         response = self._narrate(decoded) if len(decoded.indices) else None
         return _Submitted(planned, attempt, decoded, response, began_ns)
 

@@ -337,7 +337,7 @@ class PinnedSessions:
         except DirectoryError as error:
             raise SessionError(error.code, error.message) from None
         except StorageError as error:
-            raise SessionError("unavailable", f"the state store fails: {error}") from None
+            raise SessionError("unavailable", f"the state store fails: {error.kind}") from None
         except RayActorError:
             raise SessionError("unavailable", "the session directory is away") from None
 

@@ -205,9 +205,6 @@ class RayStreams:
         if any(record.id == name for record in records):
             raise SessionError("invalid_value", f"there is a stream {name!r} already")
         session = await self._sessions.open(options, name)
-        # Where sessions open, this cluster holds the store: none of these is another one's to pull.
-        gone = [now for now, before in zip(records, kept, strict=True) if now.over > before.over]
-        await asyncio.gather(*(asyncio.to_thread(self._keep_failed, record) for record in gone))
         now = time.time()
         record = StreamRecord(
             id=name,
@@ -233,6 +230,9 @@ class RayStreams:
                 raise
             why = f"the stream cannot be started now ({type(failure).__name__})"
             raise SessionError("unavailable", why) from failure
+        # Where sessions open, this cluster holds the store: none of these is another one's to pull.
+        gone = [now for now, before in zip(records, kept, strict=True) if now.over > before.over]
+        await asyncio.gather(*(asyncio.to_thread(self._keep_failed, record) for record in gone))
         return shown(record)
 
     async def list(self) -> list[dict[str, Any]]:
@@ -287,7 +287,7 @@ class RayStreams:
         with suppress(Exception):  # told by whoever wants this
             # Its threads cannot be stopped, and would write again what is deleted here.
             await begun
-        with suppress(SessionError):
+        with suppress(Exception):
             await self._sessions.close(record.session)
         with suppress(RayError):
             if (actor := await asyncio.to_thread(_actor, record.id)) is not None:

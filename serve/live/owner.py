@@ -196,7 +196,9 @@ class Owner:
             return Refusal("unavailable", f"the session cannot go on here: {error}")
         except (StorageError, ModelError) as error:
             _log.warning("a call failed: %s", error, extra={"session": manifest.session})
-            return Refusal("unavailable", str(error))
+            # Where the state store lies is no client's to know.
+            away = f"the state store fails: {error.kind}" if isinstance(error, StorageError) else ""
+            return Refusal("unavailable", away or str(error))
 
     # Taking in
 
@@ -324,7 +326,7 @@ class Owner:
                 await self.drop(session.life)
         elif idle:
             await self._offload(session)
-        elif due(session):
+        elif due(session) and not session.leaving:  # its last snapshot is another's
             return await self._renew(session)
         return idle
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 #: Entries of a list that are encoded at once: no other thread has a turn meanwhile.
-PIECE = 500
+PART = 500
 
 
 def packed(head: dict[str, Any], state: bytes) -> bytes:
@@ -17,7 +17,7 @@ def packed(head: dict[str, Any], state: bytes) -> bytes:
         head: plain values, and objects that stand for a dict of their fields.
         state: of the engine.
     """
-    encoded = "".join(pieces(head)).encode()
+    encoded = "".join(parts(head)).encode()
     return b"".join([len(encoded).to_bytes(4, "little"), encoded, state])
 
 
@@ -27,21 +27,21 @@ def unpacked(snapshot: bytes) -> tuple[dict[str, Any], bytes]:
     return json.loads(snapshot[4 : 4 + size]), snapshot[4 + size :]
 
 
-def pieces(value: Any) -> Iterator[str]:
-    """``value`` in JSON as ``json.dumps`` spells it, each piece of bounded size where dicts hold
+def parts(value: Any) -> Iterator[str]:
+    """``value`` in JSON as ``json.dumps`` spells it, each part of bounded size where dicts hold
     long lists.
     """
     if isinstance(value, dict) and value:
         before = "{"
         for name, each in value.items():
             yield f"{before}{json.dumps(name)}: "
-            yield from pieces(each)
+            yield from parts(each)
             before = ", "
         yield "}"
-    elif isinstance(value, list) and len(value) > PIECE:
+    elif isinstance(value, list) and len(value) > PART:
         before = "["
-        for start in range(0, len(value), PIECE):
-            yield before + json.dumps(value[start : start + PIECE], default=vars)[1:-1]
+        for start in range(0, len(value), PART):
+            yield before + json.dumps(value[start : start + PART], default=vars)[1:-1]
             before = ", "
         yield "]"
     else:

@@ -65,9 +65,18 @@ def test_rows_are_written_by_count_and_size(
 
 
 def test_attempts_are_counted_per_segment(tmp_path: Path) -> None:
-    """Guards against a segment that is tried for ever because others began in between."""
+    """Guards against rows that do not say how often their segment was tried."""
     ledger = Ledger(str(tmp_path), Progress(), set())
     assert [ledger.begin(s) for s in ("a", "b", "a", "a")] == [1, 1, 2, 3]
+
+
+def test_decodings_that_did_not_end_are_counted_per_segment(tmp_path: Path) -> None:
+    """Guards against a segment that is decoded for ever because others began in between."""
+    ledger = Ledger(str(tmp_path), Progress(), {"b"})
+    assert [ledger.decoding(s) for s in ("a", "b", "a")] == [0, 0, 1]
+    ledger.decoded("a")
+    ledger.decoded("b")
+    assert [ledger.decoding(s) for s in ("a", "b", "c")] == [1, 0, 0]
 
 
 def test_a_failed_write_keeps_the_rows(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 import ray
 
+from actors.lease import Lease
 from actors.ledger import RunLedger
 from actors.rowfiles import write_rows
 from actors.rows import read_rows
@@ -27,7 +29,7 @@ def put(folder: Path, schema: pa.Schema, *told: Row) -> None:
 
 
 @pytest.fixture
-def nothing_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Claimed:
+def nothing_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Claimed]:
     """A job over one video, done but for what a first run said of it."""
     started = SimpleNamespace(options=lambda **_: Direct(lambda *given: Direct(RunLedger(*given))))
     monkeypatch.setattr(ray, "get", lambda answer: answer)
@@ -42,7 +44,10 @@ def nothing_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Claimed:
     put(tmp_path / "_longreel" / "videos", PROBE, *probes)
     request, checkpoint = SummarizeRequest(("v",), str(tmp_path), TINY), find_checkpoint(TINY)
     recipe = job_recipe(request, checkpoint)
-    return Claimed(request, checkpoint, recipe, None, str(tmp_path), "job", {}, "token")
+    lease = Lease(str(tmp_path))
+    assert lease.take()
+    yield Claimed(request, checkpoint, recipe, None, str(tmp_path), "job", {}, lease.token)
+    lease.release()
 
 
 @pytest.mark.parametrize("video_id", ["v", "v of no version"])

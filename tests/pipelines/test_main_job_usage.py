@@ -41,8 +41,8 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--silence-threshold", "2"),
         ("--workers", "-1"),
         ("--gpus-per-replica", "-1"),
-        ("--replicas", "99"),
-        ("--gpus-per-replica", "99"),
+        ("--replicas", "99999"),
+        ("--gpus-per-replica", "99999"),
     ],
 )
 def test_bad_options_are_refused_at_once(

@@ -15,6 +15,7 @@ import ray
 from actors.ledger import RunLedger
 from actors.rowfiles import write_rows
 from actors.rows import read_rows
+from longreel.errors import LeaseLostError
 from longreel.schemas import FAILED, OK, PARTIAL, SEGMENTS, VIDEOS
 from pipelines import run as passes
 from pipelines.ids import Recipe
@@ -24,6 +25,7 @@ from pipelines.videos import ReduceOrder
 from pipelines.worker import WorkOrder
 from serve.served import Served
 from tests.pipelines.direct import Direct, Row, Summarizer, plan_of, segment
+from tests.pipelines.job_runs import state_of
 
 PROBES, PLAN = plan_of("v", "w")
 RECIPE = Recipe("m", "r", "p", 1.0, 2.0, 4.0, 0.0)
@@ -67,7 +69,7 @@ def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Run]:
     def begin() -> Run:
         work = work_of(PROBES, PLAN)
         ledger: Any = Direct(RunLedger(str(tmp_path), work, "token", "job"))
-        return Run(str(tmp_path), work, ledger, 1, lambda *_: None, set())
+        return Run(str(tmp_path), "token", work, ledger, 1, lambda *_: None, set())
 
     return begin
 
@@ -152,3 +154,22 @@ def _after(call: Any, act: Callable[[], None]) -> Any:
         act()
 
     return called
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_who_was_taken_over_takes_nothing_out(
+    begun: Callable[[], Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twice: bool
+) -> None:
+    """Guards rows of the run that has taken over, and ended, while a write of this one stalled."""
+
+    def lost(*_: Any) -> None:
+        raise LeaseLostError("taken over")
+
+    carried_out(begun())
+    if twice:
+        late_file(tmp_path / "segments", [segment(PLAN[0])], SEGMENTS)()
+    run, whole = begun(), state_of(tmp_path)  # it knew of no row when it began
+    monkeypatch.setattr("actors.lease.require", lost)
+    with pytest.raises(LeaseLostError):
+        run.narrate(PLAN, WorkOrder(run.output, RECIPE, "", 96, {}))
+    assert state_of(tmp_path) == whole

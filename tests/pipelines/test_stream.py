@@ -46,7 +46,7 @@ class Order:
     instruction = ""
     provenance: Any = field(default_factory=dict)
 
-    def decode(self, planned: dict[str, Any], attempt: int) -> DecodedSegment:
+    def decode(self, planned: dict[str, Any], ledger: Any, deaths: int) -> DecodedSegment:
         number = planned["segment_index"]
         lost = number in self.away
         times = np.array([] if lost else [planned["start_s"]])

@@ -90,7 +90,9 @@ def _cancelled_at_once(folder: Path, frames: Any, patch: pytest.MonkeyPatch) -> 
                 cancelling = service.call(lambda owner, manifest: owner.cancel(manifest, None))
                 done.append(asyncio.run_coroutine_threadsafe(cancelling, home))
                 # Between two steps, and so before the first word; nothing else is asked for.
+                deadline = time.monotonic() + 10
                 while side._loop._actions.empty():
+                    assert time.monotonic() < deadline
                     time.sleep(0.001)
 
         with patch.context() as patched:

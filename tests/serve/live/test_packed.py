@@ -14,7 +14,7 @@ import pytest
 
 from serve.live import session as sessions
 from serve.live.items import Frame, SessionEvent
-from serve.live.packed import PIECE, packed, pieces, unpacked
+from serve.live.packed import PART, packed, parts, unpacked
 from tests.serve.live.test_owner import FRAMES, Service, _options
 
 
@@ -30,7 +30,7 @@ def _head(count: int) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("count", [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE + 3])
+@pytest.mark.parametrize("count", [0, 1, PART - 1, PART, PART + 1, 2 * PART + 3])
 def test_a_snapshot_is_spelled_as_json_dumps_does(count: int) -> None:
     """Guards sessions against a version before or after this one that cannot read its snapshots,
     and all others on a replica against one whose events are encoded at a stretch."""
@@ -40,13 +40,13 @@ def test_a_snapshot_is_spelled_as_json_dumps_does(count: int) -> None:
     encoded = json.dumps(plain).encode()
     assert packed(head, state) == len(encoded).to_bytes(4, "little") + encoded + state
     assert unpacked(packed(head, state)) == (plain, state)
-    assert max(map(len, pieces(head))) <= 150 * PIECE
+    assert max(map(len, parts(head))) <= 150 * PART
 
 
 def test_numbers_that_json_does_not_know_are_spelled_as_ever() -> None:
     """Guards against a snapshot that fails at a number."""
-    head = {"times": [math.inf, -math.inf] * PIECE}
-    assert "".join(pieces(head)) == json.dumps(head)
+    head = {"times": [math.inf, -math.inf] * PART}
+    assert "".join(parts(head)) == json.dumps(head)
 
 
 def test_a_session_goes_on_while_its_snapshot_is_packed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -188,6 +189,11 @@ def deploy(
             raise LongreelError(f"the model service did not start: {reason}") from None
 
 
+#: Seconds after which replicas of bulk jobs alone that do not come up are replaced by the next job:
+#: a large model takes minutes to load.
+_GIVEN_UP_S = 900.0
+
+
 def _mended() -> bool:
     """Whether nothing failed but a replica that died meanwhile; waits for the one in its place.
 
@@ -198,17 +204,25 @@ def _mended() -> bool:
     return application is not None and application.status == "RUNNING"
 
 
-def _settled() -> ApplicationStatusOverview | None:
+def _settled(patience_s: float = math.inf) -> ApplicationStatusOverview | None:
     """The application once it runs or has failed for good; None once there is none.
 
     Waits while it comes up, is changed, has another replica start in the place of one that died,
     or goes.
+
+    Args:
+        patience_s: without any replica, of an application that serves bulk jobs alone: who deployed
+            it may be gone, and what it waits for never come.
     """
+    until = time.monotonic() + patience_s
     while application := serve.status().applications.get(APP):
         failed = [d for d in application.deployments.values() if d.status == "DEPLOY_FAILED"]
         lost = [d for d in failed if d.status_trigger == "HEALTH_CHECK_FAILED"]
         for_good = application.status == "DEPLOY_FAILED" and (not failed or len(lost) < len(failed))
-        if application.status == "RUNNING" or for_good:
+        there = [d.replica_states.get("RUNNING", 0) for d in application.deployments.values()]
+        if GATEWAY in application.deployments or any(there):
+            until = time.monotonic() + patience_s
+        if application.status == "RUNNING" or for_good or time.monotonic() > until:
             return application
         time.sleep(_LOOK_S)
     return None
@@ -238,14 +252,14 @@ def _as_version(deployment: Deployment, version: str) -> Deployment:
 def ensure(plan: ReplicaPlan, wanted: Served) -> None:
     """Have replicas that serve a job: those of the running application, else new ones by ``plan``.
 
-    An application that is not up yet, or not whole, is waited for and never replaced: others may
-    work on it.
+    An application that is not up yet, or not whole, is waited for and not replaced: others may work
+    on it. Only replicas of bulk jobs alone that do not come up for ``_GIVEN_UP_S`` are.
 
     Raises:
         UsageError: what runs is not what the job wants.
         LongreelError: nothing comes up.
     """
-    application = _settled()
+    application = _settled(_GIVEN_UP_S)
     if application is None or application.status != "RUNNING":
         if application is not None and GATEWAY in application.deployments:
             reason = _why_not() or application.message.strip() or "Ray Serve does not say why"

@@ -101,6 +101,7 @@ class Scaler:
     aims: Aims = field(default_factory=Aims)
     _past: deque[tuple[float, float]] = field(default_factory=deque)
     _needs: deque[tuple[float, float]] = field(default_factory=deque)
+    _heard: int = 0
 
     def decide(self, reports: Sequence[Report], target: int, now_s: float) -> int:
         """The new target; whoever asks keeps it in bounds.
@@ -134,6 +135,14 @@ class Scaler:
     def _growth(self, reports: Sequence[Report], now_s: float) -> float:
         """What live work will have grown by in ``lead_s``, if it goes on as it does."""
         live = sum(report.live for report in reports)
+        if self._past and len(reports) > self._heard:
+            before = self._past[-1][1]
+            alike = (len(reports) - self._heard) * before / self._heard
+            if live - before > 0.5 * alike:
+                # New replicas have nothing to do: these were busy before they were heard of, as
+                # when the controller begins anew.
+                self._past.clear()
+        self._heard = len(reports)
         self._past.append((now_s, live))
         while now_s - self._past[0][0] > self.aims.trend_s:
             self._past.popleft()
@@ -168,7 +177,10 @@ class ReplicaPolicy:
     def __call__(self, ctx: Any) -> tuple[float, dict[str, Any]]:
         """The target for ``ctx``, a ``ray.serve.config.AutoscalingContext``."""
         target, now_s = ctx.target_num_replicas, ctx.current_time
-        if now_s - self._decided_s < self._every_s:
+        if now_s < self._decided_s:
+            # The clock was set back: nothing that was noted can be set against it.
+            self._scaler = Scaler(self._scaler.aims)
+        elif now_s - self._decided_s < self._every_s:
             return target, ctx.policy_state
         self._decided_s = now_s
         wanted = self._scaler.decide(reports_of(ctx.raw_metrics or {}), target, now_s)

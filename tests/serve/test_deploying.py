@@ -28,7 +28,9 @@ def looks(*states: tuple[str, str, str]) -> Iterator[SimpleNamespace]:
     """What ``serve.status`` says, look by look: of the application, the replicas, and why."""
     for whole, replicas, trigger in states:
         replica = SimpleNamespace(status=replicas, status_trigger=trigger, message="ValueError: no")
+        replica.replica_states = {}
         gateway = SimpleNamespace(status="HEALTHY", status_trigger="UNSPECIFIED", message="")
+        gateway.replica_states = {}
         of = SimpleNamespace(status=whole, deployments={"gateway": gateway, "replica": replica})
         yield SimpleNamespace(applications={APP: of})
 
@@ -151,3 +153,23 @@ def test_replicas_that_failed_for_good_are_replaced_but_no_service(
     with pytest.raises(LongreelError, match="service on this cluster does not start: no"):
         ensure(ReplicaPlan(TINY), WANTED)
     assert not job.deployed
+
+
+@pytest.mark.parametrize("kind", ["bulk", "with a replica", "service"])
+def test_replicas_that_never_come_up_do_not_block_later_jobs(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Guards against a cluster that takes no job any more after one that asked for what it has not,
+    and against a service that is replaced since it has waited for long."""
+    coming = ("DEPLOYING", "UPDATING", "CONFIG_UPDATE_STARTED")
+    states = list(looks(*[coming] * 5, ("RUNNING", "HEALTHY", "UNSPECIFIED")))
+    for state in states:
+        if kind != "service":
+            without_gateway(state)
+        if kind == "with a replica":
+            state.applications[APP].deployments["replica"].replica_states["RUNNING"] = 1
+    job = Joining(monkeypatch, states, WANTED)
+    monkeypatch.setattr(app, "_GIVEN_UP_S", 0.05)
+    monkeypatch.setattr(app, "_LOOK_S", 0.03)
+    ensure(ReplicaPlan(TINY), WANTED)
+    assert bool(job.deployed) == (kind == "bulk")

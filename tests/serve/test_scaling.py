@@ -93,6 +93,13 @@ def test_a_rise_is_met_before_it_is_there() -> None:
     assert first[0] * 2 + 20 < first[1] * 2
 
 
+def test_replicas_heard_of_one_by_one_are_no_rise() -> None:
+    """Guards against a fleet that doubles since the controller began anew: it hears of a replica
+    when that has its turn."""
+    targets = _Run(10).go(300, lambda now: [Report(live=0.4)] * min(10, 1 + int(now)))
+    assert max(targets) == 10
+
+
 def test_noise_is_no_rise() -> None:
     targets = _Run(1).go(300, lambda now: _busy(0.42 + 0.02 * (now // 2 % 2)))
     assert set(targets) == {1}
@@ -144,3 +151,7 @@ def test_ray_serve_can_be_sent_it() -> None:
     assert policy(context) == (4, {})
     context.current_time = 1.2
     assert policy(context) == (18, {})
+    # A clock that is set back stops nothing.
+    context.target_num_replicas, context.current_time = 18, -100.0
+    context.raw_metrics["live"]["a"] = [_Value(11.0)]
+    assert policy(context) == (22, {})

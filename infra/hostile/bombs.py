@@ -80,9 +80,9 @@ def bombs() -> Iterator[Hostile]:
     yield Hostile("mp4 of 200000 empty pictures", _tiny_packets("mp4", 200_000))
     yield Hostile("mkv of 200000 empty pictures", _tiny_packets("matroska", 200_000))
     yield Hostile("avi of 200000 empty pictures", _tiny_packets("avi", 200_000))
-    yield Hostile("mkv that lasts a thousand years", _far_apart("matroska", 2**45))
-    yield Hostile("ts with times that jump", _far_apart("mpegts", 2**32))
-    yield Hostile("flv that lasts for weeks", _far_apart("flv", 2**31 - 5000))
+    yield Hostile("mkv that lasts a thousand years", far_apart("matroska", 2**45))
+    yield Hostile("ts with times that jump", far_apart("mpegts", 2**32))
+    yield Hostile("flv that lasts for weeks", far_apart("flv", 2**31 - 5000))
     boxes = b"".join(struct.pack(">I", 8 * n + 8) + b"moov" for n in range(100_000, 0, -1))
     yield Hostile("mp4 of boxes within boxes", _FTYP + boxes)
     yield Hostile("mp4 of a million boxes", _FTYP + (struct.pack(">I", 8) + b"free") * 1_000_000)
@@ -159,7 +159,8 @@ def _tiny_packets(format_: str, count: int) -> bytes:
     return file.getvalue()
 
 
-def _far_apart(format_: str, ticks: int) -> bytes:
+def far_apart(format_: str, ticks: int) -> bytes:
+    """A video of a few pictures, so many ticks of its clock from one to the next."""
     file = io.BytesIO()
     codec = "flv" if format_ == "flv" else "mpeg4"
     with av.open(file, "w", format=format_) as container:

@@ -8,6 +8,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 _WIDTH, _HEIGHT, _RATE, _FRAMES = 64, 48, 10, 20
@@ -87,8 +88,12 @@ def _video(made: _Made) -> bytes:
         # One thread: what comes out must not depend on the machine's cores.
         stream.codec_context.thread_count = 1
         sound: Any = container.add_stream(made.sound, rate=8000, layout="mono") if made.sound else 0
+        converter = VideoReformatter()
         for number in range(_FRAMES):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(_draw(number), "rgb24")))
+            drawn = av.VideoFrame.from_ndarray(_draw(number), "rgb24")
+            # On several threads its rounding differs from one time to the next.
+            frame = converter.reformat(drawn, format=stream.pix_fmt, threads=1)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if sound:
             for number in range(_FRAMES):

@@ -6,6 +6,7 @@ certificate. So it speaks to a port of this machine, and what it says goes to th
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import ssl
@@ -17,6 +18,14 @@ from serve.sources.addresses import Place, SourceError, SourceSettings
 
 _MOST_HEADER_BYTES = 64 * 1024
 _PIECE = 64 * 1024
+#: What FFmpeg and we read alike, and what sends nobody elsewhere. FFmpeg itself takes any number
+#: that C does, such as ``+302``.
+_STATUS = re.compile(rb"RTSP/\d\.\d[ \t]+[1245]\d\d([ \t].*)?")
+_REDIRECT = re.compile(rb"RTSP/\d\.\d[ \t]+3\d\d([ \t].*)?")
+#: Longer numbers FFmpeg cuts to 32 bits, and lines to 4 KiB.
+_LENGTH = re.compile(rb"content-length:[ \t]{0,9}(\d{1,7})[ \t]*", re.IGNORECASE)
+#: Ends of lines or spaces to one reader, and neither to another.
+_DOUBTFUL = re.compile(rb"[\0\v\f]")
 
 
 class RtspGuard:
@@ -117,23 +126,31 @@ class AnswerWatch:
                 continue
             # FFmpeg takes bare line feeds for ends of lines as well, so these do too.
             head, ends, _ = bytes(self._buffer).replace(b"\r", b"").partition(b"\n\n")
-            if not ends:
-                status = head.partition(b"\n")[0]
-                if _redirects(status):
-                    return "it redirects, which is not followed for RTSP"
-                return "its answer has no end" if len(head) > _MOST_HEADER_BYTES else None
             lines = head.split(b"\n")
-            if _redirects(lines[0]):
-                return "it redirects, which is not followed for RTSP"
+            # Without its end the last line may be a part.
+            if why := _objection(lines if ends else lines[:-1], lines[-1]):
+                return why
+            if not ends:
+                return "its answer has no end" if len(head) > _MOST_HEADER_BYTES else None
             length = _length(lines)
             if length is None:
                 return "its answer has no length"
             self._skip = _head_bytes(self._buffer) + length
 
 
-def _redirects(status: bytes) -> bool:
-    words = status.split()
-    return len(words) > 1 and words[0].startswith(b"RTSP/") and words[1].startswith(b"3")
+def _objection(lines: list[bytes], last: bytes) -> str | None:
+    """What speaks against a head of whole ``lines``, and against what ``last`` has so far."""
+    if any(_DOUBTFUL.search(line) for line in (*lines, last)):
+        return "its answer can be read in more than one way"
+    # FFmpeg passes over a picture at the start of any line, and goes on behind it.
+    if any(line.startswith(b"$") for line in (*lines, last)):
+        return "its answer holds pictures"
+    status = lines[0] if lines else b""
+    if not status.lstrip().startswith(b"RTSP/") or _STATUS.fullmatch(status):
+        return None
+    if _REDIRECT.fullmatch(status):
+        return "it redirects, which is not followed for RTSP"
+    return "its answer has no status"
 
 
 def _head_bytes(buffer: bytearray) -> int:
@@ -151,13 +168,14 @@ def _head_bytes(buffer: bytearray) -> int:
 
 def _length(lines: list[bytes]) -> int | None:
     """Bytes of the body; None where that could be read in more than one way."""
-    found = {b"0"}
+    found: set[int] = set()
     for line in lines[1:]:
-        name, _, value = line.partition(b":")
-        if name.strip().lower() == b"content-length":
-            found = found - {b"0"} | {value.strip()}
-    (only, *others) = found
-    return int(only) if only.isdigit() and not others else None
+        if line.partition(b":")[0].strip().lower() != b"content-length":
+            continue
+        if not (match := _LENGTH.fullmatch(line)):
+            return None
+        found.add(int(match[1]))
+    return None if len(found) > 1 else sum(found)
 
 
 def _connected(place: Place, settings: SourceSettings) -> socket.socket:

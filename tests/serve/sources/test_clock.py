@@ -97,6 +97,73 @@ def test_redirects_are_seen_wherever_packets_are_cut(step: int) -> None:
         assert first_objection(before + AWAY.replace(b"\r", b"")) is not None
 
 
+@pytest.mark.parametrize(
+    "status",
+    [
+        b"RTSP/1.0 +302 Found",
+        b"RTSP/1.0 0302 Found",
+        b"RTSP/1.0\t302",
+        b"RTSP/1.0\x0b200 302",
+        b"RTSP/1.0 \x0c302 OK",
+        b"RTSP/1.0 302",
+        b" RTSP/1.0 302 Found",
+        b"RTSP/1.0  302 Found",
+        b"RTSP/x 302 Found",
+        b"RTSP/1.0\0 302 Found",
+        b"\0",
+    ],
+)
+def test_a_status_is_read_as_ffmpeg_reads_it(status: bytes) -> None:
+    """Guards against a redirect that FFmpeg sees and the guard does not."""
+    answer = status + b"\r\nLocation: rtsp://10.0.0.1/\r\n\r\n"
+    assert AnswerWatch().objection(answer)
+    assert AnswerWatch().objection(answer[:-2])
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"RTSP/1.0 200 OK",
+        b"RTSP/1.0 200",
+        b"RTSP/1.0 401 Unauthorized",
+        b"RTSP/1.0  200  OK",
+        b"RTSP/1.0 454 Session 302 Not Found",
+        b"OPTIONS rtsp://camera/302 RTSP/1.0",
+        b"SET_PARAMETER * RTSP/1.0",
+    ],
+)
+def test_what_sends_nobody_elsewhere_is_passed_on(first: bytes) -> None:
+    """Guards against cameras that are refused for how they write, and for what they ask."""
+    message = first + b"\r\nCSeq: 1\r\nServer: $ 302\r\n\r\n"
+    for end in range(1, len(message) + 1):
+        assert AnswerWatch().objection(message[:end]) is None
+
+
+@pytest.mark.parametrize("step", [1, 10_000])
+@pytest.mark.parametrize("start", [b"", b"\r", b"X: y\r\n"])
+def test_a_picture_within_a_head_is_refused(start: bytes, step: int) -> None:
+    """Guards against a length that the guard alone sees: FFmpeg passes over ``$`` in any line."""
+    hidden = b"\r\nContent-Length: 200\r\nX: "
+    data = b"RTSP/1.0 200 OK\r\n" + start + b"$\0" + len(hidden).to_bytes(2, "big") + hidden
+    watch = AnswerWatch()
+    data += b"\r\n\r\n"
+    assert any(watch.objection(data[i : i + step]) for i in range(0, len(data), step))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b" Content-Length: 200",
+        b"Content-Length : 200",
+        b"Content-Length: 4294967296",
+        b"Content-Length:" + b" " * 5000 + b"200",
+    ],
+)
+def test_a_length_that_ffmpeg_reads_otherwise_is_refused(line: bytes) -> None:
+    """Guards against a redirect behind a body that FFmpeg does not see, or sees the end of."""
+    assert AnswerWatch().objection(b"RTSP/1.0 200 OK\r\n" + line + b"\r\n\r\n")
+
+
 @pytest.mark.parametrize("length", [b"+5", b"5, 6", b"-1", b"5\r\nContent-Length: 6"])
 def test_a_length_that_can_be_read_in_two_ways_is_refused(length: bytes) -> None:
     """Guards against an answer that hides a redirect behind a body that has another end."""

@@ -16,10 +16,13 @@ _AGENT = "longreel"
 
 
 class HttpBody:
-    """What a server sends for a URL, from the beginning on.
+    """What a server sends for a URL, from byte ``start`` to before ``end``.
 
     Redirects are followed, each to a place that is checked as the first was; credentials go to
     the first host alone.
+
+    Args:
+        end: None for all that there is.
 
     Attributes:
         at: the byte that comes next.
@@ -29,14 +32,17 @@ class HttpBody:
         SourceError: refused, not there, or silent for too long; while reading too.
     """
 
-    def __init__(self, url: str, settings: SourceSettings) -> None:
+    def __init__(
+        self, url: str, settings: SourceSettings, start: int = 0, end: int | None = None
+    ) -> None:
         #: FFmpeg tells some formats by the name; it is no address to it.
         self.name = "source"
         self._settings = settings
-        self.at = 0
+        self.at = start
+        self._end = end
         self._stopped = False
         self._url = url
-        self._response = self._opened(0)
+        self._response = self._opened(start)
         # Only where the server itself said so: a live one has no length.
         total = self._response.headers.get("Content-Range", "").rpartition("/")[2]
         self.size = int(total) if self._response.status == 206 and total.isdigit() else None
@@ -49,10 +55,16 @@ class HttpBody:
         """
         if self._stopped:
             raise SourceError("stopped", final=True)
+        most = n if n > 0 else io.DEFAULT_BUFFER_SIZE
+        if self._end is not None:
+            # A server may send more than was asked for.
+            most = min(most, self._end - self.at)
+            if most <= 0:
+                return b""
         if self._response is None:
             self._response = self._opened(self.at)
         try:
-            data = self._response.read1(n if n > 0 else io.DEFAULT_BUFFER_SIZE)
+            data = self._response.read1(most)
         except (urllib3.exceptions.HTTPError, OSError) as failure:
             raise SourceError(_why(failure)) from None
         self.at += len(data)
@@ -94,7 +106,10 @@ class HttpBody:
                 raise SourceError("it redirects away from HTTP", final=True)
         else:
             raise SourceError("it redirects without an end")
-        if response.status not in (200, 206) or (start and response.status != 206):
+        if start and response.status == 200:
+            response.close()
+            raise SourceError("the server sends no parts of what it has")
+        if response.status not in (200, 206):
             response.close()
             raise SourceError(f"the server answers {response.status} {response.reason}")
         return response
@@ -112,7 +127,7 @@ class HttpBody:
             "Host": f"{host}:{place.port}" if place.port not in (80, 443) else host,
             "User-Agent": _AGENT,
             "Accept-Encoding": "identity",
-            "Range": f"bytes={start}-",
+            "Range": f"bytes={start}-" if self._end is None else f"bytes={start}-{self._end - 1}",
         }
         if login is not None:
             headers |= urllib3.make_headers(basic_auth=":".join(login))

@@ -19,7 +19,7 @@ from actors.media import MEDIA_ERRORS
 from actors.objects import open_object
 from longreel.errors import StorageError
 from serve.sources.addresses import SourceError, SourceSettings, check_bucket, place_of
-from serve.sources.httpbody import open_body
+from serve.sources.httpbody import HttpBody, open_body
 from serve.sources.rtspguard import RtspGuard
 
 #: FFmpeg reads what it is handed and opens nothing.
@@ -156,14 +156,17 @@ class _Web:
         self._bodies.add(self.first)
 
     def open(self, url: str, flags: int, options: dict[str, str]) -> Any:
-        """FFmpeg's way to a second address. Raises ``SourceError``."""
-        del options
+        """FFmpeg's way to a second address, or to a part of what is there.
+
+        Raises:
+            SourceError: it may not be opened, or cannot.
+        """
         self._named += 1
         if self._closed or flags != _READ or not url.startswith(("http://", "https://")):
             raise SourceError("it names what is no web address", final=True)
         if self._named > _MOST_NAMED and not self.known:
             raise SourceError("it names too much", final=True)
-        body = open_body(url, self._settings)
+        body = _named_body(url, options, self._settings)
         self._bodies.add(body)
         return body
 
@@ -172,6 +175,12 @@ class _Web:
         self._closed = True
         for body in list(self._bodies):
             body.close()
+
+
+def _named_body(url: str, options: dict[str, str], settings: SourceSettings) -> Any:
+    """What a playlist names: many segments may be parts of one file, which is said here alone."""
+    start, end = int(options.get("offset", 0)), int(options.get("end_offset", 0))
+    return HttpBody(url, settings, start, end) if end else open_body(url, settings)
 
 
 def _opened(

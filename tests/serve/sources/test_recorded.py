@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +13,14 @@ import av
 import pytest
 
 from actors.objects import write_bytes
+from actors.pictures import PictureMaker
 from infra.objectstore import ObjectStore
+from serve.sources.addresses import SourceError
+from serve.sources.httpbody import HttpBody
+from serve.sources.opening import open_source
 from tests.serve.live_sources import FPS, HttpSource, moving_video
 from tests.serve.sources.following import SETTINGS, following
+from tests.videos import HEIGHT, WIDTH, read_number
 
 pytestmark = pytest.mark.waits
 
@@ -88,12 +95,13 @@ def test_an_object_in_a_bucket_is_played(
     asyncio.run(scenario())
 
 
-def write_hls(folder: Path, seconds: float) -> None:
+def write_hls(folder: Path, seconds: float, **options: str) -> None:
     """``live.m3u8`` and its segments of a second each."""
+    options = {"hls_time": "1"} | options
     film = moving_video(folder / "film.ts", seconds)
     with (
         av.open(str(film)) as source,
-        av.open(str(folder / "live.m3u8"), "w", format="hls", options={"hls_time": "1"}) as target,
+        av.open(str(folder / "live.m3u8"), "w", format="hls", options=options) as target,
     ):
         stream = target.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(source.streams.video[0]):
@@ -117,6 +125,42 @@ def test_hls_is_followed(tmp_path: Path) -> None:
             assert found.sessions.numbers() == [i * 5 for i in range(15)]
 
     asyncio.run(scenario())
+
+
+def numbers_of(url: str) -> list[int]:
+    """The pictures of a source, as fast as they are read."""
+    maker = PictureMaker((HEIGHT, WIDTH), 0, None)
+    opened = open_source(url, SETTINGS)
+    with closing(opened.container):
+        found = [read_number(maker.model_input(picture)) for picture, _ in opened.pictures()]
+        opened.close()
+    return found
+
+
+@pytest.mark.parametrize("kind", ["mpegts", "fmp4"])
+def test_segments_that_are_parts_of_one_file_are_shown_in_turn(kind: str, tmp_path: Path) -> None:
+    """Guards against the first second of such a file again and again."""
+    write_hls(tmp_path, 3, hls_flags="single_file", hls_segment_type=kind)
+    playlist = tmp_path / "live.m3u8"
+    assert "#EXT-X-BYTERANGE" in playlist.read_text()
+    with HttpSource(tmp_path) as source:
+        assert numbers_of(f"{source.url}/live.m3u8") == list(range(75))
+
+
+def test_a_server_that_sends_no_parts_is_named(tmp_path: Path) -> None:
+    """Guards against the beginning of a file in place of its part."""
+    write_hls(tmp_path, 2, hls_flags="single_file")
+
+    class Whole(HttpSource):
+        def _file(self, client: socket.socket, path: str, wanted: str) -> None:
+            data = (tmp_path / path.lstrip("/")).read_bytes()
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+
+    with Whole() as source:
+        first = HttpBody(f"{source.url}/live.ts", SETTINGS, 0, 188)
+        assert len(b"".join(iter(lambda: first.read(100), b""))) == 188
+        with pytest.raises(SourceError, match="sends no parts"):
+            HttpBody(f"{source.url}/live.ts", SETTINGS, 188, 376)
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ class HttpBody:
     Attributes:
         at: the byte that comes next.
         size: bytes in all; None where the server takes no ranges.
+        endless: the server does not say how much it will send.
 
     Raises:
         SourceError: refused, not there, or silent for too long; while reading too.
@@ -46,6 +47,7 @@ class HttpBody:
         # Only where the server itself said so: a live one has no length.
         total = self._response.headers.get("Content-Range", "").rpartition("/")[2]
         self.size = int(total) if self._response.status == 206 and total.isdigit() else None
+        self.endless = "Content-Length" not in self._response.headers and self.size is None
 
     def read(self, n: int = -1) -> bytes:
         """At most ``n`` bytes as soon as there are any; none at the end.

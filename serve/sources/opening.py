@@ -213,9 +213,18 @@ def _opened(
         close()
         final = _FINAL.get(type(failure))
         raise SourceError(refused() or final or _why(failure), final=bool(final)) from None
-    # A recording has an end; what is live has none that could be known.
-    paced = container.duration is not None and container.format.name != "sdp"
-    return Opened(container, stream, paced, close, refused)
+    return Opened(container, stream, _is_recording(container, file), close, refused)
+
+
+def _is_recording(container: InputContainer, file: Any) -> bool:
+    """A recording has an end; what is live has none that could be known.
+
+    A live FLV says in its header that it lasts 0 seconds. So does a recording of one that was
+    written as it came, but its server knows its size.
+    """
+    if container.duration is None or container.format.name == "sdp":
+        return False
+    return container.duration > 0 or not getattr(file, "endless", False)
 
 
 def _pictures_of(container: InputContainer) -> VideoStream:

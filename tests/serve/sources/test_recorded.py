@@ -147,16 +147,41 @@ def test_segments_that_are_parts_of_one_file_are_shown_in_turn(kind: str, tmp_pa
         assert numbers_of(f"{source.url}/live.m3u8") == list(range(75))
 
 
+class Whole(HttpSource):
+    """Sends whole files, whatever part is asked for; their length where ``says_length``."""
+
+    says_length = True
+
+    def _file(self, client: socket.socket, path: str, wanted: str) -> None:
+        assert self._folder
+        data = (self._folder / path.lstrip("/")).read_bytes()
+        length = f"Content-Length: {len(data)}\r\n" if self.says_length else ""
+        client.sendall(f"HTTP/1.1 200 OK\r\n{length}\r\n".encode() + data)
+
+
+@pytest.mark.parametrize(("says_length", "paced"), [(True, True), (False, False)])
+def test_an_flv_without_a_duration_is_live_unless_it_has_a_length(
+    says_length: bool, paced: bool, tmp_path: Path
+) -> None:
+    """Guards against a camera that is never opened again, for its header says that it lasts 0 s."""
+    written = moving_video(tmp_path / "live.flv", 1)
+    data = written.read_bytes()
+    # A number of eight bytes after its name and kind; what is written as it comes has 0 there.
+    place = data.index(b"duration") + len(b"duration") + 1
+    written.write_bytes(data[:place] + bytes(8) + data[place + 8 :])
+    with Whole(tmp_path) as source:
+        source.says_length = says_length
+        opened = open_source(f"{source.url}/live.flv", SETTINGS)
+        with closing(opened.container):
+            assert opened.container.duration == 0
+            assert opened.paced is paced
+            opened.close()
+
+
 def test_a_server_that_sends_no_parts_is_named(tmp_path: Path) -> None:
     """Guards against the beginning of a file in place of its part."""
     write_hls(tmp_path, 2, hls_flags="single_file")
-
-    class Whole(HttpSource):
-        def _file(self, client: socket.socket, path: str, wanted: str) -> None:
-            data = (tmp_path / path.lstrip("/")).read_bytes()
-            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
-
-    with Whole() as source:
+    with Whole(tmp_path) as source:
         first = HttpBody(f"{source.url}/live.ts", SETTINGS, 0, 188)
         assert len(b"".join(iter(lambda: first.read(100), b""))) == 188
         with pytest.raises(SourceError, match="sends no parts"):

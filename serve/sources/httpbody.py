@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import urllib3
 
@@ -27,6 +27,7 @@ class HttpBody:
     Attributes:
         at: the byte that comes next.
         size: bytes in all; None where the server takes no ranges.
+        url: of what is read, after redirects; with the login only where that was sent.
         endless: the server does not say how much it will send.
 
     Raises:
@@ -38,6 +39,7 @@ class HttpBody:
     ) -> None:
         #: FFmpeg tells some formats by the name; it is no address to it.
         self.name = "source"
+        self.url = url
         self._settings = settings
         self.at = start
         self._end = end
@@ -114,6 +116,7 @@ class HttpBody:
         if response.status not in (200, 206):
             response.close()
             raise SourceError(f"the server answers {response.status} {response.reason}")
+        self.url = _with_login(url, self._url if login else "")
         return response
 
     def _asked(self, place: Place, start: int, login: tuple[str, str] | None) -> Any:
@@ -153,6 +156,7 @@ class SeekableBody:
 
     def __init__(self, body: HttpBody, size: int) -> None:
         self.name = body.name
+        self.url = body.url
         self._body, self._size = body, size
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -172,6 +176,13 @@ class SeekableBody:
     def close(self) -> None:
         """See ``HttpBody``."""
         self._body.close()
+
+
+def _with_login(url: str, giver: str) -> str:
+    """``url`` with the login of the URL ``giver`` in place of its own."""
+    parts = urlsplit(url)
+    login, at, _ = urlsplit(giver).netloc.rpartition("@")
+    return parts._replace(netloc=login + at + parts.netloc.rpartition("@")[2]).geturl()
 
 
 def open_body(url: str, settings: SourceSettings) -> HttpBody | SeekableBody:

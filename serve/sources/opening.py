@@ -152,7 +152,7 @@ class _Web:
         self._closed = False
         self.first = open_body(url, settings)
         # What a playlist names is relative to this.
-        self.first.name = url
+        self.first.name = self.first.url
         self._bodies.add(self.first)
 
     def open(self, url: str, flags: int, options: dict[str, str]) -> Any:

@@ -147,6 +147,39 @@ def test_segments_that_are_parts_of_one_file_are_shown_in_turn(kind: str, tmp_pa
         assert numbers_of(f"{source.url}/live.m3u8") == list(range(75))
 
 
+def test_names_in_a_playlist_are_relative_to_where_it_was_found(tmp_path: Path) -> None:
+    """Guards against segments that are looked for where only the redirect is."""
+    (tmp_path / "edge").mkdir()
+    write_hls(tmp_path / "edge", 2)
+    with HttpSource() as front, HttpSource(tmp_path) as edge:
+        found = numbers_of(f"{front.url}/away?{edge.url}/edge/live.m3u8")
+    assert found == list(range(50))
+
+
+@pytest.mark.parametrize(
+    ("where", "login"),
+    [
+        ("/edge/x", "user:secret@"),
+        ("http://{own}/edge/x", "user:secret@"),
+        ("http://{other}/edge/x", ""),
+        ("http://who:ever@{other}/edge/x", ""),
+    ],
+)
+def test_what_a_playlist_names_gets_the_login_of_its_own_host(where: str, login: str) -> None:
+    """Guards against a login that travels with a redirect, or is lost on its own host."""
+
+    class Edge(HttpSource):
+        def _file(self, client: socket.socket, path: str, wanted: str) -> None:
+            client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+
+    with Edge() as own, Edge() as other:
+        hosts = [each.url.removeprefix("http://") for each in (own, other)]
+        target = where.format(own=hosts[0], other=hosts[1])
+        url = own.url.replace("//", "//user:secret@") + f"/away?{target}"
+        host = hosts[1] if "{other}" in where else hosts[0]
+        assert HttpBody(url, SETTINGS).url == f"http://{login}{host}/edge/x"
+
+
 class Whole(HttpSource):
     """Sends whole files, whatever part is asked for; their length where ``says_length``."""
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import av
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -34,8 +34,9 @@ _PLAYLISTS = {
     "extension_picky": "0",
 }
 _READ = 1
-#: Addresses that a playlist may name until pictures come.
-_MOST_NAMED = 64
+#: Addresses that a playlist may name until pictures come: of each of its variants, sound and
+#: subtitles a list, a beginning and some segments.
+_MOST_NAMED = 256
 # Most that is read to know what a source is: of a live one it is seconds of delay and memory.
 _PROBE = {"probesize": str(2**20), "analyzeduration": "2000000"}
 #: Formats that stand for one picture after the other and have no times, or made-up ones.
@@ -237,6 +238,10 @@ def _pictures_of(container: InputContainer) -> VideoStream:
         raise SourceError("its video codec is unknown", final=True)
     context.thread_count = 1
     context.thread_type = "NONE"
+    # Of a playlist every variant would be fetched for as long as it is followed.
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all
     return stream
 
 

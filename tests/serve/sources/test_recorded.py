@@ -147,6 +147,23 @@ def test_segments_that_are_parts_of_one_file_are_shown_in_turn(kind: str, tmp_pa
         assert numbers_of(f"{source.url}/live.m3u8") == list(range(75))
 
 
+@pytest.mark.slow
+def test_of_a_playlist_of_many_variants_one_is_fetched(tmp_path: Path) -> None:
+    """Guards against a ladder of them that is refused, or downloaded as a whole all the time."""
+    (tmp_path / "0").mkdir()
+    write_hls(tmp_path / "0", 4, hls_segment_type="fmp4")
+    ladder = ["#EXTM3U"]
+    for i in range(24):
+        if i:
+            (tmp_path / f"{i}").symlink_to("0")
+        ladder += [f"#EXT-X-STREAM-INF:BANDWIDTH={i + 1}00000", f"{i}/live.m3u8"]
+    (tmp_path / "ladder.m3u8").write_text("\n".join(ladder) + "\n")
+    with HttpSource(tmp_path) as source:
+        assert numbers_of(f"{source.url}/ladder.m3u8") == list(range(100))
+    last = [line for line in source.asked if "live3.m4s" in line]
+    assert last == ["/0/live3.m4s bytes=0-"]
+
+
 def test_names_in_a_playlist_are_relative_to_where_it_was_found(tmp_path: Path) -> None:
     """Guards against segments that are looked for where only the redirect is."""
     (tmp_path / "edge").mkdir()

@@ -38,6 +38,7 @@ class SourceSettings:
         allow_private: loopback and private addresses too.
         s3_buckets: that ``s3://`` may name.
         open_s, read_s: seconds without an answer, or without data, after which a source is lost.
+        segment_s: the same of a live playlist's next segment, which comes as a whole.
         max_pixels: of one picture.
         first_pause_s, longest_pause_s: before a source is opened again; it doubles in between.
     """
@@ -46,6 +47,7 @@ class SourceSettings:
     s3_buckets: Sequence[str] = field(default_factory=tuple)
     open_s: float = 10.0
     read_s: float = 10.0
+    segment_s: float = 30.0
     max_pixels: int = 50_000_000
     first_pause_s: float = 0.5
     longest_pause_s: float = 30.0

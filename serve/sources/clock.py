@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 
-#: A source may fall so far behind; beyond it, its clock has jumped and is set anew.
-_MOST_BEHIND_S = 10.0
+#: A source may fall so far behind; beyond it, its clock has jumped and is set anew. What comes in
+#: segments does so with each of them, and never goes back.
+_MOST_BEHIND_S = 60.0
+_MOST_BEHIND_GONE_BACK_S = 10.0
+#: Less than that is how a source counts and no jump.
+_GONE_BACK_S = 1.0
 #: Seconds that a source's clock may go slow in a second, before that counts as lying behind.
 _DRIFT = 0.001
 #: What lay waiting when a source was opened has come by then.
@@ -51,10 +55,12 @@ class SourceClock:
             waited_s, between_s = now_s - self._seen_s, stamp_s - self._stamp_s
             self._settled |= waited_s > between_s / 2 > 0
         if stamp_s is not None:
+            gone_back = self._stamp_s - stamp_s > _GONE_BACK_S
+            most_behind_s = _MOST_BEHIND_GONE_BACK_S if gone_back else _MOST_BEHIND_S
             self._stamp_s = stamp_s
             offset_s = now_s - stamp_s
             known = self._offset_s
-            if known is None or offset_s > known + _MOST_BEHIND_S:
+            if known is None or offset_s > known + most_behind_s:
                 self._offset_s = offset_s
             else:
                 self._offset_s = min(known + _DRIFT * (now_s - self._seen_s), offset_s)

@@ -199,7 +199,8 @@ def _opened(
             "r",
             container_options={**_PROBE, **options},
             options=limits,
-            timeout=(settings.open_s, settings.read_s),
+            # Bodies have a limit of their own: in a container of ours this is for playlists alone.
+            timeout=(settings.open_s, max(settings.read_s, settings.segment_s if io_open else 0)),
             metadata_errors="replace",
             io_open=io_open,
         )

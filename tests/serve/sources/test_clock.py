@@ -61,6 +61,18 @@ def test_a_source_that_falls_far_behind_is_set_anew() -> None:
     assert clock.shown_at(3.0, 7.0) == pytest.approx(7.0)
 
 
+@pytest.mark.parametrize("segment_s", [6, 12, 30])
+def test_what_comes_in_segments_keeps_its_distance(segment_s: int) -> None:
+    """Guards against the pictures of a long segment at one moment: all but its last come late."""
+    clock = SourceClock()
+    for stamp_s in range(1, 20 * segment_s):
+        comes_s = (stamp_s // segment_s + 1) * segment_s
+        found = clock.shown_at(float(stamp_s), float(comes_s))
+        if stamp_s > 2 * segment_s:
+            # The last picture of each says how its clock stands.
+            assert found == pytest.approx(stamp_s + 1, abs=0.05)
+
+
 def test_the_first_picture_of_each_grid_point_is_taken() -> None:
     """Guards against two frames at one point, and points that are no multiples of 1 / fps."""
     grid = Grid(2.0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,9 @@ import pytest
 from actors.objects import write_bytes
 from actors.pictures import PictureMaker
 from infra.objectstore import ObjectStore
-from serve.sources.addresses import SourceError
+from serve.sources.addresses import SourceError, SourceSettings
 from serve.sources.httpbody import HttpBody
-from serve.sources.opening import open_source
+from serve.sources.opening import Opened, open_source
 from tests.serve.live_sources import FPS, HttpSource, moving_video
 from tests.serve.sources.following import SETTINGS, following
 from tests.videos import HEIGHT, WIDTH, read_number
@@ -127,14 +128,20 @@ def test_hls_is_followed(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@contextmanager
+def opening(url: str, settings: SourceSettings = SETTINGS) -> Iterator[Opened]:
+    """An open source, closed at the end."""
+    opened = open_source(url, settings)
+    with closing(opened.container):
+        yield opened
+        opened.close()
+
+
 def numbers_of(url: str) -> list[int]:
     """The pictures of a source, as fast as they are read."""
     maker = PictureMaker((HEIGHT, WIDTH), 0, None)
-    opened = open_source(url, SETTINGS)
-    with closing(opened.container):
-        found = [read_number(maker.model_input(picture)) for picture, _ in opened.pictures()]
-        opened.close()
-    return found
+    with opening(url) as opened:
+        return [read_number(maker.model_input(picture)) for picture, _ in opened.pictures()]
 
 
 @pytest.mark.parametrize("kind", ["mpegts", "fmp4"])
@@ -221,11 +228,9 @@ def test_an_flv_without_a_duration_is_live_unless_it_has_a_length(
     written.write_bytes(data[:place] + bytes(8) + data[place + 8 :])
     with Whole(tmp_path) as source:
         source.says_length = says_length
-        opened = open_source(f"{source.url}/live.flv", SETTINGS)
-        with closing(opened.container):
+        with opening(f"{source.url}/live.flv") as opened:
             assert opened.container.duration == 0
             assert opened.paced is paced
-            opened.close()
 
 
 def test_a_server_that_sends_no_parts_is_named(tmp_path: Path) -> None:
@@ -261,3 +266,25 @@ def test_a_live_playlist_is_followed(tmp_path: Path) -> None:
                 assert abs(elapsed_s - (times[i] - times[0])) < 1.5
 
     asyncio.run(scenario())
+
+
+@pytest.mark.slow
+def test_a_segment_may_take_longer_than_a_picture(tmp_path: Path) -> None:
+    """Guards against a source that is lost between two segments, and against waiting for ever."""
+    write_hls(tmp_path, 4)
+    playlist = tmp_path / "live.m3u8"
+    whole = playlist.read_text()
+    playlist.write_text("#EXTINF".join(whole.split("#EXTINF")[:4]))
+
+    def seen(segment_s: float, then: str) -> int:
+        settings = replace(SETTINGS, read_s=0.3, segment_s=segment_s)
+        n = 0
+        with opening(f"{source.url}/live.m3u8", settings) as opened, suppress(SourceError):
+            for n, _ in enumerate(opened.pictures(), 1):
+                if n == 80:
+                    playlist.write_text(then)
+        return n
+
+    with HttpSource(tmp_path) as source:
+        assert seen(0.3, playlist.read_text()) == 84  # all that there was
+        assert seen(5.0, whole) == 100

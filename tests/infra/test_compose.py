@@ -96,6 +96,15 @@ def test_the_service_is_run_with_options_that_it_has(name: str) -> None:
     assert {option.partition("=")[0] for option in options} <= known
 
 
+@pytest.mark.parametrize("name", LONGREEL)
+def test_what_is_built_at_home_can_be_run(name: str) -> None:
+    """Guards against Docker's ``noexec``: Triton builds its libraries at home and loads them."""
+    (mount,) = SERVICES[name]["tmpfs"]
+    where, _, options = mount.partition(":")
+    assert where == "/home/longreel"
+    assert "exec" in options.split(",")
+
+
 def test_prometheus_finds_the_gateway_and_rays_agents() -> None:
     """Guards against a dashboard without data: in a container 127.0.0.1 is the container itself."""
     prometheus = SERVICES["prometheus"]

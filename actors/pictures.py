@@ -15,6 +15,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
+from actors.hdr import is_hdr, to_sdr
+
 JPEG_QUALITY = 80
 
 Picture = npt.NDArray[np.uint8]
@@ -106,11 +108,13 @@ def _upright(scaler: VideoReformatter, frame: VideoFrame, width: int, height: in
         frame,
         width=stored_width,
         height=stored_height,
-        format="rgb24",
+        format="rgb48le" if is_hdr(frame) else "rgb24",
         interpolation=Interpolation.AREA if shrinks else Interpolation.BICUBIC,
         threads=1,
     )
-    picture: Picture = scaled.to_ndarray()  # type: ignore[assignment]
+    stored: Any = scaled.to_ndarray()
+    # Once it is small: swscale would do it in full size.
+    picture: Picture = to_sdr(stored, frame) if is_hdr(frame) else stored
     if not a:
         picture = picture.transpose(1, 0, 2)
     if a + c < 0:

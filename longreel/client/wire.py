@@ -18,6 +18,8 @@ DEFAULT_TIMEOUT_S = 600.0
 #: Seconds that a call goes on trying where the service is away or busy.
 DEFAULT_PATIENCE_S = 60.0
 _CONNECT_S = 10.0
+# Each iteration over events holds a connection: a bound on them would hold up every other call.
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
 _UNSENT = (
     httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol,
 )  # fmt: skip
@@ -47,7 +49,8 @@ def settings(base_url: str | None, api_key: str | None, timeout_s: float) -> dic
             # Before a library says what it cannot send.
             raise UsageError("the API key has characters that no key has")
         headers["authorization"] = f"Bearer {key}"
-    return {"base_url": url, "headers": headers, "timeout": _timeout(timeout_s)}
+    timeout = _timeout(timeout_s)
+    return {"base_url": url, "headers": headers, "timeout": timeout, "limits": _LIMITS}
 
 
 def arguments(request: Request) -> dict[str, Any]:
@@ -85,4 +88,5 @@ def reply(response: httpx.Response, body: bytes) -> Reply:
 
 
 def _timeout(seconds: float) -> httpx.Timeout:
-    return httpx.Timeout(seconds, connect=min(seconds, _CONNECT_S))
+    soon = min(seconds, _CONNECT_S)
+    return httpx.Timeout(seconds, connect=soon, pool=soon)

@@ -11,7 +11,8 @@ import base64
 import io
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,22 @@ def test_events_tell_what_happened_in_order(client: Client) -> None:
 
 
 @pytest.mark.slow
+def test_many_who_follow_events_hold_up_no_other_call(service: Service) -> None:
+    """Guards against a bound on connections, which the hundredth follower would use up."""
+    with (
+        Client(service.url, timeout=2, patience=0) as client,
+        client.session(fps=2) as session,
+        ExitStack() as open_,
+    ):
+        session.push(frame(255))
+        for _ in range(101):
+            events = session.events()
+            assert isinstance(events, Generator)
+            open_.callback(events.close)
+            assert next(events).data["frame"] == 0
+        assert [one.id for one in client.sessions()] == [session.id]
+
+
 def test_attaching_leaves_a_session_open(client: Client) -> None:
     """Guards against closing what somebody else opened, and against using their numbers twice."""
     with client.session() as mine:

@@ -12,6 +12,7 @@ import typer
 
 from longreel.errors import INTERRUPTED, LongreelError, UsageError
 from longreel.options import ApiKey, Server
+from longreel.stopping import stopped_as_by_ctrl_c
 from longreel.typed import typed_line
 
 if TYPE_CHECKING:
@@ -62,12 +63,12 @@ def chat(
         if seconds > 1.0:
             typer.echo(f"longreel: {failure}; trying again in {seconds:.0f} s", err=True)
 
-    with Client(server, api_key, on_retry=waiting) as client:
-        try:
+    try:
+        with stopped_as_by_ctrl_c(), Client(server, api_key, on_retry=waiting) as client:
             _chat(client, video, question, instructions, max_tokens)
-        except KeyboardInterrupt:
-            typer.echo("\nlongreel: interrupted", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+    except KeyboardInterrupt:
+        typer.echo("\nlongreel: interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _chat(

@@ -10,6 +10,7 @@ import typer
 
 from longreel.errors import INTERRUPTED, UsageError
 from longreel.options import ApiKey, Server
+from longreel.stopping import stopped_as_by_ctrl_c
 
 
 def watch(
@@ -102,7 +103,8 @@ def watch(
             await Watch(client, wish, view).run()
 
     try:
-        asyncio.run(run())
+        with stopped_as_by_ctrl_c():
+            asyncio.run(run())
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 

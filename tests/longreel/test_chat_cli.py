@@ -6,6 +6,7 @@ a traceback.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +91,19 @@ def test_ctrl_c_leaves_nothing(service: Service, clip: str) -> None:
     with terminal("chat", clip, "--server", service.url) as shown:
         shown.wait_for("? ")
         shown.type("\x03")
+        assert shown.wait() == 130, shown.shown
+        assert "Traceback" not in shown.shown
+    with Client(service.url) as client:
+        assert client.files.list() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_nothing(service: Service, clip: str, number: int) -> None:
+    """Guards against a supervisor, or a closed terminal, that has uploads stay behind."""
+    with terminal("chat", clip, "--server", service.url) as shown:
+        shown.wait_for("? ")
+        shown.process.send_signal(number)
         assert shown.wait() == 130, shown.shown
         assert "Traceback" not in shown.shown
     with Client(service.url) as client:

@@ -141,7 +141,8 @@ def test_a_restart_of_the_service_is_survived(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_closes_the_session(service: Service, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_closes_the_session(service: Service, tmp_path: Path, number: int) -> None:
     """Guards against a session that holds memory for ever after its watcher left."""
     video = lights(tmp_path / "v.mp4", [255] + [0] * 200)
     process = subprocess.Popen(
@@ -155,7 +156,7 @@ def test_ctrl_c_closes_the_session(service: Service, tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline().startswith(b"00:00.0")
         assert len(client.sessions()) == 1
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=TIMEOUT_S)
         assert process.returncode == 130
         assert client.sessions() == []

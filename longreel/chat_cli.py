@@ -57,11 +57,12 @@ def chat(
     what was said; an empty line ends.
     """
     from longreel.client import Client
+    from longreel.readable import prose
 
     def waiting(failure: LongreelError, seconds: float) -> None:
         # What passes at once is nobody's concern.
         if seconds > 1.0:
-            typer.echo(f"longreel: {failure}; trying again in {seconds:.0f} s", err=True)
+            typer.echo(f"longreel: {prose(failure)}; trying again in {seconds:.0f} s", err=True)
 
     try:
         with stopped_as_by_ctrl_c(), Client(server, api_key, on_retry=waiting) as client:
@@ -80,6 +81,7 @@ def _chat(
 ) -> None:
     from longreel.client.errors import APIError
     from longreel.client.media import remote_part
+    from longreel.readable import visible_lines
 
     questions = _questions(question)
     uploaded = None
@@ -99,7 +101,7 @@ def _chat(
                 history=history,
             ):
                 answer += words
-                typer.echo(_shown(words), nl=False)
+                typer.echo(visible_lines(words), nl=False)
                 sys.stdout.flush()
             typer.echo()
             history.append((asked, answer))
@@ -131,10 +133,3 @@ def _typed() -> Iterator[str]:
         if not line:
             return
         yield line
-
-
-def _shown(words: str) -> str:
-    """Words of an answer, harmless to show; their lines stay lines."""
-    from longreel.readable import visible
-
-    return "\n".join(visible(line) for line in words.split("\n"))

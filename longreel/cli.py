@@ -385,12 +385,12 @@ def main() -> None:
     """Entry point: known errors become one line and an exit status."""
     try:
         app()
-    except UsageError as failure:
-        typer.echo(f"longreel: {failure}", err=True)
-        sys.exit(WRONG_USE)
     except LongreelError as failure:
-        typer.echo(f"longreel: {failure}", err=True)
-        sys.exit(JOB_FAILED)
+        from longreel.readable import prose
+
+        # It may hold a name that comes from outside.
+        typer.echo(f"longreel: {prose(failure)}", err=True)
+        sys.exit(WRONG_USE if isinstance(failure, UsageError) else JOB_FAILED)
 
 
 if __name__ == "__main__":

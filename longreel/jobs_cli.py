@@ -128,7 +128,7 @@ def logs(
     cluster = _connect(address)
     run = cluster.get(job)
     if not follow:
-        typer.echo(cluster.log(run), nl=False)
+        _print_log(cluster.log(run))
         return
     _follow(cluster, run, address)
 
@@ -137,6 +137,7 @@ def logs(
 def cancel(job: JobId, address: Address = None) -> None:
     """Stop a job. What it has worked out is kept, and resume goes on from there."""
     from longreel.jobs_view import done_of
+    from longreel.readable import prose
 
     cluster = _connect(address)
     run = cluster.get(job)
@@ -145,7 +146,7 @@ def cancel(job: JobId, address: Address = None) -> None:
     run = cluster.cancel(run)
     progress, unseen = _standing(run)
     how_far = f"its rows are unknown, {unseen}" if unseen else done_of(progress)
-    typer.echo(f"{run.job_id} is {run.state}; {how_far}")
+    typer.echo(f"{run.job_id} is {run.state}; {prose(how_far)}")
     if not run.finished:
         typer.echo(f"{_command('resume', run.job_id, address)} goes on from there", err=True)
 
@@ -217,8 +218,10 @@ def _send(
 
 def _follow(cluster: Jobs, run: Run, address: str | None, its_status: bool = False) -> None:
     """Show a run's log to its end; with ``its_status``, end as it did."""
+    from longreel.readable import prose
+
     try:
-        run = cluster.follow(run, lambda text: typer.echo(text, nl=False))
+        run = cluster.follow(run, _print_log)
     except KeyboardInterrupt:
         stop = _command("cancel", run.job_id, address)
         typer.echo(f"longreel: {run.job_id} goes on; {stop} stops it", err=True)
@@ -229,8 +232,15 @@ def _follow(cluster: Jobs, run: Run, address: str | None, its_status: bool = Fal
         typer.echo(f"longreel: {run.job_id} was cancelled", err=True)
         raise typer.Exit(INTERRUPTED)
     if run.exit_status is None or run.exit_status < 0:
-        typer.echo(f"longreel: {run.job_id} failed: {run.reason}", err=True)
+        typer.echo(f"longreel: {run.job_id} failed: {prose(run.reason)}", err=True)
     raise typer.Exit(max(run.exit_status or 0, 0) or JOB_FAILED)
+
+
+def _print_log(text: str) -> None:
+    """Lines of a log as they are; harmless where they go to a terminal."""
+    from longreel.readable import visible_lines
+
+    typer.echo(visible_lines(text) if sys.stdout.isatty() else text, nl=False)
 
 
 def _standing(run: Run) -> tuple[Progress | None, str | None]:

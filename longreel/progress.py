@@ -11,6 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from longreel.readable import prose
+
 #: Seconds between lines when the output is no terminal.
 _LINE_EVERY_S = 10.0
 
@@ -65,7 +67,7 @@ class ProgressView:
         for failure in counts.failures:
             if failure not in self._failures:
                 self._failures.append(failure)
-                said = Text("  ! " + failure, style="yellow")
+                said = Text("  ! " + prose(failure), style="yellow")
                 self._console.print(said, highlight=False, soft_wrap=True)
         if phase == "narrating" and self._work is None:
             self._work = (now, counts.video_seconds, counts.frames)

@@ -1,7 +1,7 @@
 """How times, sizes, counts, names and errors are written for people.
 
-File names and narrations come from outside: whatever is shown passes through ``visible`` or
-``prose`` first, so that no control character reaches a terminal or a page.
+File names and narrations come from outside: whatever is shown passes through ``visible``,
+``visible_lines`` or ``prose`` first, so that no control character reaches a terminal or a page.
 """
 
 from __future__ import annotations
@@ -55,6 +55,11 @@ def visible(text: Any) -> str:
         return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
     return "".join(spell(char) for char in str(text or ""))
+
+
+def visible_lines(text: str) -> str:
+    """Return ``text`` as ``visible`` does, but its lines and tabs stay what they are."""
+    return re.sub(r"[^\n\t]+", lambda run: visible(run[0]), text)
 
 
 def prose(text: Any, limit: int | None = None) -> str:

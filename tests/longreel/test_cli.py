@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 import mod
+from longreel import cli
+from longreel.errors import UsageError
 
 TIMEOUT_S = 120.0
 
@@ -114,6 +116,22 @@ def test_an_unknown_command_is_wrong_use() -> None:
     assert refused.returncode == 2
     assert "sumarize" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_an_error_cannot_move_the_cursor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards against control sequences in a name that an error names."""
+
+    def failing() -> None:
+        raise UsageError("no file: a\x1b]0;title\x07\nlongreel: \u202egnp.mp4")
+
+    monkeypatch.setattr(cli, "app", failing)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    said = "longreel: no file: a\\x1b]0;title\\x07 longreel: \\u202egnp.mp4\n"
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.slow

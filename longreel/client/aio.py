@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from longreel.client import event_calls, service_calls, session_calls, types, wire
-from longreel.client.media import Video, picture, video
+from longreel.client.media import Video, file_part, picture, remote_part, video
 from longreel.client.resources import AsyncFiles, AsyncJobs, AsyncStreams
 from longreel.client.service_calls import History
 from longreel.client.transport import AsyncTransport, OnRetry
@@ -33,6 +34,8 @@ class AsyncClient:
         http = httpx.AsyncClient(**wire.settings(base_url, api_key, timeout))
         self._transport = AsyncTransport(http, on_retry)
         self._patience_s = patience
+        #: Ids of files that lie with the service for a question.
+        self._uploads: set[str] = set()
         self.files = AsyncFiles(self._transport, patience)
         self.jobs = AsyncJobs(self._transport, patience)
         self.streams = AsyncStreams(self._transport, patience)
@@ -45,6 +48,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """See ``Client.close``."""
+        for name in list(self._uploads):
+            await self._forget(name, 0.0)
         await self._transport.close()
 
     async def models(self) -> list[types.Model]:
@@ -63,12 +68,13 @@ class AsyncClient:
         history: History = (),
     ) -> types.Answer:
         """See ``Client.chat``."""
-        steps = service_calls.chat(
-            video, question, model, instructions, max_tokens, history, self._patience_s
-        )
-        return await self._transport.run(steps)
+        async with self._within_reach(video) as part:
+            steps = service_calls.chat(
+                part, question, model, instructions, max_tokens, history, self._patience_s
+            )
+            return await self._transport.run(steps)
 
-    def chat_stream(
+    async def chat_stream(
         self,
         video: Video | None,
         question: str,
@@ -79,10 +85,13 @@ class AsyncClient:
         history: History = (),
     ) -> AsyncGenerator[str, None]:
         """See ``Client.chat_stream``."""
-        steps = service_calls.chat(
-            video, question, model, instructions, max_tokens, history, self._patience_s
-        )
-        return self._transport.iterate(steps)
+        async with self._within_reach(video) as part:
+            steps = service_calls.chat(
+                part, question, model, instructions, max_tokens, history, self._patience_s
+            )
+            async with aclosing(self._transport.iterate(steps)) as words:
+                async for word in words:
+                    yield word
 
     def session(
         self,
@@ -107,6 +116,30 @@ class AsyncClient:
     async def sessions(self) -> list[types.SessionInfo]:
         """See ``Client.sessions``."""
         return await self._transport.run(session_calls.sessions(self._patience_s))
+
+    @asynccontextmanager
+    async def _within_reach(self, video: Video | None) -> AsyncIterator[dict[str, Any] | None]:
+        """The content part of a video, which lies with the service for as long as the block."""
+        part = remote_part(video)
+        if part is not None or video is None:
+            yield part
+            return
+        name = (await self.files.upload(video)).id
+        self._uploads.add(name)
+        # After a failure, it shall be heard of soon.
+        patience_s = 0.0
+        try:
+            yield file_part(name)
+            patience_s = self._patience_s
+        finally:
+            # Who is cancelled once more shall not cut it short.
+            await asyncio.shield(self._forget(name, patience_s))
+
+    async def _forget(self, name: str, patience_s: float) -> None:
+        # Not what was deleted when the client was closed.
+        if name in self._uploads:
+            await self._transport.run(service_calls.forgotten(name, patience_s))
+            self._uploads.discard(name)
 
 
 class AsyncOpening:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from urllib.parse import quote
 
 from longreel.client import types
 from longreel.client.errors import APIError
-from longreel.client.media import Video, file_part, media_type, remote_part
+from longreel.client.media import Video, media_type
 from longreel.client.sse import EventParser
 from longreel.client.steps import (
     Backoff,
@@ -31,6 +32,8 @@ from longreel.errors import UsageError
 T = TypeVar("T")
 #: What a job's status says while it goes on.
 _UNFINISHED = ("pending", "running")
+#: Seconds without a word after which deleting an upload is given up: nobody waits for it.
+_FORGET_S = 10.0
 #: Earlier questions of a dialogue, each with its answer.
 History = Sequence[tuple[str, str]]
 
@@ -135,8 +138,15 @@ def content(name: str, patience_s: float) -> Steps[bytes]:
     return (yield from attempt(Send(request), Backoff(patience_s))).body
 
 
+def forgotten(name: str, patience_s: float) -> Steps[None]:
+    """Delete what was uploaded for a question; a file that stays can be deleted later."""
+    request = Request("DELETE", f"/v1/files/{quote(name, safe='')}", silence_s=_FORGET_S)
+    with suppress(APIError):
+        yield from ask(request, patience_s)
+
+
 def chat(
-    video: Video | None,
+    part: dict[str, Any] | None,
     question: str,
     model: str | None,
     instructions: str | None,
@@ -146,40 +156,20 @@ def chat(
 ) -> Steps[types.Answer]:
     """Ask about a video; the answer's words are emitted as they come.
 
-    A video that lies here is uploaded for the question and deleted after it.
+    Args:
+        part: the content part of the video; None for a question without one.
     """
-    part, uploaded = remote_part(video), None
-    if part is None and video is not None:
-        uploaded = yield from upload(video, None, "vision", patience_s)
-        part = file_part(uploaded.id)
-    try:
-        if model is None:
-            models = yield from listed("/v1/models", types.model, patience_s)
-            model = models[0].id
-        body = {
-            "model": model,
-            "messages": _messages(part, question, instructions, history),
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            **({"max_tokens": max_tokens} if max_tokens is not None else {}),
-        }
-        answer = yield from _answered(body, patience_s)
-    except Exception:
-        if uploaded is not None:
-            # What went wrong first is what the caller shall hear of.
-            yield from _forget(uploaded.id, 0.0)
-        raise
-    if uploaded is not None:
-        yield from _forget(uploaded.id, patience_s)
-    return answer
-
-
-def _forget(name: str, patience_s: float) -> Steps[None]:
-    try:
-        yield from deleted("/v1/files", name, patience_s)
-    except APIError:
-        # The answer is there; a file that stays can be listed and deleted later.
-        return
+    if model is None:
+        models = yield from listed("/v1/models", types.model, patience_s)
+        model = models[0].id
+    body = {
+        "model": model,
+        "messages": _messages(part, question, instructions, history),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **({"max_tokens": max_tokens} if max_tokens is not None else {}),
+    }
+    return (yield from _answered(body, patience_s))
 
 
 def _messages(

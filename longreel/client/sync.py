@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from longreel.client import event_calls, service_calls, session_calls, types, wire
-from longreel.client.media import Video, picture, video
+from longreel.client.media import Video, file_part, picture, remote_part, video
 from longreel.client.resources import Files, Jobs, Streams
 from longreel.client.service_calls import History
 from longreel.client.transport import OnRetry, Transport
@@ -52,6 +53,8 @@ class Client:
             httpx.Client(**wire.settings(base_url, api_key, timeout)), on_retry
         )
         self._patience_s = patience
+        #: Ids of files that lie with the service for a question.
+        self._uploads: set[str] = set()
         self.files = Files(self._transport, patience)
         self.jobs = Jobs(self._transport, patience)
         self.streams = Streams(self._transport, patience)
@@ -63,7 +66,9 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """End all connections."""
+        """End all connections, and delete what was uploaded for questions that go on."""
+        for name in list(self._uploads):
+            self._forget(name, 0.0)
         self._transport.close()
 
     def models(self) -> list[types.Model]:
@@ -91,11 +96,12 @@ class Client:
             model: the service's first when None.
             history: earlier questions about it, each with its answer.
         """
-        return self._transport.run(
-            service_calls.chat(
-                video, question, model, instructions, max_tokens, history, self._patience_s
+        with self._within_reach(video) as part:
+            return self._transport.run(
+                service_calls.chat(
+                    part, question, model, instructions, max_tokens, history, self._patience_s
+                )
             )
-        )
 
     def chat_stream(
         self,
@@ -108,11 +114,12 @@ class Client:
         history: History = (),
     ) -> Iterator[str]:
         """The words of ``chat`` as they come."""
-        return self._transport.iterate(
-            service_calls.chat(
-                video, question, model, instructions, max_tokens, history, self._patience_s
+        with self._within_reach(video) as part:
+            yield from self._transport.iterate(
+                service_calls.chat(
+                    part, question, model, instructions, max_tokens, history, self._patience_s
+                )
             )
-        )
 
     def session(
         self,
@@ -147,6 +154,29 @@ class Client:
     def sessions(self) -> list[types.SessionInfo]:
         """All sessions that are not closed."""
         return self._transport.run(session_calls.sessions(self._patience_s))
+
+    @contextmanager
+    def _within_reach(self, video: Video | None) -> Iterator[dict[str, Any] | None]:
+        """The content part of a video, which lies with the service for as long as the block."""
+        part = remote_part(video)
+        if part is not None or video is None:
+            yield part
+            return
+        name = self.files.upload(video).id
+        self._uploads.add(name)
+        # After a failure, it shall be heard of soon.
+        patience_s = 0.0
+        try:
+            yield file_part(name)
+            patience_s = self._patience_s
+        finally:
+            self._forget(name, patience_s)
+
+    def _forget(self, name: str, patience_s: float) -> None:
+        # Not what was deleted when the client was closed.
+        if name in self._uploads:
+            self._transport.run(service_calls.forgotten(name, patience_s))
+            self._uploads.discard(name)
 
 
 class Session:

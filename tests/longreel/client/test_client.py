@@ -386,6 +386,53 @@ def test_a_chat_that_fails_leaves_no_file(client: Client, tmp_path: Path) -> Non
     assert refused.value.code == "model_not_found"
 
 
+@pytest.mark.parametrize("end", ["closed", "with its client"])
+def test_an_abandoned_chat_leaves_no_file(tmp_path: Path, end: str) -> None:
+    """Guards against the upload of an answer that nobody reads to its end."""
+    path = lights(tmp_path / "clip.mp4", [255])
+    with Service(tmp_path / "store", MemorySessions(step_s=0.02)) as service:
+        with Client(service.url) as client:
+            words = client.chat_stream(path, "What is there?")
+            assert isinstance(words, Generator)
+            assert next(words) == "You"
+            assert len(client.files.list()) == 1
+            if end == "closed":
+                words.close()
+                assert client.files.list() == []
+        words.close()
+        with Client(service.url) as client:
+            assert client.files.list() == []
+
+
+@pytest.mark.parametrize("end", ["task", "stream", "stream with its client"])
+def test_a_chat_that_a_task_leaves_leaves_no_file(tmp_path: Path, end: str) -> None:
+    """Guards against the upload of a question whose task is cancelled, also more than once."""
+    path = lights(tmp_path / "clip.mp4", [255])
+
+    async def use(service: Service) -> None:
+        async with AsyncClient(service.url) as client:
+            if end == "task":
+                task = asyncio.create_task(client.chat(path, "What is there?"))
+                while not service.requests("/v1/chat/completions"):
+                    await asyncio.sleep(0.01)
+                for _ in range(3):
+                    task.cancel()
+                    await asyncio.sleep(0)
+                await asyncio.gather(task, return_exceptions=True)
+                assert task.cancelled()
+            else:
+                words = client.chat_stream(path, "What is there?")
+                assert await anext(words) == "You"
+                if end == "stream":
+                    await words.aclose()
+                    assert await client.files.list() == []
+        async with AsyncClient(service.url) as client:
+            assert await client.files.list() == []
+
+    with Service(tmp_path / "store", MemorySessions(step_s=0.02)) as service:
+        asyncio.run(use(service))
+
+
 def test_files_are_kept_and_given_back(client: Client, tmp_path: Path) -> None:
     clip = write_video(tmp_path / "clip.mp4", n_frames=10)
     made = client.files.upload(clip.path)

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -95,10 +96,9 @@ def summarize(request: SummarizeRequest, address: Address = None) -> None:
     job_recipe(request, find_checkpoint(request.model, check=room))
     from pipelines.summarize import summarize as run
 
-    # A duplicate: the job may filter what libraries write to the terminal's own descriptor.
     with (
         _interruptible(),
-        open(os.dup(2), "w") as terminal,
+        _terminal() as terminal,
         ProgressView(Console(file=terminal)) as view,
     ):
         outcome = run(replace(request, address=address), view.update)
@@ -112,6 +112,11 @@ def summarize(request: SummarizeRequest, address: Address = None) -> None:
     )
     if outcome.progress.videos["failed"] or outcome.progress.videos["partial"]:
         raise typer.Exit(NOT_ALL_OK)
+
+
+def _terminal() -> TextIO:
+    """A duplicate of it: the job may filter what libraries write to its own descriptor."""
+    return open(os.dup(2), "w", errors="backslashreplace")
 
 
 def _room(address: str | None, gpus: float, quantize: str | None) -> Callable[[Path], None]:
@@ -383,6 +388,10 @@ def train(
 
 def main() -> None:
     """Entry point: known errors become one line and an exit status."""
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, TextIOWrapper):
+            # A character that a terminal or pipe does not have is no reason to fail.
+            stream.reconfigure(errors="replace")
     try:
         app()
     except LongreelError as failure:

@@ -118,6 +118,33 @@ def test_an_unknown_command_is_wrong_use() -> None:
     assert "Traceback" not in refused.stderr
 
 
+def test_a_character_that_a_terminal_lacks_is_no_failure() -> None:
+    """Guards against a finished job that ends in a traceback where nothing is UTF-8."""
+    program = """if True:
+        import sys
+        from rich.console import Console
+        from longreel import cli
+        def app():
+            words = sys.stdin.read()
+            with cli._terminal() as terminal:
+                Console(file=terminal).print("caf\\u00e9 \\u2026")
+            Console().print("caf\\u00e9 \\u2013 " + words)
+        cli.app = app
+        cli.main()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input=b"caf\xe9",
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+        check=False,
+    )
+    assert done.stdout == b"caf? ? caf?\n", done
+    assert done.stderr == b"caf\\xe9 \\u2026\n"
+    assert done.returncode == 0
+
+
 def test_an_error_cannot_move_the_cursor(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

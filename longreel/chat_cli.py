@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from longreel.errors import INTERRUPTED, LongreelError, UsageError
-from longreel.options import ApiKey, Server
+from longreel.options import ApiKey, Server, require_unicode
 from longreel.stopping import stopped_as_by_ctrl_c
 from longreel.typed import typed_line
 
@@ -64,6 +64,7 @@ def chat(
         if seconds > 1.0:
             typer.echo(f"longreel: {prose(failure)}; trying again in {seconds:.0f} s", err=True)
 
+    require_unicode(**{"QUESTION": question, "--instructions": instructions})
     try:
         with stopped_as_by_ctrl_c(), Client(server, api_key, on_retry=waiting) as client:
             _chat(client, video, question, instructions, max_tokens)

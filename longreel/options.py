@@ -89,6 +89,22 @@ State = Annotated[
 ]
 
 
+def require_unicode(**given: str | None) -> None:
+    """Refuses words that no service can be sent.
+
+    Args:
+        given: by the name of the option or argument.
+
+    Raises:
+        UsageError: one is not UTF-8.
+    """
+    from longreel.readable import is_unicode
+
+    for name, text in given.items():
+        if text is not None and not is_unicode(text):
+            raise UsageError(f"{name} is not UTF-8: {text!r}")
+
+
 def state_uri(given: str | None) -> str:
     """The state store that ``--state`` names, or this user's own; no relative path.
 

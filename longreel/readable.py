@@ -45,6 +45,11 @@ def number(value: Any) -> float:
     return found if math.isfinite(found) else 0.0
 
 
+def is_unicode(text: str) -> bool:
+    """Whether ``text`` can be sent and stored: an argument whose bytes are not UTF-8 cannot."""
+    return not any(unicodedata.category(char) == "Cs" for char in text)
+
+
 def visible(text: Any) -> str:
     """Return ``text`` with control, bidi-override and unpaired surrogate characters spelt out."""
 

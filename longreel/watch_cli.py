@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from typing import Annotated
 
 import typer
 
 from longreel.errors import INTERRUPTED, UsageError
-from longreel.options import ApiKey, Server
+from longreel.options import ApiKey, Server, require_unicode
 from longreel.stopping import stopped_as_by_ctrl_c
 
 
@@ -81,6 +82,10 @@ def watch(
 
     if not 0.0 <= speed < float("inf"):
         raise UsageError(f"--speed must be 0 or more, not {speed:g}")
+    for name, value in (("--fps", fps), ("--silence-threshold", silence_threshold)):
+        if value is not None and not math.isfinite(value):
+            raise UsageError(f"{name} must be a finite number, not {value:g}")
+    require_unicode(**{"--ask": ask, "--instructions": instructions})
     wish = Wish(
         source=source,
         pulled=_is_address(source) and not local,

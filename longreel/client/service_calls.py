@@ -113,7 +113,8 @@ def upload(given: Video, name: str | None, purpose: str, patience_s: float) -> S
         APIError: the service does not take it.
     """
     if isinstance(given, str | PathLike):
-        shown = name or Path(given).name
+        # On disk a name is bytes, which need not be text.
+        shown = (name or Path(given).name).encode(errors="replace").decode()
         try:
             with open(given, "rb") as opened:
                 part = (shown, opened, media_type(opened.read(16), shown))

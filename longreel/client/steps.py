@@ -171,7 +171,12 @@ def later_s(reply: Reply) -> float | None:
 
 
 def refusal(reply: Reply) -> APIError:
-    """The error that a reply with a status from 400 on stands for."""
+    """The error that a reply with a status from 300 on stands for."""
+    if reply.status < 400:
+        # A key is not sent on to wherever something in between points.
+        place = reply.headers.get("location") or "another address"
+        said = f"HTTP {reply.status}: the service is not here, but at {place}"
+        return APIError(reply.status, "redirected", said)
     try:
         told = json.loads(reply.body)["error"]
         return APIError(reply.status, str(told.get("code") or ""), str(told["message"]))
@@ -198,7 +203,7 @@ def attempt(step: Send | Open, backoff: Backoff) -> Steps[Reply]:
             failure = APIError(0, "unreachable", lost.reason)
             wait = backoff.pause()
         else:
-            if reply.status < 400:
+            if reply.status < 300:
                 return reply
             failure = refusal(reply)
             wait = backoff.pause(later_s(reply)) if reply.status in _LATER else None

@@ -72,7 +72,7 @@ class Transport:
                         request = step.request
                         opened = self._send(request)
                         pieces = opened.iter_bytes()
-                        whole = isinstance(step, Send) or opened.status_code >= 400
+                        whole = isinstance(step, Send) or opened.status_code >= 300
                         answer = wire.reply(opened, opened.read() if whole else b"")
                 except httpx.TransportError as error:
                     failure = wire.lost(error, request)
@@ -82,7 +82,7 @@ class Transport:
                 opened.close()
 
     def _send(self, request: Request) -> httpx.Response:
-        return self._http.send(self._http.build_request(**wire.arguments(request)), stream=True)
+        return self._http.send(wire.built(self._http, request), stream=True)
 
 
 class AsyncTransport:
@@ -139,7 +139,7 @@ class AsyncTransport:
                         request = step.request
                         opened = await self._send(request)
                         pieces = opened.aiter_bytes()
-                        whole = isinstance(step, Send) or opened.status_code >= 400
+                        whole = isinstance(step, Send) or opened.status_code >= 300
                         answer = wire.reply(opened, await opened.aread() if whole else b"")
                 except httpx.TransportError as error:
                     failure = wire.lost(error, request)
@@ -149,5 +149,4 @@ class AsyncTransport:
                 await opened.aclose()
 
     async def _send(self, request: Request) -> httpx.Response:
-        wanted = self._http.build_request(**wire.arguments(request))
-        return await self._http.send(wanted, stream=True)
+        return await self._http.send(wire.built(self._http, request), stream=True)

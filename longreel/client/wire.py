@@ -53,8 +53,22 @@ def settings(base_url: str | None, api_key: str | None, timeout_s: float) -> dic
     return {"base_url": url, "headers": headers, "timeout": timeout, "limits": _LIMITS}
 
 
-def arguments(request: Request) -> dict[str, Any]:
-    """What ``build_request`` of httpx takes for a request."""
+def built(http: httpx.Client | httpx.AsyncClient, request: Request) -> httpx.Request:
+    """A request as httpx sends it.
+
+    Raises:
+        UsageError: it holds what cannot be sent: NaN, an infinity, text that is not Unicode.
+    """
+    try:
+        return http.build_request(**_arguments(request))
+    except UnicodeEncodeError as failure:
+        raise UsageError(f"not text that can be sent: {failure.object!r}") from None
+    except ValueError as failure:
+        raise UsageError(f"{request.method} {request.path} cannot be sent: {failure}") from None
+
+
+def _arguments(request: Request) -> dict[str, Any]:
+    """What ``build_request`` of httpx takes."""
     given = {
         "method": request.method,
         "url": request.path,

@@ -111,7 +111,7 @@ def test_a_signal_leaves_nothing(service: Service, clip: str, number: int) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["no file", "no video", "no question", "no url"])
+@pytest.mark.parametrize("what", ["no file", "no video", "no question", "no url", "no text"])
 def test_what_cannot_work_is_one_line(
     service: Service, clip: str, tmp_path: Path, what: str
 ) -> None:
@@ -122,6 +122,7 @@ def test_what_cannot_work_is_one_line(
         "no file": (["nowhere.mp4", "What?", *server], 2, "nowhere.mp4"),
         "no video": ([str(text), "What?", *server], 1, f"longreel: {text}: "),
         "no question": ([clip, *server], 2, "question"),
+        "no text": ([clip, "caf\udce9", *server], 2, "UTF-8"),
         "no url": ([clip, "What?", "--server", "here"], 2, "'here'"),
     }[what]
     done = run("chat", *arguments)

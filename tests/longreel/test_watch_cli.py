@@ -189,7 +189,10 @@ def test_an_http_address_is_decoded_here_when_asked(service: Service, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["nothing", "text", "empty folder", "speed", "memory", "no pipe"])
+@pytest.mark.parametrize(
+    "what",
+    ["nothing", "text", "empty folder", "speed", "memory", "no pipe", "fps", "threshold", "words"],
+)
 def test_what_cannot_work_is_one_line(service: Service, tmp_path: Path, what: str) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("no video")
@@ -200,6 +203,9 @@ def test_what_cannot_work_is_one_line(service: Service, tmp_path: Path, what: st
         "speed": ([str(text), "--speed", "-1"], 2),
         "memory": ([str(text), "--memory", "elephant"], 1),
         "no pipe": (["-"], 1),
+        "fps": ([str(text), "--fps", "nan"], 2),
+        "threshold": ([str(text), "--silence-threshold", "inf"], 2),
+        "words": ([str(text), "--ask", "caf\udce9"], 2),
     }[what]
     (tmp_path / "store").mkdir(exist_ok=True)
     done = run("watch", *arguments, "--server", service.url)

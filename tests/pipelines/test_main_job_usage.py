@@ -39,6 +39,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--router", "best"),
         ("--router", "redundancy:deep"),
         ("--silence-threshold", "2"),
+        ("--prompt", "caf\udce9"),
         ("--workers", "-1"),
         ("--gpus-per-replica", "-1"),
         ("--replicas", "99999"),

@@ -386,6 +386,22 @@ def test_a_chat_that_fails_leaves_no_file(client: Client, tmp_path: Path) -> Non
     assert refused.value.code == "model_not_found"
 
 
+def test_what_cannot_be_sent_is_wrong_use(client: Client) -> None:
+    """Guards against errors of a library about numbers and words that JSON does not have."""
+    with pytest.raises(UsageError, match="/v1/sessions"):
+        client.session(fps=float("nan"))
+    with pytest.raises(UsageError, match=r"caf\\udce9"):
+        client.chat(None, "caf\udce9")
+
+
+def test_a_file_whose_name_is_no_text_is_taken(client: Client, tmp_path: Path) -> None:
+    """Guards against a name in another encoding, which is none of the service's concern."""
+    path = tmp_path / "caf\udce9.mp4"
+    path.write_bytes(b"video")
+    uploaded = client.files.upload(path)
+    assert client.files.content(uploaded.id) == b"video"
+
+
 @pytest.mark.parametrize("end", ["closed", "with its client"])
 def test_an_abandoned_chat_leaves_no_file(tmp_path: Path, end: str) -> None:
     """Guards against the upload of an answer that nobody reads to its end."""

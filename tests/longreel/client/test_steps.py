@@ -119,6 +119,15 @@ def test_an_error_of_something_else_is_one_line(body: bytes) -> None:
     assert "\n" not in str(failure)
 
 
+@pytest.mark.parametrize("body", [b"", b"<html>Moved</html>"])
+def test_a_redirect_is_refused_with_its_address(body: bytes) -> None:
+    """Guards against a proxy's redirect that is taken for what the service said."""
+    elsewhere = Reply(308, {"location": "https://longreel.example/v1/models"}, body)
+    with pytest.raises(APIError, match=r"https://longreel\.example/v1/models") as refused:
+        carry_out(attempt(Send(Request("GET", "/v1/models")), Backoff(30.0)), [elsewhere])
+    assert (refused.value.status, refused.value.code) == (308, "redirected")
+
+
 def test_a_job_is_waited_for() -> None:
     """Guards against a client that asks without pause, or stops asking before the job ends."""
 

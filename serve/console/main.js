@@ -256,5 +256,5 @@ listen();
 stage("begin");
 drawState();
 await showModel();
-page.panels = startPanels({ open: resume, close: closeSession, watched: () => page.watch?.id, seen: () => page.watch?.transcript.times.length ?? 0, tell: hears.tell });
+page.panels = startPanels({ open: resume, close: closeSession, watched: () => page.watch?.id, seen: () => page.watch?.transcript.seen ?? 0, tell: hears.tell });
 await follow();

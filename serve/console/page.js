@@ -56,8 +56,8 @@ export function look() {
   said.at(time);
   if (!page.watch || !heat.on) return;
   const { transcript } = page.watch;
-  const frame = time === null ? transcript.times.length - 1 : transcript.frameAt(time);
-  heat.frame(frame, transcript.times[frame]);
+  const frame = time === null ? transcript.seen - 1 : transcript.frameAt(time);
+  heat.frame(frame, transcript.timeOf(frame));
 }
 
 const STATES = { connecting: ["connecting", ""], live: ["live", "ok"], lost: ["reconnecting", "partial"], ended: ["ended", "failed"] };
@@ -88,7 +88,7 @@ function told() {
 }
 
 function drawFigures() {
-  const n = page.watch.transcript.times.length;
+  const n = page.watch.transcript.seen;
   const parts = [el("b", {}, String(n)), ` ${n === 1 ? "frame" : "frames"} seen`];
   if (page.watch.behind) parts.push(", ", el("b", {}, String(page.watch.behind)), " waiting");
   const drops = page.watch.dropped;

@@ -24,7 +24,7 @@ export class Watch {
     this.saved.questions ??= {};
     this.sent = this.seen = 0;
     this.drops = {};
-    this.before = null;
+    this.before = this.first = null;
     this.state = "connecting";
     this.why = "";
     this.capture = null;
@@ -64,7 +64,7 @@ export class Watch {
 
   /** Frames that the session has and the model has not seen. */
   get behind() {
-    return Math.max(0, Math.max(this.view.frames, this.accepted ?? 0) - this.transcript.times.length);
+    return Math.max(0, Math.max(this.view.frames, this.accepted ?? 0) - this.transcript.seen);
   }
 
   /** How many frames were dropped, and what for. */
@@ -134,6 +134,7 @@ export class Watch {
   }
 
   heard(event) {
+    this.first ??= event.number;
     const entry = this.transcript.take(event);
     if (event.type === "response.created") this.asking = this.asking.filter((id) => id !== event.response);
     if (entry) this.hears.changed(entry);
@@ -144,8 +145,11 @@ export class Watch {
   /** Once all of the past is read, what is missing of its numbers was dropped. */
   caught() {
     if (this.before !== null || this.link.after < this.target) return;
-    const questions = this.transcript.answers.size;
-    this.before = Math.max(0, this.view.seq - this.view.frames - questions);
+    const { answers } = this.transcript;
+    const waiting = Object.keys(this.saved.questions).filter((id) => !answers.has(id)).length;
+    // Where the service keeps the first events no more, nobody knows how many questions there were.
+    const whole = (this.first ?? 1) === 1;
+    this.before = whole ? Math.max(0, this.view.seq - this.view.frames - answers.size - waiting) : 0;
     this.hears.state();
   }
 

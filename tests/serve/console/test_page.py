@@ -16,9 +16,10 @@ import pytest
 from fastapi import FastAPI
 from playwright.sync_api import Browser, expect
 
+from serve.live.items import SessionEvent
 from tests.serve.console.browser import ALLOWED, browsing, console
 from tests.serve.memory_sessions import MemorySessions
-from tests.serve.routes_server import application, client
+from tests.serve.routes_server import application, client, form
 from tests.serve.served import served
 
 KEY = "lr-0123456789"
@@ -127,6 +128,50 @@ def test_an_answer_is_cancelled(browser: Browser) -> None:
         page.shows("#said li.question", r"You asked: one.* \(cancelled\)$")
         assert "ten?" not in page["#said .answer"].inner_text()
         expect(page["#cancel"]).to_be_disabled()
+
+
+@dataclass
+class Shortened(MemorySessions):
+    """Keeps no events up to number ``cut``."""
+
+    cut: int = 0
+
+    async def events(
+        self, session: str, after: int = 0, wait_s: float = 10.0
+    ) -> list[SessionEvent]:
+        """See ``Sessions``."""
+        return await super().events(session, max(after, self.cut), wait_s)
+
+
+FRAME_AT = """async (times) => {
+    const { Transcript } = await import("/console/transcript.js");
+    const transcript = new Transcript();
+    for (const frame of [4, 5, 7]) {
+        transcript.take({ type: "frame.seen", frame, time_s: frame / 2, p_silence: 0.5 });
+    }
+    return [transcript.seen, transcript.wishes, ...times.map((time) => transcript.frameAt(time))];
+}"""
+
+
+@pytest.mark.slow
+def test_a_session_whose_first_events_are_gone_is_shown(browser: Browser) -> None:
+    """Guards against a timeline and figures that stop where the first frame known is not frame 0,
+    and against questions that count as dropped since nobody knows of them any more."""
+    sessions = Shortened()
+    with served(application(sessions)) as url, httpx.Client(base_url=url) as http:
+        session = http.post("/v1/sessions", json={}).json()["id"]
+        at = f"/v1/sessions/{session}"
+        http.post(f"{at}/responses", json={"input": "Well?"}).raise_for_status()
+        http.post(f"{at}/frames", files=form(*[0] * 8)).raise_for_status()
+        # A question with its six words, then four of the eight frames.
+        sessions.cut = 8 + 4
+        with console(browser, url, allowed="status of 503") as page:
+            page.page.goto(f"{url}/#s={session}")
+            page.page.reload()
+            page.shows("#figures", "^8 frames seen$")
+            assert str(page["#timeline path"].get_attribute("d")).startswith("M2 1L2.00 ")
+            found = page.page.evaluate(FRAME_AT, [0, 2, 2.6, 3.2, 9])
+            assert found == [8, [0.5, 0.5, 0, 0.5], -1, 4, 5, 5, 7]
 
 
 @pytest.mark.slow

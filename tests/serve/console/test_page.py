@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -16,7 +16,7 @@ import pytest
 from fastapi import FastAPI
 from playwright.sync_api import Browser, expect
 
-from serve.live.items import SessionEvent
+from serve.live.items import Input, Receipt, SessionError, SessionEvent
 from tests.serve.console.browser import ALLOWED, browsing, console
 from tests.serve.memory_sessions import MemorySessions
 from tests.serve.routes_server import application, client, form
@@ -172,6 +172,54 @@ def test_a_session_whose_first_events_are_gone_is_shown(browser: Browser) -> Non
             assert str(page["#timeline path"].get_attribute("d")).startswith("M2 1L2.00 ")
             found = page.page.evaluate(FRAME_AT, [0, 2, 2.6, 3.2, 9])
             assert found == [8, [0.5, 0.5, 0, 0.5], -1, 4, 5, 5, 7]
+
+
+@dataclass
+class Limited(MemorySessions):
+    """Refuses so many calls with frames, as a key's limit does."""
+
+    refusals: int = 4
+
+    async def give(
+        self, session: str, inputs: Sequence[Input], seq: int | None = None
+    ) -> list[Receipt]:
+        """See ``Sessions``."""
+        if self.refusals:
+            self.refusals -= 1
+            raise SessionError("quota_exceeded", "the key may push 4 frames a second")
+        return await super().give(session, inputs, seq)
+
+
+GIVES = """async ([session, times]) => {
+    const { Link } = await import("/console/link.js");
+    const canvas = Object.assign(document.createElement("canvas"), { width: 96, height: 96 });
+    canvas.getContext("2d");
+    const jpeg = await new Promise((done) => canvas.toBlob(done, "image/jpeg"));
+    const told = { accepted: [], refused: [] };
+    const began = Date.now();
+    await new Promise((done) => {
+        const one = () => told.accepted.length + told.refused.length === times.length && done();
+        const link = new Link(session, {
+            view() {}, state() {}, event() {},
+            receipt(item) { told.accepted.push(item.time); one(); },
+            refused(item) { told.refused.push(item.time); one(); },
+        });
+        for (const time of times) link.give({ jpeg, time });
+    });
+    return { ...told, took: Date.now() - began };
+}"""
+
+
+@pytest.mark.slow
+def test_frames_wait_where_a_key_limits_them(browser: Browser) -> None:
+    """Guards against frames of a file that are lost since they came faster than the key may push,
+    and against a page that sends them again and again without a pause."""
+    with served(application(Limited())) as url, httpx.Client(base_url=url) as http:
+        session = http.post("/v1/sessions", json={}).json()["id"]
+        with console(browser, url, allowed="status of 503") as page:
+            told = page.page.evaluate(GIVES, [session, [0, 1, 2]])
+    assert (told["accepted"], told["refused"]) == ([0, 1, 2], [])
+    assert told["took"] >= 1500
 
 
 @pytest.mark.slow

@@ -305,8 +305,9 @@ class Directory:
 
     async def figures(self) -> dict[str, Any]:
         """Numbers since this actor began: ``sessions`` by state (``live``, ``idle``, ``lost``) and
-        those ``without_room``, ``owners`` that report, ``moves`` of sessions, ``relieved`` replicas
-        and ``fences`` of owners; and whether the store is ``held``.
+        those ``without_room``, ``owners`` that report, ``moves`` of sessions, those
+        that replicas that were behind have sent elsewhere (``relieved``), and ``fences`` of owners;
+        and whether the store is ``held``.
         """
         states = {"live": 0, "idle": 0, "lost": 0}
         for entry in self._sessions.values():

@@ -44,15 +44,15 @@ class _Owner:
     heard: float
     #: Sessions placed since the last report.
     placed: int = 0
-    #: When one of its sessions was last sent elsewhere.
-    relieved: float = 0.0
+    #: When it was last told to let a session go.
+    told: float = 0.0
 
 
 class Owners:
     """Those that were heard of; what is known of them is lost with the process.
 
     Attributes:
-        relieved: how often one was told to let a session go.
+        relieved: sessions that they have sent elsewhere since this process began.
     """
 
     def __init__(self) -> None:
@@ -68,14 +68,15 @@ class Owners:
     def report(self, owner: str, replica: str, load: Load) -> Reply:
         """It is there, and so full."""
         now, before = time.monotonic(), self._known.get(owner)
-        known = _Owner(replica, load, now, relieved=before.relieved if before else 0.0)
+        known = _Owner(replica, load, now, told=before.told if before else 0.0)
         self._known[owner] = known
+        if before:
+            self.relieved += load.relieved - before.load.relieved
         self._came.set()
         self._no_room = {name: until for name, until in self._no_room.items() if until > now}
-        relieve = now - known.relieved > RELIEF_S and self._relief_for(owner, load)
+        relieve = now - known.told > RELIEF_S and self._relief_for(owner, load)
         if relieve:
-            known.relieved = now
-            self.relieved += 1
+            known.told = now
         return Reply(len(self._no_room), relieve)
 
     def _relief_for(self, owner: str, load: Load) -> bool:

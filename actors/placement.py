@@ -19,6 +19,7 @@ class Load:
         lag_s: age of the oldest live frame that waits.
         live: share of its time that live frames and answers take as fast as they come.
         behind_s: seconds of its time that live frames and questions wait for.
+        relieved: sessions that it has sent elsewhere, all in all, since it could not keep up.
     """
 
     free_bytes: int = 0
@@ -30,6 +31,7 @@ class Load:
     lag_s: float = 0.0
     live: float = 0.0
     behind_s: float = 0.0
+    relieved: int = 0
 
 
 #: Lag from which a replica gets new sessions only if all are as late.

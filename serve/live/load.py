@@ -14,13 +14,18 @@ _RESTS_S = 10.0
 
 
 def load_of(
-    sessions: Sequence[LiveSession], pace: Pace, memory: tuple[int, int], now_s: float
+    sessions: Sequence[LiveSession],
+    pace: Pace,
+    memory: tuple[int, int],
+    relieved: int,
+    now_s: float,
 ) -> Load:
     """The load of a replica.
 
     Args:
         sessions: all that it has.
         memory: bytes of caches that are free and there are in all.
+        relieved: sessions that it has sent elsewhere.
         now_s: on the monotonic clock.
     """
     free, capacity = memory
@@ -29,6 +34,7 @@ def load_of(
     waiting = sum(s.transcript.waiting for s in sessions)
     since = [s.transcript.waiting_since for s in live]
     return Load(
+        relieved=relieved,
         free_bytes=free,
         capacity_bytes=capacity,
         sessions=len(sessions),

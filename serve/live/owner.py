@@ -158,7 +158,8 @@ class Owner:
     def load(self) -> Load:
         """How full this replica is."""
         sessions = list(self._sessions.values())
-        return load_of(sessions, self._pace, self._settings.memory(), time.monotonic())
+        memory, relieved = self._settings.memory(), self._relief.relieved
+        return load_of(sessions, self._pace, memory, relieved, time.monotonic())
 
     def report(self) -> Report:
         """What the autoscaling policy is told."""
@@ -337,11 +338,12 @@ class Owner:
                 return False
             return await self._keep(session, in_memory=True)
 
-    async def _offload(self, session: LiveSession) -> None:
+    async def _offload(self, session: LiveSession) -> bool:
+        """Let a session go that does not wait; whether the store has it now."""
         # Nobody may take it in again while it is on its way out.
         async with self._lock(session.id):
             if self._sessions.get(session.id) is not session:
-                return
+                return False
             name = self.name
             del self._sessions[session.id]
             try:
@@ -354,6 +356,7 @@ class Owner:
                     await session.end(told=False)
                 else:
                     self._sessions[session.id] = session
+                return kept
             except BaseException:
                 # Who calls for it takes it in from the store.
                 await session.end(told=False)

@@ -21,16 +21,21 @@ class Relief:
 
     Args:
         there: the sessions that the replica has at present, by id.
-        offload: takes a session out of the replica's memory, unless it has come to wait.
+        offload: takes a session out of the replica's memory, unless it has come to wait; whether
+            it did.
+
+    Attributes:
+        relieved: sessions that have gone.
     """
 
     def __init__(
         self,
         pace: Pace,
         there: Callable[[], Mapping[str, LiveSession]],
-        offload: Callable[[LiveSession], Awaitable[None]],
+        offload: Callable[[LiveSession], Awaitable[bool]],
     ) -> None:
         self._pace, self._there, self._offload = pace, there, offload
+        self.relieved = 0
         self._going: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -57,7 +62,8 @@ class Relief:
                 await asyncio.sleep(0.02)
             # Nothing comes in between: it is locked before anybody else has a turn.
             session.leave(False)
-            await self._offload(session)
+            if await self._offload(session):
+                self.relieved += 1
         except Exception as failure:
             _log.warning("session %s stays on a replica that is behind: %s", session.id, failure)
         finally:

@@ -200,7 +200,9 @@ def test_a_session_tells_the_same_whoever_is_lost_whenever(
                 assert isinstance(late, Refusal)
             elif what == "relieve":
                 # With what waits; it comes back to the same owner or, after a loss, to another.
+                relieved = owner.load().relieved
                 await owner._relief.relieve()
+                assert owner.load().relieved == relieved + 1
                 assert (await service.directory.manifest("s")).owner is None
             elif what in ("keep", "offload"):
                 await service.listen(until_quiet=True)

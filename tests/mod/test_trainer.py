@@ -117,9 +117,20 @@ def test_gradient_checkpointing_changes_memory_and_not_gradients() -> None:
     assert gradients[0] == pytest.approx(gradients[1], rel=1e-4)
 
 
+def _printed(script: str) -> list[str]:
+    """What a process of its own prints: some virtual machines promise matrix units they lack."""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False
+    )
+    if done.returncode == -signal.SIGILL:
+        pytest.skip("this processor promises bfloat16 instructions that it does not run")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
 @pytest.mark.slow
 def test_bfloat16_autocast_learns_the_same_within_rounding() -> None:
-    """In a process of its own: some virtual machines promise matrix units that they lack."""
+    """Guards mixed precision, in which a loss may be lost to rounding."""
     script = """
 import torch
 from tests.mod.test_trainer import _batches, _recipe
@@ -130,15 +141,27 @@ for precision in ("float32", "bfloat16"):
     model, silence, batches = _batches(recipe)
     print(Trainer(recipe, model, silence).step(batches.batch(0))["live"])
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False
-    )
-    if done.returncode == -signal.SIGILL:
-        pytest.skip("this processor promises bfloat16 instructions that it does not run")
-    assert done.returncode == 0, done.stderr
-    plain, half = (float(line) for line in done.stdout.split())
+    plain, half = map(float, _printed(script))
     assert half == pytest.approx(plain, rel=0.02)
     assert half != plain
+
+
+@pytest.mark.slow
+def test_routers_learn_under_autocast() -> None:
+    """Guards against the cast that ranking makes without gradients, taken again for weighing."""
+    script = """
+import torch
+from tests.mod.test_trainer import _batches, _recipe
+from mod.objective import Objective
+torch.set_num_threads(1)
+model, silence, batches = _batches(_recipe(see_steps=0))
+with torch.autocast("cpu", torch.bfloat16):
+    loss = Objective(model.train(), silence)(batches.batch(0))["loss"]
+loss.backward()
+for weight in model.routers.parameters():
+    print(weight.grad is not None and bool(weight.grad.any()))
+"""
+    assert _printed(script) == ["True"] * 3
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longreel.errors import UsageError
+from mod.routers import mean_ratio
 from mod.weights import weight_bytes
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Checkpoint:
         kind: transformers' model type; ``videollm_mod`` is VideoLLM-MoD.
         image_size: side of the tower's input, in pixels.
         fps: frames a second it was trained on.
-        keep_ratio: share of a frame's vision tokens that run in MoD layers.
+        keep_ratio: share of a frame's vision tokens that run in MoD layers, the mean over those.
         router: what chooses them.
         instruction: text that opens a session by default.
         n_layers: of the decoder; None where nobody knows.
@@ -103,7 +104,7 @@ def find_checkpoint(model: str, *, check: Callable[[Path], None] | None = None) 
         folder=folder.resolve(),
         image_size=int(size),
         fps=float(config["fps"]),
-        keep_ratio=float(config["keep_ratio"]),
+        keep_ratio=float(mean_ratio(config["keep_ratio"], config.get("keep_ratios"))),
         router=str(config["router"]),
         instruction=str(config["instruction"]),
         n_layers=int(n_layers),

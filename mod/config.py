@@ -16,7 +16,7 @@ from mod.part_configs import (
     check_text,
     check_vision,
 )
-from mod.routers import Router, check_layers, placed
+from mod.routers import Router, check_layers, mean_ratio, placed
 
 ClassToken = Literal["first", "last", "none"]
 Summarizer = Literal["model", "digest"]
@@ -133,6 +133,11 @@ class RoutedConfig(PreTrainedConfig):
                 )
             if not all(0.0 < ratio <= 1.0 for ratio in self.keep_ratios):
                 raise ValueError(f"keep_ratios must lie in (0, 1], not {self.keep_ratios}")
+
+    @property
+    def mean_keep_ratio(self) -> float:
+        """Share of a frame's vision tokens that run in MoD layers, the mean over those."""
+        return float(mean_ratio(self.keep_ratio, self.keep_ratios))
 
     def tokens_in_layer(self, layer: int) -> int:
         """Vision tokens of one frame that run, and write keys and values, in ``layer``."""

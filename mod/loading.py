@@ -52,7 +52,7 @@ def load(
     On a CPU weights are computed with in float32; on a GPU in the checkpoint's own dtype.
 
     Args:
-        keep_ratio: overrides the checkpoint's own.
+        keep_ratio: overrides the checkpoint's own, those of single layers too.
         router: takes the place of the checkpoint's own, as :mod:`mod.choice` spells it.
         quantize: what the decoder's linear maps are turned into; see :mod:`mod.quantized`.
         new: the router is to be trained, and begins untrained where the checkpoint has no weights
@@ -210,6 +210,8 @@ def route(config: RoutedConfig, keep_ratio: float | None, chosen: RouterChoice |
             config.keep_ratios = None
     if keep_ratio is not None:
         config.keep_ratio = keep_ratio
+        # It holds for every layer that routes.
+        config.keep_ratios = None
     config.check()
 
 

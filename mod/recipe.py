@@ -30,7 +30,8 @@ class ModelPart:
         lora_rank: rank of the updates.
         lora_alpha: their scale is ``lora_alpha / lora_rank``.
         vocab_size: of the tokenizer that ``new:`` trains.
-        keep_ratio: overrides the checkpoint's own; 0.2 of an open model that has no router yet.
+        keep_ratio: overrides the checkpoint's own, those of single layers too; 0.2 of an
+            open model that has no router yet.
         router: what chooses tokens, and in which layers, in place of the start's own: any kind of
             :mod:`mod.config`, as in ``bounded``, ``random:all`` or ``skip:after-2``; new ones that
             learn begin untrained. Of an open model ``bounded`` (where None and it has none) or

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from statistics import fmean
 from typing import Any, Literal, get_args
 
 Router = Literal[
@@ -21,6 +23,15 @@ ROUTERS = get_args(Router)
 TRAINED: tuple[Router, ...] = ("learned", "bounded")
 PLACEMENTS = ("interleaved", "interleaved-deep", "all", "all-deep", "after-N")
 _PLACEMENT = re.compile(r"(interleaved|all)(-deep)?|after-\d+")
+
+
+def mean_ratio(keep_ratio: float, keep_ratios: Sequence[float] | None) -> float:
+    """Share of a frame's vision tokens (0-1) that run in MoD layers, the mean over those.
+
+    Args:
+        keep_ratios: of single layers, where a config has them.
+    """
+    return fmean(keep_ratios) if keep_ratios else keep_ratio
 
 
 def layers_of(spelled: str) -> str | list[int] | None:

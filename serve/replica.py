@@ -63,7 +63,7 @@ class Replica(SessionCalls):
         network, layout = load_any(self._checkpoint, keep_ratio, router, quantize)
         self._config, self._layout = network.config, layout
         name, revision = self._checkpoint.name, self._checkpoint.revision
-        self._served = Served(name, revision, network.config.keep_ratio, router, quantize)
+        self._served = Served(name, revision, network.config.mean_keep_ratio, router, quantize)
         self._capacity = _cache_bytes()
         memory = Memory(
             network.config,
@@ -110,7 +110,7 @@ class Replica(SessionCalls):
             "revision": self._checkpoint.revision,
             "side": int(config.image_size),
             "fps": float(config.fps),
-            "keep_ratio": float(config.keep_ratio),
+            "keep_ratio": config.mean_keep_ratio,
             "router": config.router,
             "tokens_per_frame": config.tokens_per_frame,
             "frames_per_step": config.frames_per_step,

@@ -6,6 +6,8 @@ loaded.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ from mod.choice import choose_router, require_router
 from mod.engine.viewer import Viewer
 from mod.loading import load
 from tests.mod.engine.models import talking_model
-from tests.mod.small import some_frames
+from tests.mod.small import small_layout, small_model, some_frames
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +106,20 @@ def test_a_keep_ratio_that_nothing_would_act_on_is_refused(dense: Checkpoint) ->
     require_router(1.0, None, dense)
     require_router(None, None, dense)
     require_router(0.5, None, tiny)
+
+
+def test_a_keep_ratio_takes_the_place_of_those_of_single_layers(tmp_path: Path) -> None:
+    """Guards against an option that a checkpoint's own list silently overrides."""
+    model = small_model(router="norm", mod_layers=[1, 3], keep_ratios=[0.5, 0.2])
+    model.save_pretrained(tmp_path)
+    small_layout(model.config).tokenizer.save_pretrained(tmp_path)
+    checkpoint = find_checkpoint(str(tmp_path))
+    assert checkpoint.keep_ratio == pytest.approx(0.35)
+    own, _ = load(checkpoint)
+    assert own.config.mean_keep_ratio == checkpoint.keep_ratio
+    assert own.config.tokens_in_layer(1) > own.config.tokens_in_layer(3)
+    for keep in (1.0, 0.2):
+        config = load(checkpoint, keep)[0].config
+        tokens = max(1, round(keep * config.tokens_per_frame))
+        assert [config.tokens_in_layer(layer) for layer in (1, 3)] == [tokens] * 2
+        assert config.mean_keep_ratio == keep

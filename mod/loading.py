@@ -46,6 +46,7 @@ def load(
     quantize: str | None = None,
     *,
     new: bool = False,
+    device: torch.device | None = None,
 ) -> tuple[VideoLLMMoD, StreamLayout]:
     """A VideoLLM-MoD model, in eval mode, and its stream layout.
 
@@ -57,6 +58,7 @@ def load(
         quantize: what the decoder's linear maps are turned into; see :mod:`mod.quantized`.
         new: the router is to be trained, and begins untrained where the checkpoint has no weights
             of its kind and layers; who trains the model puts it where it learns.
+        device: where all of it shall lie; None takes all GPUs, or the CPU where there is none.
 
     Raises:
         UsageError: the weights do not fit the config or the memory, or keep ratio or router cannot
@@ -67,7 +69,7 @@ def load(
             f"the model at {str(checkpoint.folder)!r} is a {checkpoint.kind!r}, not a {OURS!r}"
         )
     chosen = _chosen(checkpoint, keep_ratio, router, new=new)
-    with _refused(checkpoint.folder, quantize, whole=new) as options:
+    with _refused(checkpoint.folder, quantize, whole=new, device=device) as options:
         config = VideoLLMMoDConfig.from_pretrained(checkpoint.folder)
         route(config, keep_ratio, chosen)
         model = _with_all_weights(
@@ -77,7 +79,7 @@ def load(
             # Weights of another kind are no start for this one.
             model.routers.apply(model._init_weights)
         layout = StreamLayout.load(checkpoint.folder, model.config)
-    return (model.eval() if new else _placed(model, quantize)), layout
+    return (model.eval() if new else _placed(model, quantize, device)), layout
 
 
 def load_any(
@@ -85,11 +87,13 @@ def load_any(
     keep_ratio: float | None = None,
     router: str | None = None,
     quantize: str | None = None,
+    *,
+    device: torch.device | None = None,
 ) -> tuple[RoutedDecoder, Layout]:
     """Any model that can be served; see ``load``."""
     if checkpoint.kind == OURS:
-        return load(checkpoint, keep_ratio, router, quantize)
-    return load_open(checkpoint, keep_ratio, router, quantize)
+        return load(checkpoint, keep_ratio, router, quantize, device=device)
+    return load_open(checkpoint, keep_ratio, router, quantize, device=device)
 
 
 def load_open(
@@ -99,6 +103,7 @@ def load_open(
     quantize: str | None = None,
     *,
     new: bool = False,
+    device: torch.device | None = None,
 ) -> tuple[AdoptedModel, ChatLayout]:
     """An open model; see ``load``.
 
@@ -107,7 +112,7 @@ def load_open(
             no weights of one; who trains the model puts it where it learns.
     """
     chosen = _chosen(checkpoint, keep_ratio, router, new=new)
-    with _refused(checkpoint.folder, quantize, whole=new) as options:
+    with _refused(checkpoint.folder, quantize, whole=new, device=device) as options:
         config = adopted_config(checkpoint.folder)
         route(config, keep_ratio, chosen)
         layout = adopted_layout(checkpoint.folder, config)
@@ -115,7 +120,7 @@ def load_open(
         model = AdoptedModel(config, base)
         if config.router in TRAINED:
             load_routers(model, checkpoint.folder, new=new)
-    return (model.eval() if new else _placed(model, quantize)), layout
+    return (model.eval() if new else _placed(model, quantize, device)), layout
 
 
 def _chosen(
@@ -128,23 +133,28 @@ def _chosen(
 
 @contextmanager
 def _refused(
-    folder: Path, quantize: str | None, *, whole: bool = False
+    folder: Path,
+    quantize: str | None,
+    *,
+    whole: bool = False,
+    device: torch.device | None = None,
 ) -> Iterator[dict[str, Any]]:
     """How to load; what goes wrong with the files meanwhile is told in one line.
 
     Args:
         whole: not to be spread over several GPUs.
+        device: as for ``load``.
     """
     check_quantize(quantize)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    on_gpu = torch.cuda.is_available()
+    on_gpu = _on_gpu(device)
     try:
-        refuse_larger_than_memory(folder, quantize)
+        refuse_larger_than_memory(folder, quantize, device)
         options: dict[str, Any] = {"dtype": "auto" if on_gpu else torch.float32}
         if quantize:
             options["quantization_config"] = quantization(quantize)
-        if torch.cuda.device_count() > 1 and not whole:
+        if _over_several(device) and not whole:
             options["device_map"] = "balanced"
         yield options
     except _BAD_FILES as failure:
@@ -152,13 +162,22 @@ def _refused(
         raise UsageError(f"the model at {str(folder)!r} cannot be loaded: {reason}") from None
 
 
-def _placed(model: _Model, quantize: str | None) -> _Model:
-    """``model`` ready to run, on the device or devices that there are."""
+def _placed(model: _Model, quantize: str | None, device: torch.device | None) -> _Model:
+    """``model`` ready to run, on ``device``, or on the device or devices that there are."""
     if quantize:
         model.without_grad = torch.no_grad
-    if torch.cuda.device_count() > 1:
+    if _over_several(device):
         return spread(model.eval())
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return model
+
+
+def _on_gpu(device: torch.device | None) -> bool:
+    return device.type == "cuda" if device else torch.cuda.is_available()
+
+
+def _over_several(device: torch.device | None) -> bool:
+    return device is None and torch.cuda.device_count() > 1
 
 
 def spread(model: _Model) -> _Model:
@@ -215,18 +234,23 @@ def route(config: RoutedConfig, keep_ratio: float | None, chosen: RouterChoice |
     config.check()
 
 
-def refuse_larger_than_memory(folder: Path, quantize: str | None = None) -> None:
+def refuse_larger_than_memory(
+    folder: Path, quantize: str | None = None, device: torch.device | None = None
+) -> None:
     """Refuse weights that the memory here cannot hold, before any is read.
+
+    Args:
+        device: as for ``load``.
 
     Raises:
         UsageError: says what is needed and what is free.
     """
-    on_gpu = torch.cuda.is_available()
-    free = _free_on_gpus() if on_gpu else available_bytes()
+    on_gpu = _on_gpu(device)
+    free = _free_on_gpus(device) if on_gpu else available_bytes()
     refuse_larger_than(free, folder, quantize, on_gpu=on_gpu)
 
 
-def _free_on_gpus() -> int:
-    """Memory that is free on all GPUs together."""
-    devices = range(torch.cuda.device_count())
-    return sum(torch.cuda.mem_get_info(device)[0] for device in devices)
+def _free_on_gpus(device: torch.device | None) -> int:
+    """Memory that is free on ``device``, or on all GPUs together."""
+    devices = [device] if device else range(torch.cuda.device_count())
+    return sum(torch.cuda.mem_get_info(one)[0] for one in devices)

@@ -93,7 +93,8 @@ class TrainingPart:
         perception_weight: weight of the auxiliary losses after ``see_steps``.
         precision: ``float32``, or ``bfloat16`` for autocast.
         gradient_checkpointing: recompute layers in the backward pass to save memory.
-        save_every: steps between checkpoints from which a killed run goes on.
+        save_every: steps between checkpoints from which a killed run goes on; the last
+            step makes one too.
         evaluate_streams: streams of the generated world on which the result is measured.
     """
 

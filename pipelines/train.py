@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import tempfile
 import threading
@@ -29,10 +30,9 @@ from actors.objects import (
 )
 from longreel.errors import LongreelError, UsageError
 from mod.checkpoint import located_model
-from mod.decoder import RoutedDecoder
 from mod.dialogue import Dialogue
 from mod.evaluate import evaluate
-from mod.layout import Layout, StreamLayout
+from mod.layout import StreamLayout
 from mod.metrics import teacher_forced
 from mod.modeling import VideoLLMMoD
 from mod.narrations import narrations
@@ -189,29 +189,44 @@ def _listen(mailbox: Any, report: Callable[[Told], None], done: threading.Event)
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """The loop of one training worker."""
-    recipe, output, mailbox = recipe_of(config["recipe"], "recipe"), config["output"], None
-    context = ray_train.get_context()
-    rank = context.get_world_rank()
-    if rank == 0:
-        mailbox = config["mailbox"]
+    """What one training worker does; the first measures what came of it."""
+    recipe, output = recipe_of(config["recipe"], "recipe"), config["output"]
+    rank = ray_train.get_context().get_world_rank()
+    mailbox = config["mailbox"] if rank == 0 else None
     torch.set_num_threads(recipe.scale.threads)
+    with tempfile.TemporaryDirectory() as name:
+        held_out = _learn(recipe, output, Path(name), rank, mailbox)
+        if rank:
+            return
+        # A model as users load it needs the room that training took.
+        gc.collect()
+        torch.cuda.empty_cache()
+        _measure(recipe, name, held_out, output, mailbox)
+
+
+def _learn(
+    recipe: TrainRecipe, output: str, folder: Path, rank: int, mailbox: Any
+) -> Iterable[Dialogue]:
+    """Train, and on the first worker leave the checkpoint in ``folder`` and ``output``.
+
+    Returns:
+        What to measure it on. Nothing else of the training outlasts it.
+    """
     model, layout = start(recipe)
     source, held_out = lessons(
         recipe, model.config, lambda text: _tell(mailbox, "remark", text=text)
     )
-    device = ray_train.torch.get_device()
     trainer = Trainer(
         recipe,
         model,
         layout.silence,
-        device=device,
-        wrap=_wrapper(recipe.scale.strategy, context.get_world_size()),
+        device=ray_train.torch.get_device(),
+        wrap=_wrapper(recipe.scale.strategy, ray_train.get_context().get_world_size()),
     )
     checkpoint = ray_train.get_checkpoint()
     if checkpoint:
-        with checkpoint.as_directory() as folder:
-            trainer.restore(torch.load(Path(folder) / STATE, map_location="cpu"))
+        with checkpoint.as_directory() as saved:
+            trainer.restore(torch.load(Path(saved) / STATE, map_location="cpu"))
         _tell(mailbox, "remark", text=f"going on after step {trainer.step_number}")
     batches = Batches(
         recipe,
@@ -228,14 +243,19 @@ def _worker(config: dict[str, Any]) -> None:
         line = curves.add(trainer.step_number, results) if curves else None
         if line:
             _tell(mailbox, "curve", **line, steps=recipe.training.steps)
-        if trainer.step_number % recipe.training.save_every == 0:
+        # After the last step too: whoever fails to measure it learns nothing again.
+        last = trainer.step_number == recipe.training.steps
+        if last or trainer.step_number % recipe.training.save_every == 0:
             _save_state(trainer, rank)
             if curves:
                 curves.publish()
     weights = trainer.plain_weights()
-    if rank == 0 and curves:
+    if curves:
         curves.publish()
-        _finish(recipe, model, layout, weights, held_out, output, mailbox)
+        save(model, weights, layout.tokenizer, folder)
+        for file in folder.iterdir():
+            write_bytes(join_uri(output, file.name), file.read_bytes())
+    return held_out
 
 
 def _tell(mailbox: Any, kind: str, **values: Any) -> None:
@@ -269,25 +289,16 @@ def _save_state(trainer: Trainer, rank: int) -> None:
         )
 
 
-def _finish(
-    recipe: TrainRecipe,
-    model: RoutedDecoder,
-    layout: Layout,
-    weights: dict[str, torch.Tensor],
-    held_out: Iterable[Dialogue],
-    output: str,
-    mailbox: Any,
+def _measure(
+    recipe: TrainRecipe, folder: str, held_out: Iterable[Dialogue], output: str, mailbox: Any
 ) -> None:
-    """Write the checkpoint, measure it as a user would load it, write the metrics last."""
+    """Measure the checkpoint in ``folder`` as a user would load it; its metrics end the run."""
     from mod.checkpoint import find_checkpoint
     from mod.loading import load_any
 
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        save(model, weights, layout.tokenizer, folder)
-        for file in folder.iterdir():
-            write_bytes(join_uri(output, file.name), file.read_bytes())
-        trained, layout = load_any(find_checkpoint(name))
+    # Not on all GPUs of the node: others may still train, or have trained, on theirs.
+    device = ray_train.torch.get_device()
+    trained, layout = load_any(find_checkpoint(folder), device=device)
     metrics: dict[str, Any] = {"steps": recipe.training.steps}
     if layout.asking is None:
         try:

@@ -129,3 +129,12 @@ def test_routers_are_no_longer_moved_by_hooks() -> None:
     laid = spread(model)
     assert not any(hasattr(router, "_hf_hook") for router in laid.routers.values())
     assert laid.layer_devices == [torch.device("cpu")] * len(model.decoder.layers)
+
+
+def test_a_device_that_is_named_holds_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards a worker among others on one node: a model spread over the GPUs of its peers."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    model, _ = load_any(find_checkpoint(TINY), device=torch.device("cpu"))
+    assert model.layer_devices is None
+    assert {(p.device.type, p.dtype) for p in model.parameters()} == {("cpu", torch.float32)}

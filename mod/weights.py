@@ -6,6 +6,7 @@ Light enough for a command line to import.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from longreel.errors import UsageError
@@ -16,6 +17,9 @@ ROUTERS = "routers.safetensors"
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 #: Bytes of an element by safetensors' names of types; others count as 4.
 _WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1, "F8_E5M2": 1}
+#: The limits of a container (``docker run --memory``) on Linux with cgroup version 2.
+_CGROUP = Path("/sys/fs/cgroup")
+_MEMINFO = Path("/proc/meminfo")
 #: Of the memory that is free, what weights may take: caches and activations need the rest.
 _SHARE = 0.9
 
@@ -102,10 +106,30 @@ def refuse_larger_than(
         )
 
 
-def available_bytes() -> int | None:
-    """Memory that can be had without swapping, where the system says."""
-    file = Path("/proc/meminfo")
-    for line in file.read_text().splitlines() if file.is_file() else ():
+def available_bytes(cgroup: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int | None:
+    """Memory that can be had without swapping, where the system says; a container's has a limit.
+
+    Args:
+        cgroup: folder with the limit, if any, and what of it is used.
+        meminfo: file with the memory of the whole machine.
+    """
+    known = [free for free in (_machine_free(meminfo), _container_free(cgroup)) if free is not None]
+    return min(known, default=None)
+
+
+def _machine_free(meminfo: Path) -> int | None:
+    for line in meminfo.read_text().splitlines() if meminfo.is_file() else ():
         if line.startswith("MemAvailable:"):
             return 1024 * int(line.split()[1])
+    return None
+
+
+def _container_free(cgroup: Path) -> int | None:
+    with suppress(OSError, ValueError, KeyError):  # there is no limit, or it says "max"
+        limit, used = (
+            int((cgroup / name).read_text()) for name in ("memory.max", "memory.current")
+        )
+        told = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+        # Files that were read and may be forgotten count as used.
+        return max(0, limit - used + int(told["inactive_file"]))
     return None

@@ -152,26 +152,31 @@ def adopted_config(folder: Path) -> AdoptedConfig:
     )
 
 
-def load_routers(model: AdoptedModel, folder: Path, *, new: bool) -> None:
+def load_routers(model: AdoptedModel, folder: Path, kind: str, *, new: bool) -> None:
     """Give ``model`` the router weights in ``folder``.
 
     Args:
-        new: where there are none, they begin as a router that changes nothing but what it skips.
+        kind: of router that those were trained as.
+        new: where there are none of the model's own kind and layer, they begin untrained.
 
     Raises:
-        ValueError: there are none, or they are of other layers.
+        ValueError: there are none, or they are of other layers or of another width.
     """
-    file = folder / ROUTERS
-    if file.is_file():
-        wanted, found = model.routers.state_dict(), load_file(file)
-        if {n: w.shape for n, w in wanted.items()} != {n: w.shape for n, w in found.items()}:
-            raise ValueError(f"{ROUTERS} has weights of other layers than its config names")
-        model.routers.load_state_dict(found)
-        return
-    if not new:
-        raise ValueError(f"it has no {ROUTERS} with weights of its {model.config.router!r} router")
-    for router in model.routers.modules():
-        model._init_weights(router)
+    file, router = folder / ROUTERS, model.config.router
+    wanted = model.routers.state_dict()
+    # Scores of another kind mean something else.
+    found = load_file(file) if file.is_file() and kind == router else {}
+    if not new and not found:
+        raise ValueError(f"it has no {ROUTERS} with weights of its {router!r} router")
+    if not new and set(found) != set(wanted):
+        raise ValueError(f"{ROUTERS} has weights of other layers than its config names")
+    fitting = {name: weight for name, weight in found.items() if name in wanted}
+    for name, weight in fitting.items():
+        if weight.shape != wanted[name].shape:
+            raise ValueError(f"the weight {name!r} in {ROUTERS} is not as wide as its model")
+    for module in model.routers.modules():
+        model._init_weights(module)
+    model.routers.load_state_dict(fitting, strict=False)
 
 
 def save_adopted(model: AdoptedModel, weights: dict[str, Tensor], output: Path) -> None:

@@ -108,8 +108,9 @@ def load_open(
     """An open model; see ``load``.
 
     Args:
-        new: the router is to be trained, and begins as if there were none where the checkpoint has
-            no weights of one; who trains the model puts it where it learns.
+        new: the router is to be trained, and begins untrained where the checkpoint has no weights
+            of its kind and layers, ``bounded`` as if there were none; who trains the model puts it
+            where it learns.
     """
     chosen = _chosen(checkpoint, keep_ratio, router, new=new)
     with _refused(checkpoint.folder, quantize, whole=new, device=device) as options:
@@ -119,7 +120,7 @@ def load_open(
         base = _with_all_weights(checkpoint.folder, AutoModelForImageTextToText, **options)
         model = AdoptedModel(config, base)
         if config.router in TRAINED:
-            load_routers(model, checkpoint.folder, new=new)
+            load_routers(model, checkpoint.folder, checkpoint.router, new=new)
     return (model.eval() if new else _placed(model, quantize, device)), layout
 
 

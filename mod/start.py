@@ -18,7 +18,7 @@ from mod.routers import TRAINED
 from mod.tiny import tiny_config
 from mod.world.dialogues import corpus
 
-#: Share of vision tokens that a new router of an open model keeps.
+#: Share of vision tokens that the first router of an open model keeps.
 KEEP_RATIO = 0.2
 
 
@@ -51,7 +51,9 @@ def _router(recipe: TrainRecipe, checkpoint: Checkpoint) -> tuple[str | None, fl
     chosen = _chosen(spelled, checkpoint)
     if chosen is not None and chosen.kind not in TRAINED:
         raise UsageError(f"model.router must be one that learns: {', '.join(TRAINED)}")
-    return spelled, KEEP_RATIO if keep is None else keep
+    if keep is None and checkpoint.router not in TRAINED:
+        keep = KEEP_RATIO
+    return spelled, keep
 
 
 def _chosen(spelled: str | None, checkpoint: Checkpoint | None) -> RouterChoice | None:

@@ -179,6 +179,45 @@ def test_training_goes_on_from_trained_routers(folder: Path, tmp_path: Path) -> 
         load_any(find_checkpoint(str(tmp_path)))
 
 
+@pytest.fixture(scope="module")
+def routed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run left whose router learned to keep half of the tokens, after the first layer."""
+    made, output = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("routed")
+    reference.make("llava_onevision", made)
+    model, layout = start(_recipe(made, router="bounded:after-1", keep_ratio=0.5))
+    for router in model.routers.children():
+        torch.nn.init.ones_(router.get_parameter("weight"))
+    weights = {name: weight.detach() for name, weight in model.state_dict().items()}
+    save(model, weights, layout.tokenizer, output)
+    return output
+
+
+@pytest.mark.parametrize(
+    ("router", "goes_on", "anew"),
+    [("bounded", ["1", "2"], []), ("bounded:all", ["1", "2"], ["0"]), ("bounded:2", ["2"], [])],
+)
+def test_routers_go_on_in_the_layers_that_they_had(
+    routed: Path, router: str, goes_on: list[str], anew: list[str]
+) -> None:
+    """Guards against workers that fail where the recipe was taken, and a keep ratio that falls."""
+    recipe = _recipe(routed, router=router)
+    check_start(recipe)
+    model, _ = start(recipe)
+    assert model.config.keep_ratio == 0.5
+    weights = {name: r.get_parameter("weight") for name, r in model.routers.named_children()}
+    assert {name for name, weight in weights.items() if bool((weight == 1).all())} == set(goes_on)
+    assert {name for name, weight in weights.items() if not weight.any()} == set(anew)
+
+
+def test_a_router_of_another_kind_begins_anew(routed: Path) -> None:
+    """Guards against scores of one kind that multiply as another's."""
+    model, _ = start(_recipe(routed, router="learned"))
+    for router in model.routers.children():
+        weight = router.get_parameter("weight").detach()
+        assert float(weight.std()) == pytest.approx(0.02, rel=0.5)
+        assert float(weight.mean().abs()) < 0.02
+
+
 def test_metrics_ask_for_each_narration(folder: Path) -> None:
     model, layout = start(_recipe(folder, keep_ratio=1.0))
     dialogue = replace(_dialogue(folder), texts=[None, "One.", None, None, TEXT])

@@ -10,7 +10,7 @@ import argparse
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice, pairwise
 
@@ -26,6 +26,7 @@ from mod.engine.viewer import CAPACITY_BYTES
 from mod.layout import StreamLayout
 from mod.loading import load
 from mod.modeling import VideoLLMMoD
+from mod.narrations import stream_bytes
 from mod.world.questions import QUESTIONS
 from mod.world.streams import Sample, World
 from mod.world.words import MOTIONS, Look, look_of, mean_colour
@@ -133,7 +134,7 @@ def score(runs: Sequence[Run]) -> Scores:
         own = [text for text in texts if text]
         answers += (
             run.answer == rule([s.text for s in samples if s.text]),
-            any(parse_look(text) for text in own) and run.answer == rule(own),
+            any(parse_look(text) for text in own) and run.answer == _answered(rule, own),
         )
         for sample, text in zip(samples, texts, strict=True):
             says_cut = text is not None and text.startswith("Cut to")
@@ -174,6 +175,14 @@ def score(runs: Sequence[Run]) -> Scores:
         own_answers=float(answers[1] / max(1, len(runs))),
         narrated=said / max(1, total),
     )
+
+
+def _answered(rule: Callable[[Sequence[str]], str], said: Sequence[str]) -> str | None:
+    """The answer that follows from what was said; None where none does."""
+    try:
+        return rule(said)
+    except ValueError:
+        return None
 
 
 def _said_moves(texts: Sequence[str | None]) -> list[str]:
@@ -220,7 +229,11 @@ def evaluate(
     n_frames: int = 60,
     first_seed: int = FIRST_SEED,
 ) -> Scores:
-    """Narrate streams that training never showed, ask one question each, and score the words."""
+    """Narrate streams that training never showed, ask one question each, and score the words.
+
+    Raises:
+        RuntimeError: it said so much that there was no room for it.
+    """
     questions = list(QUESTIONS)
     runs: list[Run] = []
     for first in range(first_seed, first_seed + n_streams, ABREAST):
@@ -235,7 +248,9 @@ def _runs(
     model: VideoLLMMoD, layout: StreamLayout, streams: list[list[Sample]], questions: list[str]
 ) -> list[Run]:
     """What a model says of each stream, and to the question at its end."""
-    memory = Memory(model.config, CAPACITY_BYTES, dtype=model.dtype, device=model.device)
+    needed = sum(stream_bytes(model, len(samples)) for samples in streams)
+    capacity = max(CAPACITY_BYTES, needed)
+    memory = Memory(model.config, capacity, dtype=model.dtype, device=model.device)
     engine = Engine(model, layout, memory)
     names = [str(n) for n in range(len(streams))]
     for name, samples in zip(names, streams, strict=True):

@@ -96,10 +96,15 @@ def narrations(
     )
 
 
+def stream_bytes(model: RoutedDecoder, n_frames: int) -> int:
+    """Room for a stream of ``n_frames`` of which a model says as much as makes sense."""
+    return kv_bytes(model.config, n_frames, _WORDS * n_frames, model.dtype.itemsize)
+
+
 def _said(model: RoutedDecoder, layout: Layout, dialogue: Dialogue) -> list[int]:
     """Frames at which the model narrates."""
     frames = torch.from_numpy(dialogue.frames)
-    needed = kv_bytes(model.config, len(frames), _WORDS * len(frames), model.dtype.itemsize)
+    needed = stream_bytes(model, len(frames))
     viewer = Viewer(model, layout, capacity_bytes=max(CAPACITY_BYTES, needed))
     said: list[int] = []
     seen = 0

@@ -314,6 +314,9 @@ def _measure(
     n_streams = recipe.training.evaluate_streams
     if isinstance(trained, VideoLLMMoD) and not recipe.data.narrations and n_streams:
         assert isinstance(layout, StreamLayout)
-        metrics["self_conditioned"] = asdict(evaluate(trained, layout, n_streams=n_streams))
+        try:
+            metrics["self_conditioned"] = asdict(evaluate(trained, layout, n_streams=n_streams))
+        except RuntimeError as failure:
+            _tell(mailbox, "remark", text=f"what it says was not measured: {failure}")
     write_bytes(join_uri(output, METRICS), json.dumps(metrics, indent=2).encode())
     _tell(mailbox, "metrics", **metrics)

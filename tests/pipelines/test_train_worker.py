@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -93,6 +94,23 @@ def test_whoever_measures_has_the_room_of_the_training(
     monkeypatch.setattr(loading, "load_any", counted)
     assert run()["steps"] == 2
     assert there == [0]
+
+
+def test_a_model_that_speaks_without_end_ends_its_run(
+    ray_train: _Alone, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards a finished training from what its model says; its other figures still count."""
+
+    def evaluate(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no room")
+
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(module, "evaluate", evaluate)
+    monkeypatch.setattr(module, "narrations", evaluate)
+    monkeypatch.setattr(module, "_tell", lambda _, kind, **values: told.append({kind: values}))
+    training = replace(RECIPE.training, evaluate_streams=1)
+    assert run(replace(RECIPE, training=training))["teacher_forced"]["turns"]
+    assert {"remark": {"text": "what it says was not measured: no room"}} in told
 
 
 def test_a_run_that_cannot_be_measured_does_not_learn_again(

@@ -222,6 +222,9 @@ class RoutedDecoder(PreTrainedModel):
         vision = self._vision(stream.frame_starts).to(x.device)
         tokens = x[vision].view(-1, n, x.shape[1])
         attends = self.config.router == "attention"
+        if attends and hasattr(layer, "unshard"):
+            # Of FSDP2: its weights are whole within its own forward alone, which follows.
+            layer.unshard()
         change = None if stream.change is None else stream.change.to(x.device)
         routing: Routing = self.routers[str(index)](
             tokens,

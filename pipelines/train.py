@@ -16,7 +16,7 @@ import torch
 from ray import train as ray_train
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
@@ -221,7 +221,11 @@ def _learn(
         model,
         layout.silence,
         device=ray_train.torch.get_device(),
-        wrap=_wrapper(recipe.scale.strategy, ray_train.get_context().get_world_size()),
+        wrap=_wrapper(
+            recipe.scale.strategy,
+            ray_train.get_context().get_world_size(),
+            uneven=recipe.data.read_share > 0,
+        ),
     )
     checkpoint = ray_train.get_checkpoint()
     if checkpoint:
@@ -263,7 +267,13 @@ def _tell(mailbox: Any, kind: str, **values: Any) -> None:
         ray.get(mailbox.put.remote(Told(kind, values)))
 
 
-def _wrapper(strategy: str, workers: int) -> Callable[[nn.Module], nn.Module]:
+def _wrapper(strategy: str, workers: int, *, uneven: bool) -> Callable[[nn.Module], nn.Module]:
+    """How an objective is put on all workers.
+
+    Args:
+        uneven: the workers' batches of one step may use different weights.
+    """
+
     def wrap(objective: nn.Module) -> nn.Module:
         if workers == 1:
             return objective
@@ -272,6 +282,9 @@ def _wrapper(strategy: str, workers: int) -> Callable[[nn.Module], nn.Module]:
         for layer in objective.model.decoder.layers:  # type: ignore[union-attr]
             fully_shard(layer)
         fully_shard(objective)
+        # A worker whose batch has no frames uses fewer weights than the others, which wait for it.
+        assert isinstance(objective, FSDPModule)
+        objective.set_reduce_scatter_unused_params(uneven)
         return objective
 
     return wrap

@@ -31,7 +31,7 @@ class Trainer:
     """Trains a model by a recipe, in two stages: the tower's eyes, then everything.
 
     Args:
-        wrap: replicates or shards the objective over workers (DDP, FSDP2).
+        wrap: puts the objective on its device, replicated or sharded over workers (DDP, FSDP2).
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Trainer:
         silence: int | None,
         *,
         device: torch.device | None = None,
-        wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
+        wrap: Callable[[nn.Module, torch.device], nn.Module] = nn.Module.to,
     ) -> None:
         self.recipe = recipe
         self.step_number = 0
@@ -58,7 +58,7 @@ class Trainer:
             sigma=recipe.training.silence_weight,
             perception_weight=recipe.training.perception_weight,
         )
-        self._objective = wrap(objective.to(self._device))
+        self._objective = wrap(objective, self._device)
         self._stage = self._begin_stage()
 
     @property

@@ -267,18 +267,21 @@ def _tell(mailbox: Any, kind: str, **values: Any) -> None:
         ray.get(mailbox.put.remote(Told(kind, values)))
 
 
-def _wrapper(strategy: str, workers: int, *, uneven: bool) -> Callable[[nn.Module], nn.Module]:
-    """How an objective is put on all workers.
+def _wrapper(
+    strategy: str, workers: int, *, uneven: bool
+) -> Callable[[nn.Module, torch.device], nn.Module]:
+    """How an objective is put on the devices of all workers.
 
     Args:
         uneven: the workers' batches of one step may use different weights.
     """
 
-    def wrap(objective: nn.Module) -> nn.Module:
+    def wrap(objective: nn.Module, device: torch.device) -> nn.Module:
         if workers == 1:
-            return objective
+            return objective.to(device)
         if strategy == "ddp":
-            return DistributedDataParallel(objective, find_unused_parameters=True)
+            return DistributedDataParallel(objective.to(device), find_unused_parameters=True)
+        # Each shard goes to its device by itself: the whole may be larger than one.
         for layer in objective.model.decoder.layers:  # type: ignore[union-attr]
             fully_shard(layer)
         fully_shard(objective)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import socket
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
 
 from mod.batches import collate
 from mod.dialogue import Dialogue, Turn
@@ -72,7 +72,16 @@ def _worker(rank: int, port: int, to: str) -> None:
 
 def test_shards_learn_what_whole_models_do(tmp_path: Path) -> None:
     """Guards batches without frames beside others, and routers that read a layer's weights."""
-    multiprocessing.spawn(_worker, (_port(), str(tmp_path / "told")), nprocs=2)
+    context, port = multiprocessing.get_context("spawn"), _port()
+    workers = [
+        context.Process(target=_worker, args=(rank, port, str(tmp_path / "told")))
+        for rank in range(2)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
     told = torch.load(tmp_path / "told")
     for router in FRAMES:
         assert told["fsdp2", router] == pytest.approx(told["ddp", router], rel=1e-3)

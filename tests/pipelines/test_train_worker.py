@@ -14,13 +14,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 from mod import loading
 from mod.checkpoint import TINY
+from mod.objective import Objective
 from mod.recipe import DataPart, ModelPart, TrainingPart, TrainRecipe
 from mod.trainer import Trainer
 from pipelines import train as module
-from pipelines.train import METRICS, _worker
+from pipelines.train import METRICS, _worker, _wrapper
+from tests.mod.small import small_model
 
 pytestmark = pytest.mark.slow
 RECIPE = TrainRecipe(
@@ -124,3 +127,26 @@ def test_a_run_that_cannot_be_measured_does_not_learn_again(
     assert ray_train.steps == [2]
     monkeypatch.setattr(Trainer, "step", lambda *_: pytest.fail("learned again"))
     assert run()["steps"] == 2
+
+
+def test_a_model_that_is_sharded_is_nowhere_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards models larger than one GPU: all of one was put there before it was sharded."""
+    model = small_model()
+    sharded: list[torch.nn.Module] = []
+
+    class Sharded(FSDPModule):
+        def set_reduce_scatter_unused_params(self, *_: object, **__: object) -> None:
+            pass
+
+    def fully_shard(part: torch.nn.Module) -> None:
+        assert {p.device.type for p in model.parameters()} == {"cpu"}
+        sharded.append(part)
+        if isinstance(part, Objective):
+            part.__class__ = type("ShardedObjective", (Sharded, Objective), {})
+
+    monkeypatch.setattr(module, "fully_shard", fully_shard)
+    objective = Objective(model, None)
+    wrap = _wrapper("fsdp2", 2, uneven=False)
+    assert wrap(objective, torch.device("meta")) is objective
+    assert sharded == [*model.decoder.layers, objective]
+    assert {p.device.type for p in model.parameters()} == {"cpu"}

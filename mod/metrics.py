@@ -61,13 +61,10 @@ def teacher_forced(
     turns: list[_Turn] = []
     late: list[float] = []
     asking = layout.asking
-    if asking is not None:
-        dialogues = (
-            asked(dialogue, frame, asking.question)
-            for dialogue in dialogues
-            for frame in narrated(dialogue)
-        )
     for dialogue in dialogues:
+        if asking is not None:
+            turns += _asked_turns(model, layout, dialogue, asking.question)
+            continue
         tokens = _encode(model, dialogue)
         found = _turns(model, layout, dialogue, tokens)
         turns += found
@@ -80,6 +77,20 @@ def teacher_forced(
         lm_correctness=_mean([_run(t.words_right) for t in turns]),
         turns=len(turns),
     )
+
+
+def _asked_turns(
+    model: RoutedDecoder, layout: Layout, dialogue: Dialogue, question: str
+) -> list[_Turn]:
+    """Each narration that is asked for, and each answer to a user, once."""
+    turns: list[_Turn] = []
+    for frame in narrated(dialogue):
+        # What users asked before it is read again.
+        turns += _turns(model, layout, asked(dialogue, frame, question), None)[-1:]
+    if dialogue.turns:
+        silent = replace(dialogue, texts=[None] * len(dialogue.texts))
+        turns += _turns(model, layout, silent, None)
+    return turns
 
 
 def _mean(values: list[float]) -> float:

@@ -227,6 +227,17 @@ def test_metrics_ask_for_each_narration(folder: Path) -> None:
     assert 0.0 <= found.lm_correctness <= 1.0
 
 
+@pytest.mark.parametrize(
+    ("texts", "turns"), [([None] * 5, 2), ([None, "One.", None, "Two.", "Three."], 5)]
+)
+def test_metrics_count_each_answer_once(routed: Path, texts: list[str | None], turns: int) -> None:
+    """Guards questions after the last narration, and those that every later one has before it."""
+    model, layout = start(_recipe(routed))
+    questions = (Turn(1, "How many?", "One."), Turn(5, "And now?", "Two."))
+    dialogue = replace(_dialogue(routed), texts=texts, turns=questions)
+    assert teacher_forced(model, layout, [dialogue]).turns == turns
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),

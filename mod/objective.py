@@ -13,6 +13,9 @@ from mod.modeling import VideoLLMMoD
 from mod.world.things import NAMES, NOTHING, UNKNOWN
 from mod.world.words import MOVES
 
+#: Where nobody knows the class, of motions as of things.
+_UNKNOWN = UNKNOWN - NOTHING
+
 
 def live_loss(
     logits: Tensor,
@@ -82,11 +85,9 @@ class Perception(nn.Module):
         assert batch.moves is not None
         seen = self.trunk(pooled)
         cut = F.binary_cross_entropy_with_logits(self.cut(seen)[:, 0], batch.cuts.float())
-        move = F.cross_entropy(self.move(seen), batch.moves, ignore_index=-1)
+        move = _of_known(self.move(seen), batch.moves)
         each = self.patch_move(patches).flatten(0, 1)
-        local = F.cross_entropy(
-            each, batch.moves.repeat_interleave(patches.shape[1]), ignore_index=-1
-        )
+        local = _of_known(each, batch.moves.repeat_interleave(patches.shape[1]))
         colour = F.l1_loss(self.colour(seen), batch.colours)
         out: Tensor = cut + move + 0.3 * local + 4.0 * colour
         return out + self._things(patches, batch)
@@ -103,12 +104,22 @@ class Perception(nn.Module):
         # Most cells show nothing, which is learned soon.
         weight = torch.ones(1 + len(NAMES), device=patches.device)
         weight[0] = 0.2
-        return F.cross_entropy(
-            self.thing(patches).flatten(0, 1),
-            true - NOTHING,
-            weight,
-            ignore_index=UNKNOWN - NOTHING,
-        )
+        return _of_known(self.thing(patches).flatten(0, 1), true - NOTHING, weight)
+
+
+def _of_known(logits: Tensor, true: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy where a class is known, 0 where none is.
+
+    Args:
+        logits: (places, classes).
+        true: (places,) classes, ``_UNKNOWN`` where nobody knows.
+        weight: of each class.
+    """
+    total = F.cross_entropy(logits, true, weight, ignore_index=_UNKNOWN, reduction="sum")
+    known = true != _UNKNOWN
+    each = known.float() if weight is None else weight[true.clamp(min=0)] * known
+    # A frame after a cut alone has no motion: of nothing torch makes no mean.
+    return total / each.sum().clamp(min=1e-6)
 
 
 class Objective(nn.Module):
@@ -156,8 +167,10 @@ class Objective(nn.Module):
         logits = model.logits(hidden[asked])
         labels = batch.labels[asked]
         live = live_loss(logits, labels, self._silence, self._sigma, batch.decisions[asked])
-        right = (logits.argmax(-1) == labels).float().mean()
-        results = {"loss": live, "live": live.detach(), "right": right}
+        results = {"loss": live}
+        if len(labels):
+            right = (logits.argmax(-1) == labels).float().mean()
+            results |= {"live": live.detach(), "right": right}
         if seen is not None:
             results |= {"loss": live + self._perception_weight * seen, "perception": seen.detach()}
         return results

@@ -203,6 +203,11 @@ class TrainRecipe:
                 "training.see_steps must be 0 with model.train 'lora', which leaves the tower as "
                 "it is"
             )
+        if self.training.see_frames < 2:
+            raise ValueError(
+                f"training.see_frames must be at least 2, not {self.training.see_frames}: of one "
+                "frame there is no motion to see"
+            )
         if seeing >= self.training.steps:
             raise ValueError(
                 f"training.see_steps must be below training.steps ({self.training.steps}), not "

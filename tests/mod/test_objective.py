@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,13 +15,14 @@ from torch import Tensor
 from longreel.errors import UsageError
 from mod.batches import IGNORE, collate
 from mod.checkpoint import find_checkpoint
-from mod.dialogue import Dialogue, Turn
+from mod.dialogue import Dialogue, Labels, Turn
 from mod.engine.viewer import Viewer
 from mod.loading import load
 from mod.objective import Objective, live_loss, stream_of
 from mod.recipe import DataPart, TrainingPart, TrainRecipe
 from mod.train import train
 from mod.world.dialogues import watch
+from mod.world.things import UNKNOWN
 from tests.mod import online
 from tests.mod.small import small_layout, small_model, some_frames
 
@@ -134,6 +136,24 @@ def test_gradients_reach_tower_connector_routers_and_every_layer() -> None:
         if parameter.grad is None or not parameter.grad.abs().sum() > 0
     ]
     assert without == []
+
+
+def test_what_nobody_knows_teaches_nothing() -> None:
+    """Guards a whole run from one batch: torch's mean of nothing is no number."""
+    model = small_model().train()
+    layout = small_layout(model.config)
+    labels = Labels(
+        np.zeros(2, np.bool_), np.full(2, -1, np.int64), np.full((2, 3, 3), UNKNOWN, np.int64)
+    )
+    silent = Dialogue(
+        some_frames(2).numpy(), [None] * 2, labels=labels, doubtful=frozenset(range(2))
+    )
+    results = Objective(model, layout.silence, perception_weight=1.0)(
+        collate([silent], layout, model.config)
+    )
+    assert set(results) == {"loss", "perception"}
+    torch.autograd.backward(results["loss"])
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
 @pytest.mark.slow

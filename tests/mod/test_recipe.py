@@ -42,6 +42,7 @@ def test_the_bundled_recipe_is_the_default() -> None:
         ("[training]\nseed = -1", "training.seed must be at least 0"),
         ("[training]\nsteps = 100", r"training.see_steps must be below training.steps \(100\)"),
         ("[training]\nsee_frames = 0", "training.see_frames must be at least 1"),
+        ("[training]\nsee_frames = 1", "training.see_frames must be at least 2, not 1"),
         ("[training]\nwarmup = -3", "training.warmup must be at least 0"),
         ("[training]\nlearning_rate = 0", "training.learning_rate must be above 0, not 0"),
         ("[training]\nsee_rate = nan", "training.see_rate must be above 0, not nan"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -67,17 +67,18 @@ def read_narrations(narrations: Sequence[str]) -> dict[str, list[Row]]:
     return found
 
 
-def read_footage(narrations: Sequence[str], fps: float, warn: Callable[[str], None]) -> list[Clip]:
-    """The videos that ``narrations`` (files, folders or globs) speak of, probed.
+def read_footage(
+    found: Mapping[str, Sequence[Row]], fps: float, warn: Callable[[str], None]
+) -> list[Clip]:
+    """The videos that rows speak of, probed.
 
     Args:
+        found: as ``read_narrations`` gives them.
         warn: told of each video that cannot be used; the others go on.
 
     Raises:
-        UsageError: a file or row that cannot be understood, or nothing usable at all.
-        StorageError: a file that cannot be read.
+        UsageError: nothing is usable at all.
     """
-    found = read_narrations(narrations)
     clips = []
     with ThreadPoolExecutor(8) as pool:
         for (uri, about), info in zip(found.items(), pool.map(_probed, found), strict=True):
@@ -87,19 +88,35 @@ def read_footage(narrations: Sequence[str], fps: float, warn: Callable[[str], No
                 continue
             clips.append(_clip(info, about, fps, warn))
     if not clips:
-        raise UsageError(f"no usable video in {', '.join(narrations)}")
+        raise UsageError(f"no usable video among the {len(found)} that are narrated")
     return clips
 
 
-def split(clips: Sequence[Clip], share: float) -> tuple[list[Clip], list[Clip]]:
+def split(
+    clips: Sequence[Clip], uris: Iterable[str], share: float
+) -> tuple[list[Clip], list[Clip]]:
     """Clips to learn from and clips to measure on, by a hash of their uris.
 
     Args:
-        share: of the clips to measure on (0-1); at least one is left to learn from.
+        uris: of all videos that are spoken of. Which can be read now may be another matter in each
+            worker and after each retry; what is measured on must never be learned from.
+        share: of those videos to measure on (0-1); at least one is left to learn from.
+
+    Raises:
+        UsageError: of the videos to learn from none is usable.
     """
-    ranked = sorted(clips, key=lambda clip: hashlib.sha256(clip.info.uri.encode()).digest())
+    ranked = sorted(uris, key=lambda uri: hashlib.sha256(uri.encode()).digest())
     held = min(len(ranked) - 1, math.ceil(share * len(ranked))) if share else 0
-    return ranked[held:], ranked[:held]
+    usable = {clip.info.uri: clip for clip in clips}
+    learned, measured = (
+        [usable[uri] for uri in part if uri in usable] for part in (ranked[held:], ranked[:held])
+    )
+    if not learned:
+        raise UsageError(
+            f"none of the {len(ranked) - held} videos to learn from is usable: those that are, "
+            "data.held_out keeps to measure on"
+        )
+    return learned, measured
 
 
 class Footage:

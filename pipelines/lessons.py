@@ -12,7 +12,7 @@ from mod.dialogue import Dialogue
 from mod.recipe import TrainRecipe
 from mod.sequences import GeneratedWorld, Source
 from mod.world.dialogues import watch
-from pipelines.footage import Footage, read_footage, split
+from pipelines.footage import Footage, read_footage, read_narrations, split
 
 #: Length and first seed of the generated dialogues on which teacher-forced metrics are taken.
 _WORLD_FRAMES, _WORLD_SEED = 24, 5_000
@@ -38,8 +38,9 @@ def lessons(
                 yield replace(seen, frames=scaled(seen.frames, size))
 
         return GeneratedWorld(recipe, size), _Again(shown)
-    clips = read_footage(data.narrations, fps, warn)
-    learned, measured = split(clips, data.held_out)
+    spoken_of = read_narrations(data.narrations)
+    clips = read_footage(spoken_of, fps, warn)
+    learned, measured = split(clips, spoken_of, data.held_out)
 
     def footage(chosen: Any) -> Footage:
         return Footage(

@@ -17,7 +17,7 @@ import pytest
 
 from longreel.errors import UsageError
 from mod.dialogue import Turn
-from pipelines.footage import Clip, Footage, read_footage, split
+from pipelines.footage import Clip, Footage, read_footage, read_narrations, split
 from tests.videos import write_video
 
 ROWS = [
@@ -52,7 +52,7 @@ def _jsonl(folder: Path, rows: Sequence[Mapping[str, object]], name: str = "rows
 
 def _read(file: str) -> tuple[list[Clip], list[str]]:
     warnings: list[str] = []
-    return read_footage([file], 2.0, warnings.append), warnings
+    return read_footage(read_narrations([file]), 2.0, warnings.append), warnings
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
@@ -160,13 +160,24 @@ def test_parquet_that_was_cut_off_is_named(folder: Path) -> None:
 
 def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no Parquet, JSONL or CSV file"):
-        read_footage([str(tmp_path)], 2.0, print)
+        read_narrations([str(tmp_path)])
 
 
 def test_held_out_clips_are_never_learned_from(folder: Path) -> None:
     clips, _ = _read(_jsonl(folder, ROWS))
-    learned, measured = split(clips, 0.1)
+    uris = [clip.info.uri for clip in clips]
+    learned, measured = split(clips, uris, 0.1)
     assert len(learned) == len(measured) == 1
     assert learned[0].info.uri != measured[0].info.uri
-    assert split(clips[:1], 0.5) == (clips[:1], [])
-    assert split(clips, 0.0)[1] == []
+    assert split(clips[:1], uris[:1], 0.5) == (clips[:1], [])
+    assert split(clips, uris, 0.0)[1] == []
+
+
+def test_what_is_held_out_does_not_depend_on_what_can_be_read(folder: Path) -> None:
+    """Guards measured clips: a video that one worker cannot reach has it learn from another's."""
+    clips, _ = _read(_jsonl(folder, ROWS))
+    uris = [clip.info.uri for clip in clips]
+    (learned,), (measured,) = split(clips, uris, 0.5)
+    assert split([learned], uris, 0.5) == ([learned], [])
+    with pytest.raises(UsageError, match="none of the 1 videos to learn from is usable"):
+        split([measured], uris, 0.5)

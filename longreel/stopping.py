@@ -28,7 +28,12 @@ def stopped_as_by_ctrl_c() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _interrupt(number: int, _: FrameType | None) -> None:
-    # A closed terminal may tell of it twice: the second must not cut short what the first began.
-    signal.signal(number, signal.SIG_IGN)
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    # A closed terminal may tell of it twice, a supervisor in both ways: the second must not cut
+    # short what the first began.
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    # Shells ignore Ctrl-C on behalf of what they run in the background.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        raise KeyboardInterrupt
     signal.raise_signal(signal.SIGINT)

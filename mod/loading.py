@@ -226,7 +226,8 @@ def route(config: RoutedConfig, keep_ratio: float | None, chosen: RouterChoice |
             n_layers = config.get_text_config().num_hidden_layers
             layers = chosen.layers
             config.mod_layers = placed(layers, n_layers) if isinstance(layers, str) else layers
-            # They belong to the layers that were.
+            # They belong to the layers that were; their mean stays.
+            config.keep_ratio = config.mean_keep_ratio
             config.keep_ratios = None
     if keep_ratio is not None:
         config.keep_ratio = keep_ratio

@@ -10,7 +10,6 @@ from actors.objects import located, printable_uri
 from actors.progress import Progress
 from longreel import __version__
 from longreel.errors import StorageError, UsageError
-from longreel.readable import is_unicode
 from mod.checkpoint import Checkpoint, located_model
 from mod.choice import choose_router, require_router
 from mod.quantized import check_quantize
@@ -89,7 +88,7 @@ def job_recipe(request: SummarizeRequest, checkpoint: Checkpoint) -> Recipe:
         raise UsageError(f"--workers must be 0 or more, not {request.workers}")
     if request.num_gpus < 0:
         raise UsageError(f"--gpus-per-replica must be 0 or more, not {request.num_gpus}")
-    if request.prompt and not is_unicode(request.prompt):
+    if request.prompt and request.prompt.encode(errors="ignore").decode() != request.prompt:
         raise UsageError(f"--prompt is not UTF-8: {request.prompt!r}")
     if not request.output.strip():
         raise UsageError("--output must name a folder or s3://bucket/prefix")

@@ -218,9 +218,12 @@ class RayStreams:
             deaths=-1,  # the first process counts one
             owner=options.owner,
         )
+        gone = [now for now, before in zip(records, kept, strict=True) if now.over > before.over]
         begun = asyncio.create_task(self._begin(url, record))
         try:
             await asyncio.shield(begun)
+            # Where sessions open, this cluster holds the store: none of them is another's to pull.
+            await asyncio.gather(*(asyncio.to_thread(self._keep_failed, record) for record in gone))
         except BaseException as failure:
             undone = asyncio.create_task(self._undo(record, begun))
             self._undoing.add(undone)
@@ -230,9 +233,6 @@ class RayStreams:
                 raise
             why = f"the stream cannot be started now ({type(failure).__name__})"
             raise SessionError("unavailable", why) from failure
-        # Where sessions open, this cluster holds the store: none of these is another one's to pull.
-        gone = [now for now, before in zip(records, kept, strict=True) if now.over > before.over]
-        await asyncio.gather(*(asyncio.to_thread(self._keep_failed, record) for record in gone))
         return shown(record)
 
     async def list(self) -> list[dict[str, Any]]:

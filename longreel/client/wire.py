@@ -62,7 +62,9 @@ def built(http: httpx.Client | httpx.AsyncClient, request: Request) -> httpx.Req
     try:
         return http.build_request(**_arguments(request))
     except UnicodeEncodeError as failure:
-        raise UsageError(f"not text that can be sent: {failure.object!r}") from None
+        # The object may be all that is sent.
+        near = failure.object[max(0, failure.start - 20) : failure.end + 20]
+        raise UsageError(f"not text that can be sent: {near!r}") from None
     except ValueError as failure:
         raise UsageError(f"{request.method} {request.path} cannot be sent: {failure}") from None
 

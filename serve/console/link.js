@@ -6,7 +6,8 @@ import { call, needKey, openSocket } from "./api.js";
 /** Items without a reply, and items that wait to be sent behind them. */
 const MOST_IN_FLIGHT = 8, MOST_QUEUED = 24, MOST_BUFFERED = 4 << 20;
 /** Refusals after which the same is sent again, some time later. */
-const LATER = ["overloaded", "unavailable", "quota_exceeded"], LATER_MS = 1000;
+const LATER = ["overloaded", "unavailable"], LATER_MS = 1000, SOON_S = 60;
+const isForLater = (said) => LATER.includes(said.code) || said.retry_after_s < SOON_S;
 const FIRST_PAUSE_MS = 250, LAST_PAUSE_MS = 5000;
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
@@ -135,14 +136,14 @@ export class Link {
       }
     } else {
       this.settling = true;
-      const again = said.code === "sequence_gap" || LATER.includes(said.code);
+      const again = said.code === "sequence_gap" || isForLater(said);
       if (!again && item.taken !== undefined) {
         remove();
         this.hears.refused(item, said);
       }
       if (!again) item.taken = true;  // its number may have been another's: once more with a new one
       // What flew behind it is told of a gap, and waits as long.
-      this.slow ||= LATER.includes(said.code);
+      this.slow ||= isForLater(said);
     }
     if (this.settling && !this.items.some((each) => each.flying)) this.settle(this.slow ? LATER_MS : 0);
     else this.pump();

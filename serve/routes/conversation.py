@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from serve.keys.usage import QuotaError
 from serve.live.items import Frame, Question, Receipt, SessionError, SessionEvent
 from serve.routes.bodies import MOST_JSON_BYTES, Sent, is_time
 from serve.routes.errors import first_problem
@@ -172,7 +173,9 @@ class Conversation:
 
 def refused(error: SessionError, seq: int | None = None) -> Said:
     """What is said of what could not be done; ``seq`` is that of its frame or question."""
-    said = {"type": "error", "code": error.code, "message": error.message}
+    said: Said = {"type": "error", "code": error.code, "message": error.message}
+    if isinstance(error, QuotaError) and error.retry_after_s is not None:
+        said["retry_after_s"] = round(error.retry_after_s, 3)
     return said if seq is None else {**said, "seq": seq}
 
 

@@ -31,7 +31,7 @@ Frames in, events out, on one socket. `/v1/sessions/new/stream` opens a session 
 
 | client sends | and gets |
 |---|---|
-| binary: a picture, or an encoded piece of video | for each frame `frame.accepted` {seq, frame, time_s?, repeated}, `frame.dropped` {seq, reason} or `error` {code, message, seq?} |
+| binary: a picture, or an encoded piece of video | for each frame `frame.accepted` {seq, frame, time_s?, repeated}, `frame.dropped` {seq, reason} or `error` {code, message, seq?, retry_after_s?} |
 | `{"type": "frame", "seq": 41, "time_s": 20.0}` | nothing: it describes the next binary message; both fields may be left out |
 | `{"type": "response.create", "input": "How many cuts?", "max_output_tokens": 32, "seq": 42}` | `response.accepted` {seq, response, repeated} once it is durable |
 | `{"type": "response.cancel", "response": "resp-42"}`; without `response` whatever is being said | `response.cancelled` {cancelled} |

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from typing import Any
 
 import pytest
 
@@ -12,18 +13,25 @@ from longreel.stopping import stopped_as_by_ctrl_c
 ENDING = [signal.SIGTERM, signal.SIGHUP]
 
 
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN])
+@pytest.mark.parametrize("second", ENDING)
 @pytest.mark.parametrize("number", ENDING)
-def test_what_has_begun_is_put_in_order(number: int) -> None:
-    """Guards against a command that ends on the spot, and against a second signal that cuts in."""
+def test_what_has_begun_is_put_in_order(
+    number: int, second: int, ctrl_c: Any, request: pytest.FixtureRequest
+) -> None:
+    """Guards against a command that ends on the spot, or not at all where a script runs it in the
+    background, and against a second signal that cuts in."""
     done = []
     before = signal.getsignal(number)
+    usual = signal.signal(signal.SIGINT, ctrl_c)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, usual))
 
     async def work() -> None:
         try:
             signal.raise_signal(number)
             await asyncio.sleep(5)
         finally:
-            signal.raise_signal(number)
+            signal.raise_signal(second)
             await asyncio.sleep(0)
             done.append("closed")
 

@@ -123,3 +123,6 @@ def test_a_keep_ratio_takes_the_place_of_those_of_single_layers(tmp_path: Path) 
         tokens = max(1, round(keep * config.tokens_per_frame))
         assert [config.tokens_in_layer(layer) for layer in (1, 3)] == [tokens] * 2
         assert config.mean_keep_ratio == keep
+    # In other layers the same share runs, which is what a job's rows name.
+    elsewhere = load(checkpoint, router="redundancy:1")[0].config
+    assert (elsewhere.keep_ratios, elsewhere.mean_keep_ratio) == (None, checkpoint.keep_ratio)

@@ -146,7 +146,7 @@ for precision in ("float32", "bfloat16"):
     assert half != plain
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_routers_learn_under_autocast() -> None:
     """Guards against the cast that ranking makes without gradients, taken again for weighing."""
     script = """

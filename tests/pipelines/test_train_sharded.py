@@ -18,7 +18,7 @@ from mod.trainer import Trainer
 from pipelines.train import _wrapper
 from tests.mod.small import small_layout, small_model, some_frames
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 STEPS = 2
 #: Routers, with the frames of each process's batches.
 FRAMES = {"attention": (3, 3), "bounded": (3, 0)}

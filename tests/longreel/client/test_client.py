@@ -124,6 +124,7 @@ def test_many_who_follow_events_hold_up_no_other_call(service: Service) -> None:
         assert [one.id for one in client.sessions()] == [session.id]
 
 
+@pytest.mark.slow
 def test_attaching_leaves_a_session_open(client: Client) -> None:
     """Guards against closing what somebody else opened, and against using their numbers twice."""
     with client.session() as mine:

@@ -16,7 +16,8 @@ import pytest
 from fastapi import FastAPI
 from playwright.sync_api import Browser, expect
 
-from serve.live.items import Input, Receipt, SessionError, SessionEvent
+from serve.keys.usage import QuotaError
+from serve.live.items import Input, Receipt, SessionEvent
 from tests.serve.console.browser import ALLOWED, browsing, console
 from tests.serve.memory_sessions import MemorySessions
 from tests.serve.routes_server import application, client, form
@@ -179,6 +180,7 @@ class Limited(MemorySessions):
     """Refuses so many calls with frames, as a key's limit does."""
 
     refusals: int = 4
+    retry_after_s: float | None = 0.5
 
     async def give(
         self, session: str, inputs: Sequence[Input], seq: int | None = None
@@ -186,7 +188,7 @@ class Limited(MemorySessions):
         """See ``Sessions``."""
         if self.refusals:
             self.refusals -= 1
-            raise SessionError("quota_exceeded", "the key may push 4 frames a second")
+            raise QuotaError("quota_exceeded", "the key's limit", self.retry_after_s)
         return await super().give(session, inputs, seq)
 
 
@@ -220,6 +222,20 @@ def test_frames_wait_where_a_key_limits_them(browser: Browser) -> None:
             told = page.page.evaluate(GIVES, [session, [0, 1, 2]])
     assert (told["accepted"], told["refused"]) == ([0, 1, 2], [])
     assert told["took"] >= 1500
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("retry_after_s", [None, 3600.0])
+def test_frames_that_a_key_may_not_push_for_long_are_dropped_and_told(
+    browser: Browser, retry_after_s: float | None
+) -> None:
+    """Guards against a page that waits, and asks, for ever and does not say why."""
+    limited = Limited(refusals=1000, retry_after_s=retry_after_s)
+    with served(application(limited)) as url, httpx.Client(base_url=url) as http:
+        session = http.post("/v1/sessions", json={}).json()["id"]
+        with console(browser, url, allowed="status of 503") as page:
+            told = page.page.evaluate(GIVES, [session, [0, 1]])
+    assert (told["accepted"], told["refused"]) == ([], [0, 1])
 
 
 @pytest.mark.slow

@@ -113,17 +113,21 @@ class EngineLoop:
     ) -> LoopStream:
         name = f"{kind}-{next(self._numbers)}"
         stream = LoopStream(self, name, asyncio.get_running_loop(), kind == "live", aside)
-        await self.attach(name, stream, lambda engine: opening(engine, name))
+        try:
+            await self.attach(name, stream, lambda engine: opening(engine, name))
+        except asyncio.CancelledError:
+            # It is opened all the same, and nobody else would close it.
+            self.post(lambda engine: self._end(engine, name))
+            raise
         return stream
 
     async def close(self, name: str) -> None:
         """End a stream and free its memory."""
+        await self.use(lambda engine: self._end(engine, name))
 
-        def end(engine: Engine) -> None:
-            if self._streams.pop(name, None):
-                engine.close(name)
-
-        await self.use(end)
+    def _end(self, engine: Engine, name: str) -> None:
+        if self._streams.pop(name, None):
+            engine.close(name)
 
     async def attach(self, name: str, sink: Sink, opening: Callable[[Engine], _Result]) -> _Result:
         """A stream called ``name`` that ``opening`` makes; ``sink`` hears of it."""
@@ -237,6 +241,11 @@ class LoopStream:
         told = self._told = Collector()
         await self._give(lambda engine: engine.ask(self.name, "question", text))
         return told.answer
+
+    @property
+    def n_words(self) -> int:
+        """Tokens of the last answer."""
+        return self._told.n_words
 
     async def held_bytes(self) -> int:
         """Bytes of keys and values that the stream holds."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from grpc.aio import AioRpcError
 from ray import serve
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from actors.keepout import KEEP_OUT
@@ -17,12 +20,17 @@ from serve.decoding.calls import decoders
 from serve.directory import DirectoryCluster, directory_handle, start_directory
 from serve.handles import GATEWAY
 from serve.jobs import RemoteJobs
+from serve.live.items import SessionError
 from serve.observe import logs
 from serve.observe.gathering import GatheredMetrics
 from serve.pinned import PinnedSessions
 from serve.pulling import RayStreams, ServedSessions
+from serve.routable import ROUTABLE
 from serve.routes.app import build
 from serve.routes.context import ApiSettings, Context, ModelInfo
+
+#: Seconds for which a call waits where no replica is up, as one on a session does.
+NONE_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -44,12 +52,31 @@ class _Answers:
         self._replica = replica
 
     async def chat(self, system: str, text: str, most_tokens: int) -> Answered:
-        answered: Answered = await self._replica.chat.remote(system, text, most_tokens)
+        answered: Answered = await _asked(self._replica.chat.remote(system, text, most_tokens))
         return answered
 
     async def tokens(self, texts: Sequence[str]) -> int:
-        count: int = await self._replica.tokens.remote(list(texts))
+        count: int = await _asked(self._replica.tokens.remote(list(texts)))
         return count
+
+
+async def _asked(call: Awaitable[Any]) -> Any:
+    """What a replica answers.
+
+    Raises:
+        SessionError: there is none, or none has room.
+    """
+    try:
+        # The call itself makes Ray Serve start one, where none runs.
+        async with asyncio.timeout(None if ROUTABLE.there() else NONE_S):
+            return await call
+    except RayTaskError:
+        raise
+    except BackPressureError:
+        raise SessionError("overloaded", "the service has too much to do") from None
+    except (TimeoutError, RayError, RayServeException, AioRpcError) as failure:
+        said = f"no replica of the model answers ({type(failure).__name__})"
+        raise SessionError("unavailable", said) from None
 
 
 class Gateway:

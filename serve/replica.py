@@ -238,14 +238,17 @@ class Replica(SessionCalls):
             said = by_rule(plain_lines(text))
             # A rule knows no bound.
             if len(ids := self._layout.encode(said)) > most_tokens:
-                said = self._layout.decode(ids[:most_tokens])
+                ids = ids[:most_tokens]
+                said = self._layout.decode(ids)
+            n = len(ids)
         else:
             opening = self._engine.open(
                 instruction=system or None, kind="bulk", max_new_tokens=most_tokens
             )
             async with _closing(await opening) as stream:
                 said = await stream.ask(text)
-        n = len(self._layout.encode(said))
+                # Words spelled again may be fewer or more, where one was a space or half a letter.
+                n = stream.n_words
         return Answered(
             text=said,
             finish_reason="length" if n >= most_tokens else "stop",

@@ -197,9 +197,13 @@ class Engine:
             session.last_pushed = frames[-1]
             session.n_pushed += len(frames)
 
-    def ask(self, name: str, question: str, text: str) -> None:
-        """Ask ``text`` after all that was pushed before; answers carry the name ``question``."""
-        self._session(name).inbox.append(Question(question, text, self._clock()))
+    def ask(self, name: str, question: str, text: str, most: int | None = None) -> None:
+        """Ask ``text`` after all that was pushed before; answers carry the name ``question``.
+
+        Args:
+            most: bound on the answer, in tokens, in place of the session's.
+        """
+        self._session(name).inbox.append(Question(question, text, self._clock(), most))
 
     def cancel(self, name: str) -> None:
         """Forget what waits, and end what is being said where it stands."""

@@ -88,13 +88,14 @@ class Collector:
         n_frames: how many were given; None for a question.
 
     Attributes:
-        outcomes: of the frames; answer: to the question.
+        outcomes: of the frames; answer: to the question, of so many tokens (``n_words``).
         error: why the input could not be taken in.
     """
 
     def __init__(self, n_frames: int | None = None) -> None:
         self.outcomes: list[FrameOutcome] = []
         self.answer = ""
+        self.n_words = 0
         self.error: str | None = None
         self._n_frames = n_frames
 
@@ -113,5 +114,6 @@ class Collector:
             case TurnEnded(text=text):
                 self.answer = text
                 return True
-            case _:
+            case Word():
+                self.n_words += 1
                 return False

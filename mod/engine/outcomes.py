@@ -73,7 +73,7 @@ class Outcomes:
             session.half = None
             session.lead, session.watching, session.expected = [], False, None
             session.inbox.popleft()
-            session.turn = Turn(None, item.question.name, [])
+            session.turn = Turn(None, item.question.name, [], most=item.question.most)
             if session.recall is not None:
                 session.recall.settled()
                 session.turn.picked = session.recall.picked
@@ -224,7 +224,8 @@ class Outcomes:
         """Add the next token of the session's turn, or end it."""
         turn = session.turn
         assert turn is not None
-        if token in self._layout.ends or len(turn.said) >= session.max_new_tokens:
+        most = session.max_new_tokens if turn.most is None else turn.most
+        if token in self._layout.ends or len(turn.said) >= most:
             # All words are fed by now; the end mark goes with whatever comes next.
             self._close_turn(session, unfed=[], cancelled=False)
             return

@@ -125,6 +125,7 @@ class Question:
 
     Attributes:
         since: when it arrived.
+        most: bound on its answer, in tokens; None for the session's own.
         ids: what it feeds; known once it is the next, and not before: it depends on what comes
             before it.
     """
@@ -132,6 +133,7 @@ class Question:
     name: str
     text: str
     since: float
+    most: int | None = None
     ids: list[int] | None = None
 
 
@@ -145,6 +147,7 @@ class Turn:
         prompt: entries, as in a log, that are fed before its first word.
         aside: whether neither they nor its words become part of the stream.
         fed: entries of an aside that the cache holds beyond what is committed.
+        most: bound on its tokens; None for the session's own.
     """
 
     frame: int | None
@@ -154,6 +157,7 @@ class Turn:
     prompt: list[int] = field(default_factory=list)
     aside: bool = False
     fed: int = 0
+    most: int | None = None
 
     @property
     def unfed(self) -> list[int]:

@@ -147,7 +147,7 @@ class EngineSide:
         def ask(engine: Engine) -> None:
             if most is not None:
                 self._ends.setdefault(response, most)
-            engine.ask(self._name, response, text)
+            engine.ask(self._name, response, text, most)
 
         self._loop.post(ask)
 

@@ -3,6 +3,7 @@
 # Without postponed annotations, as in ``serve.routes.app``.
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
@@ -83,7 +84,9 @@ async def _answers(asked: ChatRequest, context: Context) -> AsyncIterator[Told]:
             if isinstance(said, str):
                 yield said
                 continue
-            text = await context.answers.tokens([asked.system, *said.asked])
+            text = 0
+            with suppress(SessionError):  # an answer that is there is worth more than its account
+                text = await context.answers.tokens([asked.system, *said.asked])
             vision = context.model.vision_tokens(said.frames)
             yield said, Usage(text, vision, said.tokens)
 

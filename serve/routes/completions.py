@@ -13,7 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 #: Of a chat without pictures and videos, in characters: more than a job asks of a summarizer.
 MOST_TEXT = 16_000
 #: Bound on an answer that names none, in tokens.
-_MOST_TOKENS = 256
+#: Bound on an answer where none is given, in tokens.
+DEFAULT_TOKENS = 256
 _EXAMPLE: dict[str, Any] = {
     "model": "longreel-tiny",
     "messages": [
@@ -210,7 +211,7 @@ class ChatRequest(BaseModel):
     @property
     def most_tokens(self) -> int:
         """Bound on the answer, in tokens."""
-        return self.max_completion_tokens or self.max_tokens or _MOST_TOKENS
+        return self.max_completion_tokens or self.max_tokens or DEFAULT_TOKENS
 
 
 def asks_for_summary(text: str, summary_request: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import os
 import socket
 import tempfile
 from collections.abc import AsyncIterator
@@ -29,6 +30,14 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 _CHUNK_BYTES = 256 * 1024
 _SHOWN_CHARACTERS = 200
+_PREFIX = "longreel-fetched-"
+#: Of a percent-encoded text that is decoded at once: the library makes several objects of each %.
+_SLICE = 2**16
+
+
+def is_temporary(uri: str) -> bool:
+    """Whether ``fetched`` has read what lies there into a file of its own."""
+    return uri.startswith(os.path.join(tempfile.gettempdir(), _PREFIX))
 
 
 @asynccontextmanager
@@ -57,7 +66,7 @@ async def fetched(url: str, context: Context) -> AsyncIterator[str]:
             "url_not_allowed",
             f"{_shown(url)} is no data:, http(s) or s3:// URL and no uploaded file's id",
         )
-    with tempfile.NamedTemporaryFile(prefix="longreel-") as file:
+    with tempfile.NamedTemporaryFile(prefix=_PREFIX) as file:
         if scheme == "data":
             await asyncio.to_thread(_write_data, url, file, settings)
         else:
@@ -91,13 +100,27 @@ def _write_data(url: str, file: IO[bytes], settings: ApiSettings) -> None:
     if head.lower().endswith(";base64"):
         _check_size(len(body) * 3 // 4 - 2, "the data: URL", settings)
         try:
-            data = base64.b64decode(unquote_to_bytes(body), validate=True)
+            data = base64.b64decode(_unquoted(body), validate=True)
         except binascii.Error as error:
             raise MediaError("media_error", f"the data: URL is no base64: {error}") from None
     else:
-        data = unquote_to_bytes(body)
+        data = _unquoted(body)
     _check_size(len(data), "the data: URL", settings)
     file.write(data)
+
+
+def _unquoted(body: str) -> bytes:
+    """``body`` without its percent-encoding, in memory of its own size."""
+    found, at = bytearray(), 0
+    while at < len(body):
+        end = min(at + _SLICE, len(body))
+        for back in (1, 2):
+            if end < len(body) and body[end - back] == "%":  # not amid %XX
+                end -= back
+                break
+        found += unquote_to_bytes(body[at:end])
+        at = end
+    return bytes(found)
 
 
 def _check_size(size: int, what: str, settings: ApiSettings) -> None:

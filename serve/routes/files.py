@@ -41,6 +41,8 @@ def router() -> APIRouter:
         data = await file.read()
         # A name, never a path.
         name = (file.filename or "upload").replace("\\", "/").rpartition("/")[2][:255]
+        # A client may choose an encoding in which it is no text.
+        name = name.encode(errors="replace").decode()
         saved = await asyncio.to_thread(filestore.save_file, context.store, data, name, purpose)
         return _object(saved)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -22,9 +23,9 @@ from serve.live.items import (
     SessionEvent,
     SessionOptions,
 )
-from serve.routes.completions import Source, Turn, asks_for_summary
+from serve.routes.completions import DEFAULT_TOKENS, Source, Turn, asks_for_summary
 from serve.routes.context import ApiSettings, Context
-from serve.routes.fetching import fetched
+from serve.routes.fetching import fetched, is_temporary
 
 #: Frames that are given in one call.
 PIECE = 64
@@ -72,14 +73,25 @@ async def shown(turns: Sequence[Turn], context: Context) -> AsyncIterator[list[S
             message says where in the request that stands.
     """
     async with AsyncExitStack() as stack:
-        found, frames = [], 0
+        found, frames, size = [], 0, 0
         most = context.settings.max_video_s * context.model.fps
         for turn in turns:
             media: list[Pixels | RemoteVideo] = []
             for source in turn.sources:
                 try:
-                    uri = await stack.enter_async_context(fetched(source.url, context))
-                    medium = await _opened(uri, source, context)
+                    async with AsyncExitStack() as own:
+                        uri = await own.enter_async_context(fetched(source.url, context))
+                        medium = await _opened(uri, source, context)
+                        if isinstance(medium, RemoteVideo):
+                            # Of a picture the pixels are there.
+                            size += _temporary_bytes(uri)
+                            stack.push_async_exit(own.pop_all())
+                    if size > context.settings.max_upload_bytes:
+                        raise MediaError(
+                            "media_too_large",
+                            f"more than {context.settings.max_upload_bytes} bytes of videos in one "
+                            "chat",
+                        )
                 except SessionError as error:
                     raise type(error)(error.code, f"{source.place}: {error.message}") from None
                 media.append(medium)
@@ -90,6 +102,11 @@ async def shown(turns: Sequence[Turn], context: Context) -> AsyncIterator[list[S
                     )
             found.append(Shown(media, turn.text))
         yield found
+
+
+def _temporary_bytes(uri: str) -> int:
+    """What a medium takes here while the chat lasts; none of what lies elsewhere anyway."""
+    return os.path.getsize(uri) if is_temporary(uri) else 0
 
 
 async def _opened(uri: str, source: Source, context: Context) -> Pixels | RemoteVideo:
@@ -154,10 +171,12 @@ async def converse(
                 if is_last:
                     yield await watch.digest(most_tokens)
                 continue
-            text = turn.text.strip() or (context.model.summary_request if is_last else "")
+            text = turn.text.strip() or (context.model.summary_request if turn.media else "")
             if not text:
                 continue
-            async for said in watch.ask(text, most_tokens):
+            # What was answered before came under a bound of its own, which nobody has kept.
+            most = most_tokens if is_last else max(most_tokens, DEFAULT_TOKENS)
+            async for said in watch.ask(text, most):
                 if is_last:
                     yield said
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +94,33 @@ def test_a_call_the_model_cannot_take_fails_and_the_next_does_not(
         assert len(told.texts) == 8
 
     asyncio.run(scenario())
+
+
+def test_who_leaves_while_a_stream_is_opened_leaves_none(replica: Replica) -> None:
+    """Guards against replicas that seem to be at work for ever, and keep a stream's memory."""
+    loop, held = replica._engine, threading.Event()
+
+    async def leave() -> None:
+        busy = asyncio.create_task(loop.use(lambda _: held.wait(10)))
+        chat = asyncio.create_task(replica.chat("", "What now?", 4))
+        await asyncio.sleep(0.05)
+        chat.cancel()
+        await asyncio.sleep(0)
+        held.set()
+        await busy
+        with pytest.raises(asyncio.CancelledError):
+            await chat
+        await loop.use(lambda _: None)
+
+    asyncio.run(leave())
+    assert loop.bulk_calls == 0
+
+
+def test_a_chat_says_how_long_its_answer_was(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards ``finish_reason``: spelled again, an answer may have fewer tokens than were said."""
+    monkeypatch.setattr(type(replica._layout), "ends", frozenset())
+    monkeypatch.setattr(type(replica._layout), "decode", lambda *_: "one")
+    told = asyncio.run(replica.chat("", "What now?", 7))
+    assert (told.completion_tokens, told.finish_reason) == (7, "length")

@@ -6,7 +6,7 @@ Guards against company, order, failure or a full memory that changes what a sess
 from __future__ import annotations
 
 import resource
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -444,3 +444,18 @@ def test_what_cannot_be_pushed_is_refused_by_shape() -> None:
     with pytest.raises(UnknownSessionError):
         engine.push("b", FRAMES)
     assert not engine.busy
+
+
+@pytest.mark.parametrize("most", [None, 1, MAX_NEW, 3 * MAX_NEW])
+def test_a_question_may_have_a_bound_of_its_own(
+    most: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against answers that end at the bound of narrations, and seem whole."""
+    engine = talking_engine()
+    monkeypatch.setattr(type(engine._layout), "ends", frozenset())
+    engine.open("a", max_new_tokens=MAX_NEW)
+    engine.push("a", FRAMES[:4])
+    engine.ask("a", "q", "what now?", most)
+    engine.ask("a", "again", "what now?")
+    words = Counter(e.question for e in drain(engine) if isinstance(e, Word) and e.question)
+    assert words == {"q": most or MAX_NEW, "again": MAX_NEW}

@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from serve.live.items import (
     SessionOptions,
     SessionView,
 )
-from serve.routes import chat
+from serve.routes import chat, fetching, watching
 from serve.routes.app import build
 from serve.routes.completions import asks_for_summary
 from serve.routes.context import ApiSettings, Context
@@ -84,7 +84,11 @@ class Recorded(MemorySessions):
 
     @property
     def questions(self) -> list[str]:
-        return [g.text for call in self.calls for g, _ in call if isinstance(g, Question)]
+        return [question.text for question in self.asked]
+
+    @property
+    def asked(self) -> list[Question]:
+        return [given for call in self.calls for given, _ in call if isinstance(given, Question)]
 
 
 class DigestAnswers(WordAnswers):
@@ -368,6 +372,10 @@ def test_earlier_turns_are_asked_again(services: Services, clip: bytes) -> None:
     told = service.client.chat.completions.create(model=MODEL.name, messages=messages)
     assert told.choices[0].message.content == "You asked: And now? Frames seen: 9."
     assert service.sessions.questions == ["Who?", "And\nnow?"]
+    messages[0]["content"].pop()
+    service.client.chat.completions.create(model=MODEL.name, messages=messages, max_tokens=2)
+    asked = [(question.text, question.max_tokens) for question in service.sessions.asked[-2:]]
+    assert asked == [(MODEL.summary_request, 256), ("And\nnow?", 2)]
 
 
 @pytest.mark.slow
@@ -528,6 +536,36 @@ def test_nothing_is_left_on_the_disk(
     service.ask(video(clip), video(clip), text("Why?"))
     with pytest.raises(openai.BadRequestError):
         service.ask(video(clip), video(clip[:3000]), text("Why?"))
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+@pytest.mark.slow
+def test_what_a_chat_names_is_bounded_in_all(
+    services: Services, clip: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards the disk, which a thousand pictures and videos within their own bounds fill."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    most, lying = int(2.5 * len(clip)), []
+
+    @asynccontextmanager
+    async def from_elsewhere(url: str, _: Context) -> AsyncIterator[str]:
+        data = clip if "video" in url else encoded(draw(1)) + bytes(len(clip))
+        with tempfile.NamedTemporaryFile(prefix=fetching._PREFIX) as file:
+            file.write(data)
+            file.flush()
+            lying.append(len(list((tmp_path / "temporary").iterdir())))
+            yield file.name
+
+    monkeypatch.setattr(watching, "fetched", from_elsewhere)
+    service = services(max_upload_bytes=most)
+    images = [image("https://a.example/image")] * 3
+    told = service.ask(video("https://a.example/video"), *images, text("Why?"))
+    assert told.choices[0].message.content == "You asked: Why? Frames seen: 11."
+    assert lying == [1, 2, 2, 2]
+    with pytest.raises(openai.APIStatusError, match=f"more than {most} bytes of videos") as refused:
+        service.ask(*[video("https://a.example/video")] * 3, text("Why?"))
+    assert refused.value.code == "media_too_large"
     assert not list((tmp_path / "temporary").iterdir())
 
 

@@ -136,3 +136,18 @@ def test_files_in_s3(objectstore: ObjectStore, bucket: str) -> None:
         assert client.files.content(made.id).read() == BODY
         client.files.delete(made.id)
         assert list(client.files.list()) == []
+
+
+def test_a_name_that_is_no_text_harms_no_list(tmp_path: Path) -> None:
+    """Guards against one upload that nobody can list, or delete, any more."""
+    head = 'Content-Disposition: form-data; name="{}"'
+    parts = [head.format("purpose"), "", "vision"]
+    named = [head.format("file") + '; filename="a\\ud800.mp4"', "", "x"]
+    lines = ["--b", *parts, "--b", *named, "--b--", ""]
+    kind = "multipart/form-data; boundary=b; charset=unicode_escape"
+    with service(str(tmp_path)) as client:
+        body = "\r\n".join(lines).encode()
+        url = f"{client.base_url}files"
+        made = httpx.post(url, content=body, headers={"content-type": kind})
+        assert made.status_code == 200, made.text
+        assert [file.id for file in client.files.list()] == [made.json()["id"]]

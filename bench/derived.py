@@ -109,6 +109,14 @@ def _over_hashed(result: Result) -> list[float] | None:
     return [mine / other for mine, other in zip(ours, hashed, strict=True)]
 
 
+def _haproxy_overhead(result: Result) -> list[float] | None:
+    """What HTTP, routing and the log add behind HAProxy, over an empty POST behind it too."""
+    ms = result["figures"]["overhead"]["ms"]
+    if "haproxy_noop" not in ms:
+        return None
+    return [(ms["haproxy_acknowledged"] - ms["direct_push"]) / ms["haproxy_noop"]]
+
+
 _BULK, _LIVE = ("", "bulk_frames"), ("live_sessions", "live_frames")
 
 DERIVED: dict[str, dict[str, Derive]] = {
@@ -141,6 +149,7 @@ DERIVED: dict[str, dict[str, Derive]] = {
     "serve": {
         **{f"knee_{side}": _knee(side) for side in ("ours", "resend", "hashed")},
         "knee_over_hashed": _over_hashed,
+        "haproxy_overhead": _haproxy_overhead,
     },
     "weights": {"interleaved_most_lost": _interleaved},
     "large": {

@@ -217,6 +217,7 @@ def bulk(
     talking = {name: Way(engine, {"threshold": speaking[name]}) for name, engine in engines.items()}
     for way in talking.values():
         timed_bulk(way.engine, frames, way.options)
+    timed_plain(dense, layout, frames)  # as often as the others have seen it
     quiet = {f"{name}_quiet": Way(e, {"threshold": 0.0}) for name, e in engines.items()}
     found = in_turn(
         {**quiet, **talking},

@@ -37,6 +37,8 @@ class PlainLoop:
         self._max_new_tokens = max_new_tokens
         self._cache = DynamicCache(config=self._lm.config)
         self._last: Tensor | None = None
+        #: Said, and not through the decoder yet: it goes with the next frame, as demos have it.
+        self._lead: list[int] = []
         self._feed(self._words(layout.ids(layout.opening(model.config.instruction))))
         self.said: list[Said] = []
         self.n_frames = 0
@@ -48,16 +50,17 @@ class PlainLoop:
             before = frames_before(frame[None], self._last)
             self._last = frame
             seen, before = frame[None].to(self._model.device), before.to(self._model.device)
-            logits = self._feed(self._model.encode_frames(seen, before)[0])
-            token = int(logits.argmax())
-            if token == self._layout.silence:
-                self._feed(self._words([token]))
-            else:
+            features = self._model.encode_frames(seen, before)[0]
+            if self._lead:
+                features = torch.cat([self._words(self._lead), features])
+            token = int(self._feed(features).argmax())
+            self._lead = [token]
+            if token != self._layout.silence:
                 tokens: list[int] = []
                 while token != self._layout.end and len(tokens) < self._max_new_tokens:
                     tokens.append(token)
                     token = int(self._feed(self._words([token])).argmax())
-                self._feed(self._words([self._layout.end]))
+                self._lead = [self._layout.end]
                 self.said.append(Said(self.n_frames, tokens))
             self.n_frames += 1
 

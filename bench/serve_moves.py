@@ -39,12 +39,25 @@ async def moved(url: str, n: int, scale: Callable[[], None], *, hashed: bool) ->
         await asyncio.to_thread(scale)
         await asyncio.sleep(SETTLE_S)
         after = await asyncio.gather(*[see(client, name, body) for name in names])
+        if not hashed:
+            await _require_another(client, {replica for replica, _ in before}, body)
         below = "/hashed" if hashed else "/v1/sessions"
         await asyncio.gather(*[client.delete(f"{below}/{name}") for name in names])
     return {
         "moved": sum(a[0] != b[0] for a, b in zip(before, after, strict=True)) / n,
         "forgotten": sum(found != 2 for _, found in after) / n,
     }
+
+
+async def _require_another(client: httpx.AsyncClient, known: set[str], body: bytes) -> None:
+    """Where none came, nothing could move either."""
+    for _ in range(10 * (1 + len(known))):
+        name = (await client.post("/v1/sessions", json={})).json()["id"]
+        replica, _ = await _ours(client, name, body)
+        await client.delete(f"/v1/sessions/{name}")
+        if replica not in known:
+            return
+    raise AssertionError("no new session came to a replica that was not there before")
 
 
 async def _ours(client: httpx.AsyncClient, name: str, body: bytes) -> tuple[str, int]:

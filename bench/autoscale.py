@@ -1,8 +1,8 @@
 """Our autoscaling policy beside Ray Serve's, simulated: ``python -m bench.autoscale --json``.
 
-Serve's scales by calls. The target that suits a service is not known beforehand, so it is given
-the best there is: for each trace and seed, the one with which it uses as many replica-hours as
-ours, or a few more.
+Serve's scales by calls, and has its default delays. The target that suits a service is not known
+beforehand, so it is given the best there is: for each trace and seed, the one with which it uses as
+many replica-hours as ours, or a few more.
 """
 
 from __future__ import annotations

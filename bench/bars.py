@@ -83,7 +83,7 @@ class Claim:
 
     Attributes:
         path: of the figure, as ``bench.kept`` reads it.
-        says: one plain sentence without its full stop.
+        says: one plain sentence without its full stop; figures in it as in ``missed``.
         bar: None where no number is aimed at.
         beside: what stands where there is no bar: which side is better, or the paper's number.
         missed: why the bar is missed and what was tried, printed where it is; figures in it are

@@ -128,8 +128,8 @@ SERVE = (
     Claim(
         "serve",
         "ratios/knee_over_resend",
-        "live sessions that keep up over those of a service that holds no state and is sent each "
-        "stream's frames anew",
+        "live sessions of {settings/session_s as .0f} s that keep up over those of a service that "
+        "holds no state and is sent each stream's frames anew",
         at_least(3),
         headline="live sessions, over re-sending",
     ),
@@ -225,7 +225,8 @@ AUTOSCALE = tuple(
         Claim(
             "autoscale",
             f"ratios/{trace}_violations_over_default",
-            f"late seconds of sessions over those under Ray Serve's policy: {what} (simulated)",
+            "late seconds of sessions over those under Ray Serve's policy with its default delays: "
+            f"{what} (simulated)",
             beside="less is better",
             headline="late sessions in a flash crowd, over Ray Serve's policy (simulated)"
             if trace == "flash"

@@ -128,8 +128,9 @@ def unexplained(kept: Sequence[Kept]) -> list[Claim]:
 
 def _why(kept: Kept, claim: Claim, bar: Bar, found: Spread) -> str:
     reason = braced(claim.missed, kept) if claim.missed else "No reason is on record."
+    what = claim.headline or braced(claim.says, kept)
     text = (
-        f"- **{claim.headline or claim.says}** (`{kept.bench}`, `{claim.name}`): {shown(found)} "
+        f"- **{what}** (`{kept.bench}`, `{claim.name}`): {shown(found)} "
         f"where the bar is {bar}, {bar.verdict(found)}. {reason}"
     )
     return textwrap.fill(
@@ -176,7 +177,13 @@ def _figures(section: Section, kept: Kept) -> Iterator[str]:
     """The figures of a result, those of no group first and those of each in a table of its own."""
     groups: dict[str, list[list[str]]] = {"": []}
     for claim, found in _claims(kept):
-        row = [f"`{claim.name}`", claim.says, shown(found), str(found.n), *_held(claim, found)]
+        row = [
+            f"`{claim.name}`",
+            braced(claim.says, kept),
+            shown(found),
+            str(found.n),
+            *_held(claim, found),
+        ]
         groups.setdefault(claim.group, []).append(row)
     for title, rows in groups.items():
         if title:

@@ -14,6 +14,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from actors.keepout import KEEP_OUT
+from actors.owners import PATIENCE_S
 from longreel import __version__
 from serve.chat import Answered
 from serve.decoding.calls import decoders
@@ -29,8 +30,8 @@ from serve.routable import ROUTABLE
 from serve.routes.app import build
 from serve.routes.context import ApiSettings, Context, ModelInfo
 
-#: Seconds for which a call waits where no replica is up, as one on a session does.
-NONE_S = 20.0
+#: Seconds between two looks whether there is a replica.
+_LOOK_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,18 @@ class _Answers:
 
 
 async def _asked(call: Awaitable[Any]) -> Any:
-    """What a replica answers.
+    """What a replica answers, in its own time once there is one.
 
     Raises:
         SessionError: there is none, or none has room.
     """
+    # The call itself makes Ray Serve start one, where none runs.
+    asked = asyncio.ensure_future(call)
     try:
-        # The call itself makes Ray Serve start one, where none runs.
-        async with asyncio.timeout(None if ROUTABLE.there() else NONE_S):
-            return await call
+        async with asyncio.timeout(PATIENCE_S):
+            while not (ROUTABLE.there() or asked.done()):
+                await asyncio.wait([asked], timeout=_LOOK_S)
+        return await asked
     except RayTaskError:
         raise
     except BackPressureError:
@@ -77,6 +81,8 @@ async def _asked(call: Awaitable[Any]) -> Any:
     except (TimeoutError, RayError, RayServeException, AioRpcError) as failure:
         said = f"no replica of the model answers ({type(failure).__name__})"
         raise SessionError("unavailable", said) from None
+    finally:
+        asked.cancel()
 
 
 class Gateway:

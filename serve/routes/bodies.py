@@ -127,8 +127,8 @@ async def read_frames(request: Request, seq: int | None, time_s: float | None) -
             f"frames are multipart/form-data, image/* or video/*, not {kind or 'of no type'}",
         )
     data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
+    async for part in request.stream():
+        data += part
     if not data:
         raise SessionError("invalid_frame", "the body is empty")
     return Sent([bytes(data)], [time_s], seq)

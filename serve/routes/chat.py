@@ -170,7 +170,8 @@ class _Answer:
             async for told in _answers(asked, context):
                 if isinstance(told, str):
                     self._told.put_nowait(told)
-                last = told
+                else:
+                    last = told
         except Exception as error:
             last = error
         # Now that its session is closed, so that nobody cancels that.

@@ -40,6 +40,8 @@ STATUS = {
     "quota_exceeded": 429,
     "unavailable": 503,
     "model_error": 500,
+    # Nobody hears it; it is no fault of the service.
+    "client_closed": 400,
 }
 #: Seconds after which a client may try again, where that may help.
 RETRY_AFTER_S = {429: 5, 503: 2}

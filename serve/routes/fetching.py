@@ -28,8 +28,10 @@ from serve.routes.filestore import content_uri, find_file, is_file_id
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
-_CHUNK_BYTES = 256 * 1024
+_PART_BYTES = 256 * 1024
 _SHOWN_CHARACTERS = 200
+#: Keys in S3 have at most 1024 bytes, three characters for each where they are quoted.
+_MOST_URL = 8192
 _PREFIX = "longreel-fetched-"
 #: Of a percent-encoded text that is decoded at once: the library makes several objects of each %.
 _SLICE = 2**16
@@ -52,11 +54,15 @@ async def fetched(url: str, context: Context) -> AsyncIterator[str]:
             ``media_too_large`` or, for a faulty ``data:`` URL, ``media_error``.
     """
     settings = context.settings
+    scheme = url[:_MOST_URL].partition(":")[0].lower()
+    if scheme != "data" and len(url) > _MOST_URL:
+        raise SessionError(
+            "url_not_allowed", f"a URL other than data: may have {_MOST_URL} characters"
+        )
     if is_file_id(url):
         await asyncio.to_thread(find_file, context.store, url)
         yield content_uri(context.store, url)
         return
-    scheme = url.partition(":")[0].lower()
     if scheme == "s3":
         check_outside(url, context.store)
         yield await asyncio.to_thread(_in_s3, url, settings)
@@ -189,10 +195,10 @@ async def _step(url: URL, file: IO[bytes], settings: ApiSettings) -> URL | None:
             )
         _check_size(response.content_length or 0, _shown(str(url)), settings)
         received = 0
-        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-            received += len(chunk)
+        async for part in response.content.iter_chunked(_PART_BYTES):
+            received += len(part)
             _check_size(received, _shown(str(url)), settings)
-            file.write(chunk)
+            file.write(part)
     return None
 
 

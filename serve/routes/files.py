@@ -14,7 +14,7 @@ from serve.decoding.media import MediaError
 from serve.routes import docs, filestore
 from serve.routes.context import Context
 
-_CHUNK_BYTES = 2**20
+_PART_BYTES = 2**20
 _MOST_LISTED = 10_000
 
 
@@ -89,8 +89,8 @@ def router() -> APIRouter:
             "Content-Disposition": "attachment",
             "X-Content-Type-Options": "nosniff",
         }
-        chunks = _chunks(filestore.content_uri(context.store, file))
-        return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
+        parts = _parts(filestore.content_uri(context.store, file))
+        return StreamingResponse(parts, media_type="application/octet-stream", headers=headers)
 
     @routes.delete("/v1/files/{file}", summary="Delete a file", responses=docs.FILE_GONE)
     async def delete(request: Request, file: str) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def _object(file: filestore.StoredFile) -> dict[str, Any]:
     return {**shown, "object": "file", "status": "processed"}
 
 
-def _chunks(uri: str) -> Iterator[bytes]:
+def _parts(uri: str) -> Iterator[bytes]:
     with open_object(uri) as reader:
-        while chunk := reader.read(_CHUNK_BYTES):
-            yield chunk
+        while part := reader.read(_PART_BYTES):
+            yield part

@@ -242,25 +242,18 @@ class OwnedJobs:
         if model and not model.startswith("/") and model not in self._models:
             # Whatever else it is on the hub, the cluster would fetch it.
             raise UsageError("model: jobs may name the model that is served, or a folder")
-        for field, uri in _places(wanted):
-            if ".." in unquote(uri).split("/"):
-                # Where a link stands before it, it leads elsewhere for whoever reads it as text.
-                raise UsageError(f"{field}: {uri!r} is not for jobs: it has '..' in it")
-            try:
-                inside = touches(uri, self._store)
-            except StorageError as failure:
-                raise UsageError(f"{field}: {failure.message}") from None
-            if inside:
-                raise UsageError(
-                    f"{field}: {uri!r} is not for jobs: the service keeps its own state there"
-                )
         wanted = {**wanted, "owner": who.id}
         if who.usage.limits.jobs is None:
-            return await self._jobs.submit(wanted)
+            return await self._submit(wanted)
         async with who.usage.jobs:
             active = sum(each["status"] in _ACTIVE_JOBS for each in await self.list())
             require_jobs(who.usage.limits, active)
-            return await self._jobs.submit(wanted)
+            return await self._submit(wanted)
+
+    async def _submit(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        # Names of thousands of files, each looked up in the file system.
+        await asyncio.to_thread(_require_outside, wanted, self._store)
+        return await self._jobs.submit(wanted)
 
     async def list(self) -> builtins.list[dict[str, Any]]:
         """See ``Jobs``."""
@@ -287,8 +280,28 @@ def _places(wanted: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "model", model
 
 
+def _require_outside(wanted: dict[str, Any], store: str) -> None:
+    """Raises ``UsageError`` where a job is to read or write what the service keeps in ``store``."""
+    store = normalize_uri(store)
+    for field, uri in _places(wanted):
+        if ".." in unquote(uri).split("/"):
+            # Where a link stands before it, it leads elsewhere for whoever reads it as text.
+            raise UsageError(f"{field}: {uri!r} is not for jobs: it has '..' in it")
+        try:
+            inside = touches(uri, store)
+        except StorageError as failure:
+            raise UsageError(f"{field}: {failure.message}") from None
+        if inside:
+            raise UsageError(
+                f"{field}: {uri!r} is not for jobs: the service keeps its own state there"
+            )
+
+
 def touches(uri: str, store: str) -> bool:
     """Whether what ``uri`` names to a job, a glob too, may lie in ``store`` or hold it.
+
+    Args:
+        store: normalized.
 
     Raises:
         StorageError: it is no uri.
@@ -297,5 +310,5 @@ def touches(uri: str, store: str) -> bool:
     fixed = re.split(r"[*?\[{]", named, maxsplit=1)[0]
     if fixed != named:  # what a folder's name begins with; the folder itself is whole
         fixed = fixed[: fixed.rfind("/") + 1]
-    fixed, store = normalize_uri(fixed), normalize_uri(store)
+    fixed = normalize_uri(fixed)
     return lies_in(fixed, store) or lies_in(store, fixed)

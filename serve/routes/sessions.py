@@ -154,7 +154,7 @@ async def _events(request: Request, session: str, after: int) -> AsyncIterator[S
         if event is not None and event.type != "session.closed":
             yield event
         elif await request.is_disconnected():
-            raise SessionError("unavailable", "the client has left")
+            raise SessionError("client_closed", "the client has left")
     raise _closed(session)
 
 

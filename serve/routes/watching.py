@@ -171,7 +171,8 @@ async def converse(
                 if is_last:
                     yield await watch.digest(most_tokens)
                 continue
-            text = turn.text.strip() or (context.model.summary_request if turn.media else "")
+            wants_summary = turn.media or is_last
+            text = turn.text.strip() or (context.model.summary_request if wants_summary else "")
             if not text:
                 continue
             # What was answered before came under a bound of its own, which nobody has kept.

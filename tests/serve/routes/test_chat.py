@@ -378,6 +378,22 @@ def test_earlier_turns_are_asked_again(services: Services, clip: bytes) -> None:
     assert asked == [(MODEL.summary_request, 256), ("And\nnow?", 2)]
 
 
+@pytest.mark.parametrize("blank", ["", "  ", []])
+def test_a_last_turn_without_words_asks_for_a_summary(
+    services: Services, clip: bytes, blank: Any
+) -> None:
+    """Guards against an answer that never ends."""
+    service = services()
+    messages: Any = [
+        {"role": "user", "content": [video(clip), text("Who?")]},
+        {"role": "assistant", "content": "Somebody."},
+        {"role": "user", "content": blank},
+    ]
+    client = service.client.with_options(timeout=5.0, max_retries=0)
+    client.chat.completions.create(model=MODEL.name, messages=messages)
+    assert service.sessions.questions == ["Who?", MODEL.summary_request]
+
+
 @pytest.mark.slow
 def test_wrong_requests_are_refused_in_openais_shape(
     services: Services, clip: bytes, tmp_path: Path

@@ -166,6 +166,18 @@ def test_loopback_is_refused_in_any_spelling(host: str, site: Site, tmp_path: Pa
     assert site.seen == []
 
 
+@pytest.mark.parametrize("start", ["s3://x/", "https://example.org/", "HTTP://", "file-", ""])
+def test_a_url_of_any_length_costs_nothing(start: str, tmp_path: Path) -> None:
+    """Guards against the memory of one chat's body many times over, and seconds for everybody."""
+    url = start + "a/" * 2_000_000
+    tracemalloc.start()
+    error = refused(url, tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (error.code, len(error.message) < 200) == ("url_not_allowed", True)
+    assert peak < 2**20
+
+
 def test_a_name_for_a_private_address_is_refused(
     names: dict[str, list[list[str]]], site: Site, tmp_path: Path
 ) -> None:

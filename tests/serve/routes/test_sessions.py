@@ -410,9 +410,10 @@ async def test_a_silent_stream_is_kept_open_and_a_listener_may_vanish(
 
 @pytest.mark.slow
 async def test_who_vanishes_while_waiting_leaves_frames_and_question(
-    sessions: MemorySessions, monkeypatch: pytest.MonkeyPatch
+    sessions: MemorySessions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Guards against calls that wait for nobody, and against work that is lost with a client."""
+    """Guards against calls that wait for nobody, against work that is lost with a client, and
+    against alarms for clients that leave."""
     monkeypatch.setattr("serve.routes.sessions._LOOK_S", 0.05)
     async with served(application(sessions)) as address:
         async with httpx.AsyncClient(base_url=f"http://{address}") as api:
@@ -429,6 +430,7 @@ async def test_who_vanishes_while_waiting_leaves_frames_and_question(
         await short.aclose()
         # One more: the session's own, which works on what was given.
         await until(lambda: len(asyncio.all_tasks()) <= before + 1)
+        assert "ended in 5" not in caplog.text
         sessions.step_s = 0.0
         await until(lambda: len(asyncio.all_tasks()) <= before)
         done = [e for e in await sessions.events("door") if e.type == "response.done"]

@@ -20,7 +20,8 @@ from actors.placement import Load
 from actors.statestore import Manifest
 from serve.live.items import SessionError
 
-_NAMESPACE = "longreel"
+#: Of our actors that outlive the process that started them.
+NAMESPACE = "longreel"
 #: How long the store may take to be given up, in seconds; after that it is found to be free later.
 _RELEASE_S = 10.0
 #: Between two looks whether Ray Serve runs, in seconds.
@@ -106,7 +107,7 @@ def start_directory(store: str) -> str:
     """
     name = directory_name(store)
     _DirectoryActor.options(
-        name=name, namespace=_NAMESPACE, lifetime="detached", get_if_exists=True
+        name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True
     ).remote(store)
     return name
 
@@ -114,7 +115,7 @@ def start_directory(store: str) -> str:
 def stop_directory(store: str) -> None:
     """End it, if there is one, and leave the store to others; the store has all that it knows."""
     try:
-        handle = ray.get_actor(directory_name(store), namespace=_NAMESPACE)
+        handle = ray.get_actor(directory_name(store), namespace=NAMESPACE)
     except ValueError:
         return
     with suppress(RayError):
@@ -124,7 +125,7 @@ def stop_directory(store: str) -> None:
 
 def directory_handle(name: str) -> ActorHandle:
     """The running directory called ``name``."""
-    return ray.get_actor(name, namespace=_NAMESPACE)
+    return ray.get_actor(name, namespace=NAMESPACE)
 
 
 class ActorDirectory:

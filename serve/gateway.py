@@ -25,10 +25,11 @@ from serve.live.items import SessionError
 from serve.observe import logs
 from serve.observe.gathering import GatheredMetrics
 from serve.pinned import PinnedSessions
-from serve.pulling import RayStreams, ServedSessions
+from serve.pulling import ServedSessions
 from serve.routable import ROUTABLE
 from serve.routes.app import build
 from serve.routes.context import ApiSettings, Context, ModelInfo
+from serve.streams import RayStreams
 
 #: Seconds between two looks whether there is a replica.
 _LOOK_S = 0.1

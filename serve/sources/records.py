@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from actors.objects import delete_object, join_uri, list_objects, read_bytes, write_bytes
@@ -56,6 +56,10 @@ class StreamRecord:
     def over(self) -> bool:
         """Whether nothing more will come of it."""
         return self.state in ("ended", "failed")
+
+    def failed(self, error: str) -> StreamRecord:
+        """The same, over now for a reason of one line."""
+        return replace(self, state="failed", error=error, ended_at=time.time())
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON takes it."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from serve.calls import Sessions
-from serve.pulling import shown
 from serve.sources.addresses import SourceSettings
 from serve.sources.following import Follower
 from serve.sources.records import StreamRecord
+from serve.streams import shown
 
 _SETTINGS = SourceSettings(allow_private=True, first_pause_s=0.2)
 

@@ -18,11 +18,12 @@ import ray
 
 from infra.rtspserver import RtspServer
 from pipelines.cluster import connected
+from serve.directory import NAMESPACE
 from serve.live.items import Receipt
-from serve.pulling import NAMESPACE, RayStreams
 from serve.routes.app import build
 from serve.routes.context import ApiSettings, Context, ModelInfo
 from serve.sources.addresses import SourceSettings
+from serve.streams import RayStreams
 from tests.serve.live_sources import HttpSource
 from tests.serve.remote_sessions import Holder, RemoteSessions
 from tests.videos import draw

@@ -19,9 +19,10 @@ from serve.directory import directory_handle, directory_name
 from serve.handles import replica_handle
 from serve.live.items import Question, SessionOptions
 from serve.pinned import PinnedSessions
-from serve.pulling import RayStreams, ServedSessions
+from serve.pulling import ServedSessions
 from serve.routes.context import ModelInfo
 from serve.sources.addresses import SourceSettings
+from serve.streams import RayStreams
 from tests.ports import free_ports
 from tests.serve.killing import replicas
 from tests.serve.live_sources import HttpSource

@@ -7,9 +7,9 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from serve.pulling import RayStreams
 from serve.routes.app import build
 from serve.routes.context import Answers, ApiSettings, Context
+from serve.streams import RayStreams
 from tests.serve.memory_sessions import MemorySessions
 from tests.serve.routes_server import MODEL, client
 

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 import ray
 
-from serve import pulling
-from serve.live.items import SessionError, SessionOptions
-from serve.pulling import RayStreams
+from serve.live.items import SessionError, SessionOptions, SessionView
 from serve.sources.addresses import SourceSettings
 from serve.sources.records import StreamRecord, read_record, write_record
+from serve.streams import RayStreams
 from tests.serve.memory_sessions import MemorySessions
 from tests.serve.routes_server import MODEL
 
@@ -71,7 +70,7 @@ class Processes:
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> Processes:
     found = Processes()
-    monkeypatch.setattr(pulling, "_actor", found.find)
+    monkeypatch.setattr("serve.streams.find_puller", found.find)
     monkeypatch.setattr(ray, "kill", found.kill)
     monkeypatch.setattr(RayStreams, "_start", found.start)
     return found
@@ -147,7 +146,7 @@ def test_a_cluster_that_waits_for_the_store_gives_up_no_stream(
     assert read_record(str(tmp_path), "old") == RUNS
 
 
-@pytest.mark.parametrize("amid", ["record", "process"])
+@pytest.mark.parametrize("amid", ["session", "record", "process"])
 def test_a_client_that_leaves_amid_a_start_leaves_nothing(
     processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, amid: str
 ) -> None:
@@ -163,12 +162,19 @@ def test_a_client_that_leaves_amid_a_start_leaves_nothing(
             pause()
         write_record(store, record)
 
-    monkeypatch.setattr(pulling, "write_record", write)
+    class SlowSessions(MemorySessions):
+        async def open(self, options: SessionOptions, session: str | None = None) -> SessionView:
+            if amid == "session":
+                # As the directory does: to its end, whoever waits.
+                await asyncio.shield(asyncio.to_thread(pause))
+            return await super().open(options, session)
+
+    monkeypatch.setattr("serve.streams.write_record", write)
     if amid == "process":
         processes.starting = pause
 
     async def scenario() -> None:
-        sessions = MemorySessions()
+        sessions = SlowSessions()
         starting = asyncio.create_task(streams(tmp_path, sessions).start(wanted("left")))
         await asyncio.to_thread(reached.wait, 10)
         starting.cancel()

@@ -10,6 +10,7 @@ from typing import Any
 import ray
 
 from actors import lease
+from actors.deaths import Deaths
 from actors.objects import join_uri
 from actors.progress import Progress
 from actors.reported import JobFigures
@@ -40,7 +41,7 @@ class Ledger:
         self._progress = totals
         self._known = finished
         self._attempts: Counter[str] = Counter()
-        self._decoding: Counter[str] = Counter()
+        self._deaths = Deaths()
         self._ready = False
         self._figures: JobFigures | None = None
 
@@ -51,15 +52,13 @@ class Ledger:
         self._attempts[segment_id] += 1
         return self._attempts[segment_id]
 
-    def decoding(self, segment_id: str) -> int:
-        """Decoding of a segment begins, with its row or without; how many before it have not ended,
-        since their process has."""
-        self._decoding[segment_id] += 1
-        return self._decoding[segment_id] - 1
+    def enter(self, work_id: str) -> int:
+        """A segment is decoded, with its row or without, or a video reduced: ``Deaths.begin``."""
+        return self._deaths.begin(work_id)
 
-    def decoded(self, segment_id: str) -> None:
-        """Decoding of a segment has ended, well or not."""
-        self._decoding[segment_id] -= 1
+    def leave(self, work_id: str) -> None:
+        """See ``Deaths.end``."""
+        self._deaths.end(work_id)
 
     def lacking(self, segment_ids: list[str]) -> list[str]:
         """Those of the segments that have no row."""

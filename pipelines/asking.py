@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray import serve
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
+
+from serve.handles import replica_handle
 
 #: The service is asked so often before there is no answer, with pauses that double from so long.
 ATTEMPTS, FIRST_PAUSE_S = 5, 2.0
@@ -19,17 +20,6 @@ ATTEMPTS, FIRST_PAUSE_S = 5, 2.0
 _LOOK_S = 0.1
 #: Begins the error of what no replica took, as opposed to what a replica could not do.
 UNAVAILABLE = "ModelUnavailable"
-#: Names by which the replicas are found, as ``serve.app`` gives them.
-APP, REPLICA = "longreel", "replica"
-
-
-def replicas() -> DeploymentHandle:
-    """A handle to the replicas.
-
-    For workers, which shall not import ``serve.app``: what it puts together takes a decoding
-    process seconds to load and memory to hold, and is of no use there.
-    """
-    return serve.get_deployment_handle(REPLICA, APP)
 
 
 def replicas_once_ready(ledger: ActorHandle) -> DeploymentHandle:
@@ -39,7 +29,7 @@ def replicas_once_ready(ledger: ActorHandle) -> DeploymentHandle:
     """
     while not ray.get(ledger.ready.remote()):
         time.sleep(_LOOK_S)
-    return replicas()
+    return replica_handle()
 
 
 def answer(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+import ray
 import ray.data
+from ray.actor import ActorHandle
 
+from actors.deaths import MOST_DEATHS, Deaths, died
 from actors.media import MOST_PIXELS
 from actors.probe import probe
 from actors.segments import plan_segments
@@ -92,8 +96,10 @@ def plan_all(
         }
     )
     pieces = [table.slice(i, _PROBE_BATCH) for i in range(0, len(table), _PROBE_BATCH)]
+    # Ray Data begins a task that ended its process anew, however often that was.
+    deaths = ray.remote(num_cpus=0)(Deaths).remote()
     planned = ray.data.from_arrow(pieces).map_batches(
-        _plan_batch, fn_args=(recipe,), batch_size=None, batch_format="pyarrow"
+        _plan_batch, fn_args=(recipe, deaths), batch_size=None, batch_format="pyarrow"
     )
     rows = sorted(planned.iter_rows(), key=lambda row: row["order"])
     probes = [r["probe"] for r in rows]
@@ -103,7 +109,7 @@ def plan_all(
     return probes, [s for r in rows for s in r["segments"]]
 
 
-def _plan_batch(batch: pa.Table, recipe: Recipe) -> Iterator[pa.Table]:
+def _plan_batch(batch: pa.Table, recipe: Recipe, deaths: ActorHandle) -> Iterator[pa.Table]:
     schema = pa.schema(
         [
             ("order", pa.int64()),
@@ -113,6 +119,11 @@ def _plan_batch(batch: pa.Table, recipe: Recipe) -> Iterator[pa.Table]:
     )
     for row in batch.to_pylist():
         order = row.pop("order")
-        found, segments = plan_video(SourceVideo(**row), recipe)
+        source = SourceVideo(**row)
+        before = ray.get(deaths.begin.remote(order))
+        if before >= MOST_DEATHS:
+            source = replace(source, error=source.error or died("opening it", before))
+        found, segments = plan_video(source, recipe)
+        deaths.end.remote(order)
         record = {"order": order, "probe": found, "segments": segments}
         yield pa.Table.from_pylist([record], schema=schema)

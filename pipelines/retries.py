@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from actors.deaths import WORKER_DIED
 from actors.objects import join_uri
 from actors.rows import drop_rows, read_rows
 from longreel.errors import VideoError, kind_of
@@ -29,8 +30,9 @@ def to_retry(probes: Sequence[_Row], segments: Sequence[_Row], videos: Sequence[
     """What to try again, now that the probes say what the sources are today.
 
     A segment, when its video can be opened and it failed through the store or the model service
-    (the store may have lost an object and found it again). A video, with such a segment, or when
-    not a segment of it came out and its probe says something else today.
+    (the store may have lost an object and found it again). A video, with such a segment, when
+    joining its segments ended its process, or when not a segment of it came out and its probe says
+    something else today.
 
     Args:
         probes: this run's PROBE rows.
@@ -45,7 +47,8 @@ def to_retry(probes: Sequence[_Row], segments: Sequence[_Row], videos: Sequence[
         if probed is None:
             continue
         same = probed["video_id"] == video["video_id"]
-        if not (same and (video["n_segments"] or probed["error"] == video["error"])):
+        joined = video["n_segments"] and kind_of(video["error"]) != WORKER_DIED
+        if not (same and (joined or probed["error"] == video["error"])):
             changed.add(video["video_id"])
     again = [
         row

@@ -91,7 +91,7 @@ class StreamWorker:
         flush()
 
     def _deaths(self, planned: dict[str, Any]) -> int:
-        deaths: int = ray.get(self._ledger.decoding.remote(planned["segment_id"]))
+        deaths: int = ray.get(self._ledger.enter.remote(planned["segment_id"]))
         return deaths
 
     def _decode(self, planned: dict[str, Any], deaths: int) -> DecodedSegment:

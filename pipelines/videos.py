@@ -12,11 +12,12 @@ import pyarrow.compute as pc
 import ray
 from ray.actor import ActorHandle
 
+from actors.deaths import MOST_DEATHS, died
 from actors.objects import join_uri
 from actors.rows import read_rows
 from longreel.errors import LongreelError
 from longreel.schemas import FAILED, PROBE, SEGMENTS
-from pipelines.asking import answer, replicas
+from pipelines.asking import answer
 from pipelines.endpoint import Endpoint
 from pipelines.reduce import (
     Node,
@@ -30,6 +31,7 @@ from pipelines.reduce import (
     summed,
     video_keyframes,
 )
+from serve.handles import replica_handle
 from serve.served import Served
 
 #: A PROBE row, and the files that hold the rows of its segments.
@@ -122,15 +124,27 @@ class VideoReducer:
             LongreelError: no model answers; a row without a summary would pass for finished.
         """
         for videos in at_once(batch.to_pylist()):
-            yield from self._reduced(videos)
+            # Those of one group share their fate: only one video alone may be too large.
+            work = f"reduce {videos[0]['video_id']}"
+            deaths = ray.get(self._ledger.enter.remote(work))
+            if deaths < MOST_DEATHS:
+                yield from self._reduced(videos)
+            else:
+                error = died("joining its segments", deaths)
+                for video in videos:
+                    yield self._hand_over(video | {"error": error}, [])
+            self._ledger.leave.remote(work)
 
     def _reduced(self, videos: list[dict[str, Any]]) -> Iterator[pa.Table]:
         segments = self._segments(videos)
         for video in videos:
-            probed = {name: video[name] for name in PROBE.names}
-            row = self._row(probed, segments[video["video_id"]])
-            ray.get(self._ledger.add_video.remote(row))
-            yield pa.table({"video_id": [row["video_id"]]})
+            yield self._hand_over(video, segments[video["video_id"]])
+
+    def _hand_over(self, video: dict[str, Any], segments: list[dict[str, Any]]) -> pa.Table:
+        probed = {name: video[name] for name in PROBE.names}
+        row = self._row(probed, segments)
+        ray.get(self._ledger.add_video.remote(row))
+        return pa.table({"video_id": [row["video_id"]]})
 
     def _segments(self, videos: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
         """The SEGMENTS rows of each video, in order."""
@@ -161,7 +175,7 @@ class VideoReducer:
 
 
 def _by_replica(wanted: Served, nodes: Sequence[Node]) -> str:
-    ask = partial(replicas().summarize.remote, [node.text for node in nodes], wanted)
+    ask = partial(replica_handle().summarize.remote, [node.text for node in nodes], wanted)
     text, error = answer(ask(), ask)
     if error:
         raise LongreelError(f"summaries could not be joined: {error}")

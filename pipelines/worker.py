@@ -13,6 +13,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
+from actors.deaths import MOST_DEATHS, died
 from actors.decode import DecodedSegment, decode_planned, nothing_decoded
 from longreel.schemas import FAILED
 from pipelines.asking import answer, replicas_once_ready
@@ -23,10 +24,6 @@ from serve.observe.ids import Ids
 from serve.observe.traces import flush, record
 from serve.served import Served
 
-#: So often may decoding a segment end its process, as by memory, before the segment has failed.
-MOST_DEATHS = 8
-#: Begins the error of such a segment. It is no verdict on the video: a later run tries it again.
-WORKER_DIED = "WorkerDied"
 DONE = pa.schema([("segment_id", pa.string()), ("status", pa.string())])
 
 
@@ -52,12 +49,12 @@ class WorkOrder:
         """The pictures of one PLAN row; none where that ended too many processes.
 
         Args:
-            deaths: what ``Ledger.decoding`` said.
+            deaths: what ``Ledger.enter`` said.
         """
         if deaths >= MOST_DEATHS:
-            return nothing_decoded(f"{WORKER_DIED}: decoding it ended its process {deaths} times")
+            return nothing_decoded(died("decoding it", deaths))
         decoded = decode_planned(planned, self.image_size)
-        ledger.decoded.remote(planned["segment_id"])
+        ledger.leave.remote(planned["segment_id"])
         return decoded
 
     def trace(self, row: dict[str, Any], began_ns: int) -> None:
@@ -95,7 +92,7 @@ class SegmentWorker:
             attempt = ray.get(self._ledger.begin.remote(planned["segment_id"]))
             if not attempt:  # done by an actor that died before it had done the whole batch
                 continue
-            deaths = ray.get(self._ledger.decoding.remote(planned["segment_id"]))
+            deaths = ray.get(self._ledger.enter.remote(planned["segment_id"]))
             if waiting and deaths:
                 # What ended its process once may do so again, and shall not take the one before,
                 # whose row is not with the ledger yet, along each time.

@@ -73,10 +73,10 @@ def test_attempts_are_counted_per_segment(tmp_path: Path) -> None:
 def test_decodings_that_did_not_end_are_counted_per_segment(tmp_path: Path) -> None:
     """Guards against a segment that is decoded for ever because others began in between."""
     ledger = Ledger(str(tmp_path), Progress(), {"b"})
-    assert [ledger.decoding(s) for s in ("a", "b", "a")] == [0, 0, 1]
-    ledger.decoded("a")
-    ledger.decoded("b")
-    assert [ledger.decoding(s) for s in ("a", "b", "c")] == [1, 0, 0]
+    assert [ledger.enter(s) for s in ("a", "b", "a")] == [0, 0, 1]
+    ledger.leave("a")
+    ledger.leave("b")
+    assert [ledger.enter(s) for s in ("a", "b", "c")] == [1, 0, 0]
 
 
 def test_a_failed_write_keeps_the_rows(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from pipelines import asking
-from serve import app, handles
 
 
 @pytest.mark.slow
@@ -20,11 +19,6 @@ def test_a_worker_loads_no_torch(module: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.stdout.strip(), done.returncode) == ("set()", 0), done.stderr
-
-
-def test_workers_look_for_the_replicas_that_are_deployed() -> None:
-    """Guards against names that change in one place alone."""
-    assert (handles.APP, app._REPLICA.name) == (asking.APP, asking.REPLICA)
 
 
 class _Ledger:
@@ -48,5 +42,5 @@ def test_workers_come_up_before_the_model_and_wait_for_it(monkeypatch: pytest.Mo
         assert ledger.times < 0
         return handle
 
-    monkeypatch.setattr(asking, "replicas", replicas)
+    monkeypatch.setattr(asking, "replica_handle", replicas)
     assert asking.replicas_once_ready(ledger) is handle

@@ -55,6 +55,12 @@ def test_the_file_s_own_faults_stay(kind: str) -> None:
     assert to_retry([probe("v")], [segment("s", error)], [failed("v", error, 1)]) == NOTHING
 
 
+def test_a_video_too_large_to_join_is_tried_again() -> None:
+    """Guards against a video that has no summary for ever, since one machine was too small."""
+    died = "WorkerDied: joining its segments ended its process 8 times"
+    assert to_retry([probe("v")], [], [failed("v", died, 2)]) == Retry(frozenset(), frozenset("v"))
+
+
 def test_only_videos_that_can_be_opened_now_are_tried_again() -> None:
     """Guards against rows given up for nothing while the store is still away."""
     gone = segment("s", "NotFound: x")

@@ -11,12 +11,17 @@ import pyarrow as pa
 import pytest
 import ray
 
+from actors.deaths import MOST_DEATHS, Deaths
 from actors.rowfiles import replace_rows
-from longreel.schemas import OK, SEGMENTS
+from longreel.schemas import FAILED, OK, SEGMENTS
 from pipelines import videos
 from pipelines.videos import REDUCE, ReduceOrder, VideoReducer, at_once
 from serve.served import Served
 from tests.pipelines.direct import Direct, Row, Summarizer, plan_of, segment
+
+
+class _ProcessEndedError(BaseException):
+    """As the out-of-memory killer ends a reducer: nothing catches it."""
 
 
 class Taken:
@@ -24,15 +29,22 @@ class Taken:
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
+        deaths = Deaths()
+        self.enter, self.leave = deaths.begin, deaths.end
 
     def add_video(self, row: Row) -> None:
         self.rows.append(row | {"keyframes": len(row["keyframes"])})
 
 
-def reduced(folder: Path, probes: list[Row], monkeypatch: pytest.MonkeyPatch) -> list[Row]:
+def reduced(
+    folder: Path,
+    probes: list[Row],
+    monkeypatch: pytest.MonkeyPatch,
+    taken: Taken | None = None,
+) -> list[Row]:
     """The rows of one batch of videos, each said to be in any file."""
     monkeypatch.setattr(ray, "get", lambda answer: answer)
-    taken, endpoint = Taken(), Summarizer()
+    taken, endpoint = taken or Taken(), Summarizer()
     ledger: Any = Direct(taken)
     reducer = VideoReducer(ReduceOrder(str(folder), {}, Served("tiny", "r", 0.2), endpoint), ledger)  # type: ignore[arg-type]
     files = sorted(str(file) for file in (folder / "segments").glob("*.parquet"))
@@ -57,6 +69,31 @@ def test_a_segment_with_two_rows_counts_once(
     (row,) = reduced(tmp_path, probes, monkeypatch)
     assert (row["status"], row["n_frames"], row["decode_s"]) == (OK, 24, 3.0)
     assert row["summary"].count("said in v0.") == 1
+
+
+def test_a_video_that_ends_its_reducer_fails_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a job that never ends, since Ray starts what died anew without end."""
+    probes, plan = plan_of("large", "small")
+    monkeypatch.setattr(videos, "at_once", partial(at_once, most=1))
+    put(tmp_path / "segments" / "part-1.parquet", [segment(p) for p in plan])
+    read = VideoReducer._segments
+
+    def read_or_end(reducer: VideoReducer, group: list[Row]) -> dict[str, list[Row]]:
+        if group[0]["video_id"] == "large":
+            raise _ProcessEndedError
+        return read(reducer, group)
+
+    monkeypatch.setattr(VideoReducer, "_segments", read_or_end)
+    taken = Taken()
+    for _ in range(MOST_DEATHS):
+        with pytest.raises(_ProcessEndedError):
+            reduced(tmp_path, probes, monkeypatch, taken)
+    large, small = reduced(tmp_path, probes, monkeypatch, taken)
+    assert (large["status"], large["n_failed_segments"]) == (FAILED, 2)
+    assert large["error"].startswith("WorkerDied: joining its segments ended its process 8 times")
+    assert (small["status"], small["error"]) == (OK, None)
 
 
 def test_groups_are_bounded_by_their_segments() -> None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 import ray
 
+from actors.deaths import MOST_DEATHS
 from actors.decode import DecodedSegment, nothing_decoded
 from actors.ledger import Ledger
 from actors.progress import Progress
@@ -25,7 +26,7 @@ from mod.checkpoint import TINY
 from pipelines import stream, worker
 from pipelines.ids import Recipe
 from pipelines.stream import StreamWorker
-from pipelines.worker import MOST_DEATHS, SegmentWorker, WorkOrder
+from pipelines.worker import SegmentWorker, WorkOrder
 from serve.narrated import Narrated
 from tests.pipelines.direct import Direct
 from tests.pipelines.job_runs import Row, rows

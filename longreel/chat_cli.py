@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -85,34 +86,32 @@ def _chat(
     from longreel.readable import visible_lines
 
     questions = _questions(question)
-    uploaded = None
-    if remote_part(video) is None:
-        if not os.path.isfile(video):
-            raise UsageError(f"no file, URL or id of a file: {video!r}")
-        uploaded = client.files.upload(video).id
-    try:
-        history: list[tuple[str, str]] = []
-        for asked in questions:
-            answer = ""
-            for words in client.chat_stream(
-                uploaded or video,
-                asked,
-                instructions=instructions,
-                max_tokens=max_tokens,
-                history=history,
-            ):
-                answer += words
-                typer.echo(visible_lines(words), nl=False)
-                sys.stdout.flush()
-            typer.echo()
-            history.append((asked, answer))
-    except APIError as failure:
-        # The service knows the video by its place in the request, the user by its name.
-        named = _PLACE.sub(lambda _: video, failure.message)
-        raise APIError(failure.status, failure.code, named) from None
-    finally:
-        if uploaded is not None:
-            client.files.delete(uploaded)
+    history: list[tuple[str, str]] = []
+    with ExitStack() as lent:
+        shown = video
+        if remote_part(video) is None:
+            if not os.path.isfile(video):
+                raise UsageError(f"no file, URL or id of a file: {video!r}")
+            shown = lent.enter_context(client.uploaded(video))
+        try:
+            for asked in questions:
+                answer = ""
+                for words in client.chat_stream(
+                    shown,
+                    asked,
+                    instructions=instructions,
+                    max_tokens=max_tokens,
+                    history=history,
+                ):
+                    answer += words
+                    typer.echo(visible_lines(words), nl=False)
+                    sys.stdout.flush()
+                typer.echo()
+                history.append((asked, answer))
+        except APIError as failure:
+            # The service knows the video by its place in the request, the user by its name.
+            named = _PLACE.sub(lambda _: video, failure.message)
+            raise APIError(failure.status, failure.code, named) from None
 
 
 def _questions(question: str | None) -> Iterator[str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from longreel.client import APIError, AsyncClient, AsyncSession
+from longreel.client.types import Stream
 from longreel.errors import LongreelError
 from longreel.watch_frames import shots_of
 from longreel.watch_view import WatchView
@@ -72,15 +73,15 @@ class Watch:
             stream = await self._client.streams.start(
                 self._wish.source, reconnect=self._wish.reconnect, **options
             )
-            session = await self._client.session(id=stream.session)
         else:
             # Refuses what is not there before a session is opened; reads nothing yet.
             shots_of(self._wish.source, 1.0, self._view.note)
-            session = await self._client.session(**self._wish.options)
-        tasks = [asyncio.create_task(self._follow(session))]
+        session: AsyncSession | None = None
+        tasks: list[asyncio.Task[None]] = []
         try:
+            session = await self._open(stream)
             work = self._work(session, None if stream is None else stream.id)
-            tasks.append(asyncio.create_task(work))
+            tasks += [asyncio.create_task(self._follow(session)), asyncio.create_task(work)]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if not tasks[1].done():
                 tasks[0].result()
@@ -96,8 +97,17 @@ class Watch:
                 async with asyncio.timeout(_CLOSE_S):
                     if stream is not None:
                         await self._client.streams.stop(stream.id)
-                    await session.close()
-            self._view.tally()
+                        session = session or await self._open(stream)
+                    if session is not None:
+                        await session.close()
+            if session is not None:
+                self._view.tally()
+
+    async def _open(self, stream: Stream | None) -> AsyncSession:
+        """A session of its own, or that of a stream."""
+        if stream is None:
+            return await self._client.session(**self._wish.options)
+        return await self._client.session(id=stream.session)
 
     async def _work(self, session: AsyncSession, stream: str | None) -> None:
         typed = asyncio.create_task(self._listen(session)) if self._wish.lines else None

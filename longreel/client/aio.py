@@ -118,22 +118,28 @@ class AsyncClient:
         return await self._transport.run(session_calls.sessions(self._patience_s))
 
     @asynccontextmanager
+    async def uploaded(self, video: Video) -> AsyncIterator[str]:
+        """See ``Client.uploaded``."""
+        name = (await self.files.upload(video)).id
+        self._uploads.add(name)
+        # After a failure, it shall be heard of soon.
+        patience_s = 0.0
+        try:
+            yield name
+            patience_s = self._patience_s
+        finally:
+            # Who is cancelled once more shall not cut it short.
+            await asyncio.shield(self._forget(name, patience_s))
+
+    @asynccontextmanager
     async def _within_reach(self, video: Video | None) -> AsyncIterator[dict[str, Any] | None]:
         """The content part of a video, which lies with the service for as long as the block."""
         part = remote_part(video)
         if part is not None or video is None:
             yield part
             return
-        name = (await self.files.upload(video)).id
-        self._uploads.add(name)
-        # After a failure, it shall be heard of soon.
-        patience_s = 0.0
-        try:
+        async with self.uploaded(video) as name:
             yield file_part(name)
-            patience_s = self._patience_s
-        finally:
-            # Who is cancelled once more shall not cut it short.
-            await asyncio.shield(self._forget(name, patience_s))
 
     async def _forget(self, name: str, patience_s: float) -> None:
         # Not what was deleted when the client was closed.

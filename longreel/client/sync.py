@@ -156,21 +156,33 @@ class Client:
         return self._transport.run(session_calls.sessions(self._patience_s))
 
     @contextmanager
+    def uploaded(self, video: Video) -> Iterator[str]:
+        """The id of a video or picture that lies with the service for as long as the block.
+
+        For several questions about it; whether it can be deleted afterwards decides nothing.
+
+        Args:
+            video: path or bytes.
+        """
+        name = self.files.upload(video).id
+        self._uploads.add(name)
+        # After a failure, it shall be heard of soon.
+        patience_s = 0.0
+        try:
+            yield name
+            patience_s = self._patience_s
+        finally:
+            self._forget(name, patience_s)
+
+    @contextmanager
     def _within_reach(self, video: Video | None) -> Iterator[dict[str, Any] | None]:
         """The content part of a video, which lies with the service for as long as the block."""
         part = remote_part(video)
         if part is not None or video is None:
             yield part
             return
-        name = self.files.upload(video).id
-        self._uploads.add(name)
-        # After a failure, it shall be heard of soon.
-        patience_s = 0.0
-        try:
+        with self.uploaded(video) as name:
             yield file_part(name)
-            patience_s = self._patience_s
-        finally:
-            self._forget(name, patience_s)
 
     def _forget(self, name: str, patience_s: float) -> None:
         # Not what was deleted when the client was closed.

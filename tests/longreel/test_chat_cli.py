@@ -7,6 +7,7 @@ a traceback.
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,6 +109,19 @@ def test_a_signal_leaves_nothing(service: Service, clip: str, number: int) -> No
         assert "Traceback" not in shown.shown
     with Client(service.url) as client:
         assert client.files.list() == []
+
+
+@pytest.mark.slow
+def test_a_service_that_is_gone_holds_up_no_end(service: Service, clip: str) -> None:
+    """Guards against a command that only SIGKILL ends, or that fails for what it had to tidy up."""
+    with terminal("chat", clip, "--server", service.url) as shown:
+        shown.wait_for("? ")
+        service.stop()
+        began = time.monotonic()
+        shown.process.send_signal(signal.SIGTERM)
+        assert shown.wait() == 130, shown.shown
+        assert time.monotonic() - began < 15
+    service.start()
 
 
 @pytest.mark.slow

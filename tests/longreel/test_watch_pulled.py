@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,3 +94,25 @@ def test_ctrl_c_stops_the_pulling_too(service: Service) -> None:
         assert process.returncode == 130
         assert [s.state for s in client.streams.list()] == ["ended"]
         assert client.sessions() == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_before_the_session_is_there_stops_the_pulling(service: Service) -> None:
+    """Guards against a camera that is pulled for ever, as its watcher left too early."""
+    service.faults.append(Fault("/v1/sessions/", "GET", times=10_000, status=503))
+    with HttpSource() as camera, Client(service.url) as client:
+        process = subprocess.Popen(
+            command("watch", f"{camera.url}/live.ts", "--server", service.url),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            cwd=Path(__file__).parents[2],
+        )
+        with process:
+            deadline = time.monotonic() + 30
+            while service.faults[0].times == 10_000 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == 130
+        assert [s.state for s in client.streams.list()] == ["ended"]

@@ -87,11 +87,12 @@ def summarize(request: SummarizeRequest, address: Address = None) -> None:
     from longreel.progress import ProgressView
     from longreel.show import render_table
     from mod.checkpoint import find_checkpoint
-    from pipelines.job import job_recipe
+    from pipelines.job import is_planned, job_recipe
     from pipelines.results import load_results
 
-    # Refuses what cannot work before anything starts.
-    _refuse_more_than_here(address, request.min_replicas, request.num_gpus, beside=_JOB_CPUS)
+    # Refuses what cannot work before anything starts. What is begun may need no replica any more.
+    if not is_planned(request.output):
+        _refuse_more_than_here(address, request.min_replicas, request.num_gpus, beside=_JOB_CPUS)
     room = _room(address, request.num_gpus, request.quantize)
     job_recipe(request, find_checkpoint(request.model, check=room))
     from pipelines.summarize import summarize as run
@@ -141,13 +142,10 @@ def _refuse_more_than_here(
         UsageError: it has fewer CPUs or GPUs.
     """
     from pipelines.local import starts_one
-    from pipelines.resources import here, lacking
+    from pipelines.resources import here, refuse_replicas
 
-    if starts_one(address) and (
-        short := lacking(max(1, replicas), gpus, here(gpus=gpus > 0), beside=beside)
-    ):
-        options = "--replicas and --gpus-per-replica" if gpus else "--replicas"
-        raise UsageError(f"{options}: {short}")
+    if starts_one(address):
+        refuse_replicas(max(1, replicas), gpus, here(gpus=gpus > 0), beside=beside)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from actors.ledger import LedgerActor
 from actors.objects import join_uri
 from actors.progress import Progress
 from actors.rowfiles import write_rows
-from actors.rows import parquet_files, read_table
+from actors.rows import read_table
 from actors.standing import stand
 from longreel.schemas import PLAN, PROBE
 from mod.checkpoint import Checkpoint
@@ -24,11 +24,12 @@ from pipelines.background import in_background
 from pipelines.cluster import connected
 from pipelines.endpoint import Endpoint
 from pipelines.ids import Recipe
-from pipelines.job import SummarizeRequest
+from pipelines.job import SummarizeRequest, is_planned
+from pipelines.local import starts_one
 from pipelines.passes import Row, pool_size
 from pipelines.plan import plan_all
 from pipelines.repeated import undo_repeated
-from pipelines.resources import lacking
+from pipelines.resources import lacking, refuse_replicas
 from pipelines.retries import drop_retried
 from pipelines.run import Model, Report, Run
 from pipelines.sources import SourceVideo
@@ -70,6 +71,7 @@ def carry_out(job: Claimed, videos: Sequence[SourceVideo], report: Report) -> Pr
         UsageError, LongreelError: as for :func:`pipelines.summarize.summarize`.
     """
     request, output = job.request, job.output
+    alone = starts_one(request.address) and not ray.is_initialized()
     with (
         connected(request.address),
         under(of_job(job.job_id)),
@@ -78,7 +80,7 @@ def carry_out(job: Claimed, videos: Sequence[SourceVideo], report: Report) -> Pr
         workers = pool_size(request.workers, request.max_replicas)
         service = partial(in_background, partial(_start_service, request, wanted_of(job.recipe)))
         # A job that begins needs the model: it comes up while the videos are probed.
-        begins = not parquet_files(join_uri(output, "_longreel", "plan"))
+        begins = not is_planned(output)
         starting = service() if begins else None
         report("probing", Progress(n_videos=len(videos)))
         probes, plan = plan_all(videos, job.recipe)
@@ -99,7 +101,10 @@ def carry_out(job: Claimed, videos: Sequence[SourceVideo], report: Report) -> Pr
             )
             told = f"starting the model, {needed / 2**20:,.0f} MiB of weights"
             replicas = max(1, request.min_replicas)
-            if short := lacking(replicas, request.num_gpus, ray.cluster_resources(), beside=1):
+            there = ray.cluster_resources()
+            if alone:
+                refuse_replicas(replicas, request.num_gpus, there, beside=1)
+            if short := lacking(replicas, request.num_gpus, there, beside=1):
                 told += f" (waiting for more nodes: {short})"
             report(told, standing.progress)
             model = Model(starting or service(), told)

@@ -6,8 +6,9 @@ import time
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from actors.objects import located, printable_uri
+from actors.objects import join_uri, located, normalize_uri, printable_uri
 from actors.progress import Progress
+from actors.rows import parquet_files
 from longreel import __version__
 from longreel.errors import StorageError, UsageError
 from mod.checkpoint import Checkpoint, located_model
@@ -132,6 +133,11 @@ def claim_output(output: str, recipe: Recipe, request: SummarizeRequest) -> str:
     if told != record:
         write_record(output, told)
     return str(told["job_id"])
+
+
+def is_planned(output: str) -> bool:
+    """Whether a job has begun in ``output``: its plan is there."""
+    return bool(parquet_files(join_uri(normalize_uri(output), "_longreel", "plan")))
 
 
 def require_same_job(

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from longreel.errors import UsageError
+
 #: The limit of a container (``docker run --cpus``) on Linux with cgroup version 2.
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
@@ -62,3 +64,10 @@ def lacking(count: int, gpus: float, have: Mapping[str, float], *, beside: int =
         if there < needed:
             return f"{said} need {needed:g} {resource}s, there are {there:g}"
     return None
+
+
+def refuse_replicas(count: int, gpus: float, have: Mapping[str, float], *, beside: int = 0) -> None:
+    """Raises ``UsageError`` where ``lacking`` finds something for replicas that were asked for."""
+    if short := lacking(count, gpus, have, beside=beside):
+        options = "--replicas and --gpus-per-replica" if gpus else "--replicas"
+        raise UsageError(f"{options}: {short}")

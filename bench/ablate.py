@@ -1,8 +1,8 @@
 """One knob at a time around the defaults, with what it trades: ``python -m bench.ablate --json``.
 
-Time and cache are measured on the geometry of ``bench.engine``, whose weights never speak; words,
-answers and their quality on the bundled model; the session log on a folder and on one that answers
-as slowly as an object store.
+Time and cache are measured on the geometry of ``bench.engine``, with weights that never speak;
+words, answers and their quality on the bundled model; the session log on a folder and on one that
+answers as slowly as an object store.
 """
 
 from __future__ import annotations

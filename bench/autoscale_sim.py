@@ -1,13 +1,14 @@
 """Replicas under a trace of live sessions, second by second: no Ray, no clock.
 
 Frames of a replica's sessions wait in one queue that it works off at its capacity. Sessions are
-placed as the directory does it, and stay until their replica goes.
+placed as the directory does it, and stay until their replica goes. How many are live does not
+depend on that: what a policy does that looks at calls alone, ``targets`` knows without it.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -281,6 +282,34 @@ class Simulation:
             if replica.queue > world.late_s * world.capacity:
                 late += int(watched[number])
         return late
+
+
+def live_sessions(trace: Trace) -> list[int]:
+    """Those that have come and have not ended, for each second of ``trace``."""
+    seconds = np.arange(trace.length_s)
+    came = np.searchsorted(trace.starts, seconds + 1)
+    gone = np.searchsorted(np.sort(trace.ends), seconds, side="right")
+    return [int(live) for live in came - gone]
+
+
+def targets(calls: Sequence[int], policy: Policy, first: int) -> NDArray[np.int64]:
+    """Replicas in each second, those that start included, under a policy that looks at calls alone.
+
+    As ``Simulation.run`` has them, thousands of times as fast.
+
+    Args:
+        calls: as ``live_sessions`` has them.
+        first: replicas at the beginning.
+
+    Returns:
+        (len(calls),) numbers of replicas.
+    """
+    so_far, target, found = list[int](), first, np.empty(len(calls), dtype=int)
+    for now, live in enumerate(calls):
+        so_far.append(live)
+        target = max(1, policy(Seen(now, so_far, [], target)))
+        found[now] = target
+    return found
 
 
 def ours() -> Policy:

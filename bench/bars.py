@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+#: A frame of a live stream is late after so many seconds.
+LATE_S = 1.0
+
 
 @dataclass(frozen=True)
 class Spread:

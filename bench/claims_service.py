@@ -225,7 +225,7 @@ AUTOSCALE = tuple(
         Claim(
             "autoscale",
             f"ratios/{trace}_violations_over_default",
-            "late seconds of sessions over those under Ray Serve's policy with its default delays: "
+            "late seconds of sessions over those under Ray Serve's policy with its best delays: "
             f"{what} (simulated)",
             beside="less is better",
             headline="late sessions in a flash crowd, over Ray Serve's policy (simulated)"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from statistics import fmean, median
 from typing import Any
 
+from bench.bars import LATE_S
 from bench.names import of_model
 from infra.openmodels.published import PUBLISHED
 
@@ -13,8 +14,6 @@ from infra.openmodels.published import PUBLISHED
 Result = Mapping[str, Any]
 #: Numbers of the same thing, one a run; None where the result does not have what they need.
 Derive = Callable[[Result], list[float] | None]
-#: A frame is late after so many seconds.
-LAG_S = 1.0
 
 
 def _over(result: Result, above: str, below: str, factor: float = 1.0) -> list[float] | None:
@@ -34,7 +33,7 @@ def _live(name: str) -> Derive:
         kept = [
             each["sessions"]
             for each in tried
-            if "error" not in each and not each["failed"] and each["p99_s"] <= LAG_S
+            if "error" not in each and not each["failed"] and each["p99_s"] <= LATE_S
         ]
         return [max(kept, default=0)]
 

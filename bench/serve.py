@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from bench import serve_chaos, serve_moves, serve_overhead, serve_rivals
+from bench.bars import LATE_S
 from bench.harness import ratio, run
 from bench.serve_haproxy import behind_haproxy
 from bench.serve_knee import knee
-from bench.serve_load import FPS, LIMIT_S, SHARE, Spec
+from bench.serve_load import FPS, SHARE, Spec
 from mod.checkpoint import TINY
 from pipelines.cluster import connected
 from serve.app import ReplicaPlan, deploy
@@ -134,7 +135,7 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
         "model": TINY,
         "replicas": REPLICAS,
         "fps": FPS,
-        "lag_limit_s": LIMIT_S,
+        "lag_limit_s": LATE_S,
         "late_share": SHARE,
         "session_s": probes["ours"][0][0]["lasts_s"],
         "window_s": probes["ours"][0][0]["window_s"],

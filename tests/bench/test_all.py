@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.all import FIRST, ON_GPU, PAGES, QUICK_ONE_S, QUICK_S, benches, run_step
+from bench.all import FIRST, ON_GPU, QUICK_ONE_S, QUICK_S, benches, run_step
 from bench.claims import CLAIMS
 from bench.names import module_and_model
 
@@ -33,7 +33,6 @@ def test_all_fits_half_an_hour() -> None:
     assert QUICK_ONE_S <= QUICK_S
     # Pages take seconds; three minutes are more than they need.
     assert QUICK_S + 180 <= 30 * 60
-    assert PAGES
 
 
 def test_a_step_that_fails_says_how_it_ended(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,16 @@ import numpy as np
 import pytest
 
 from bench.arrivals import Trace, traces
-from bench.autoscale import default_with
-from bench.autoscale_sim import Default, Seen, Simulation, World, ours
+from bench.autoscale import tuned_default
+from bench.autoscale_sim import (
+    Default,
+    Seen,
+    Simulation,
+    World,
+    live_sessions,
+    ours,
+    targets,
+)
 from bench.kept import read_all
 from serve.scaling import Aims
 
@@ -82,6 +90,19 @@ def test_serves_own_policy_waits_and_averages_as_its_settings_say() -> None:
 
 
 @pytest.mark.slow
+def test_serves_replicas_are_known_without_a_simulation() -> None:
+    """Guards the search of its target: replica-hours that a run would not use."""
+    trace = traces(3, 50.0)["flash"]
+    cut = Trace(**{**trace.__dict__, "length_s": 3600, "losses_s": (1000, 2500)})
+    run = Simulation(cut, WORLD, Default(4.0, 0, 120)).run()
+    calls = live_sessions(cut)
+    assert calls == run.sessions_by_s.tolist()
+    found = targets(calls, Default(4.0, 0, 120), WORLD.first)
+    assert found.tolist() == run.replicas_by_s.tolist()
+    assert len(set(found.tolist())) > 5
+
+
+@pytest.mark.slow
 def test_traces_are_the_same_for_a_seed() -> None:
     first, again, other = (traces(seed, 50.0)["flash"] for seed in (1, 1, 2))
     assert np.array_equal(first.starts, again.starts)
@@ -94,7 +115,7 @@ def test_ours_is_late_less_at_no_more_replica_hours(name: str) -> None:
     """Guards the claim on the two short traces; ``bench.autoscale`` has all, over five seeds."""
     trace = traces(11, 200.0)[name]
     mine = Simulation(trace, WORLD, ours()).run()
-    _, other = default_with(trace, WORLD, mine.replica_hours, 6)
+    other = tuned_default(trace, WORLD, mine.replica_hours, 9).outcome
     assert other.replica_hours >= mine.replica_hours
     assert mine.late_s < 0.8 * other.late_s
 

@@ -1,5 +1,5 @@
-"""Ray actors and the plain functions they wrap: objects in storage, probing, decoding, progress.
+"""Ray actors and the plain functions they wrap: objects in storage, decoding, a job's ledger, the
+directory of live sessions and the state store.
 
-Everything that touches a video container or an object store lives here; the model and the
-dataflow between actors do not.
+HTTP, the model, live sources and the dataflow between actors do not belong here.
 """

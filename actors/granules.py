@@ -1,4 +1,4 @@
-"""What a process has lately fetched of objects, in pieces of one size."""
+"""What a process has lately fetched of objects, in granules: stretches of one size."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 
-#: Bytes of one piece, except the last of an object.
+#: Bytes of one, except the last of an object.
 GRANULE_BYTES = 64 * 1024
 
 
 class Granules:
-    """Keeps the pieces used last, ``max_bytes`` of them; for any number of threads.
+    """Keeps the granules used last, ``max_bytes`` of them; for any number of threads.
 
-    A piece is known by the version of its object and its place in it, and comes with the length,
+    A granule is known by the version of its object and its place in it, and comes with the length,
     in granules, of the run that fetched it.
     """
 
@@ -27,7 +27,7 @@ class Granules:
             return place in self._kept
 
     def get(self, place: tuple[Hashable, int]) -> tuple[bytes, int] | None:
-        """A piece and its run's length, if it is still there."""
+        """A granule and its run's length, if it is still there."""
         with self._lock:
             found = self._kept.get(place)
             if found is not None:
@@ -39,8 +39,8 @@ class Granules:
         run = -(-len(block) // GRANULE_BYTES)
         with self._lock:
             for i in range(run):
-                piece = block[i * GRANULE_BYTES : (i + 1) * GRANULE_BYTES]
-                self._kept[version, first + i] = piece, run
+                granule = block[i * GRANULE_BYTES : (i + 1) * GRANULE_BYTES]
+                self._kept[version, first + i] = granule, run
                 self._kept.move_to_end((version, first + i))
             while len(self._kept) > self._most:
                 self._kept.popitem(last=False)

@@ -8,8 +8,8 @@ made again. What fails for passing reasons is tried five times, with growing pau
 
 Every failure is a ``StorageError`` whose kind is one of ``NotFound``, ``NoSuchBucket``,
 ``AccessDenied``, ``Changed``, ``Unreachable``, ``NoCredentials``, ``WrongRegion``,
-``UnsupportedUri``, ``BadSetting``, ``NotAFile``, else the S3 error code or the system's error
-name; its one line names the operation and the object, and never a secret.
+``UnsupportedUri``, ``BadSetting``, ``NotAFile``, ``NotAFolder``, else the S3 error code or the
+system's error name; its one line names the operation and the object, and never a secret.
 """
 
 from __future__ import annotations

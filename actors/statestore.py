@@ -179,14 +179,11 @@ class StateStore:
         (data,) = read_many([latest])
         return _manifest(data) if data else None
 
-    def manifests(self) -> list[Manifest]:
-        """Those of all sessions, of each the one of the latest term."""
-        return self.sessions(0)[0]
-
     def sessions(self, term: int) -> tuple[list[Manifest], list[list[str]]]:
-        """See ``manifests``; and what terms before ``term`` left of each closed session.
+        """Manifests of all sessions, of each the one of the latest term; and what was left.
 
-        That is uris to ``delete`` in this order, whenever: what is written later has other names.
+        The latter is, of each session that was closed before ``term``, uris to ``delete`` in this
+        order, whenever: what is written later has other names.
         """
         uris, left = [], []
         for found in self._sessions():

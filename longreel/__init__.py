@@ -1,8 +1,9 @@
 """What a user imports and types: the command line, the client, errors and schemas of the rows.
 
-Schemas and errors are the ground floor that every other package may import; the command line and
-the client of the service (``from longreel import Client``) are the roof and import the rest
-lazily. No video, model or Ray code belongs here.
+Schemas, metrics and errors are the ground floor that every other package may import; the command
+line and the client of the service (``from longreel import Client``) are the roof, and load Ray,
+torch or a codec only when a command needs it. What a job, the service or the model does lies
+elsewhere.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -109,7 +109,7 @@ DECODE_SECONDS = Metric(
     "gateway",
     "histogram",
     "longreel_media_decode_seconds",
-    "Decoding of what one request or message to a session brought, waiting for a thread included.",
+    "Decoding of what one request or message to a session brought, waiting for a process included.",
     buckets=WAIT_S,
 )
 DECODE_REFUSED = Metric(

@@ -18,9 +18,12 @@ _LINE_EVERY_S = 10.0
 
 
 class Counts(Protocol):
-    """What the view reads of a job's progress (``actors.ledger.Progress`` has it).
+    """What the view reads of a job's progress (``actors.progress.Progress`` has it).
 
     Attributes:
+        n_videos, n_segments: of the plan.
+        total_video_seconds, video_seconds: of all videos, and of what has a row.
+        frames: that have been narrated.
         segments, videos: how many rows have each status.
         failures: a line each.
     """

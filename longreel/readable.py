@@ -29,11 +29,8 @@ _PLAIN = {
     "Truncated": "The file ends before the video does.",
     "Damaged": "Part of the file is damaged.",
     "NoSuchBucket": "The bucket does not exist.",
-    "NoSuchKey": "The file is no longer there.",
     "NotFound": "The file is no longer there.",
-    "FileNotFoundError": "The file is no longer there.",
     "AccessDenied": "Reading the file was refused.",
-    "PermissionError": "Reading the file was refused.",
 }
 
 

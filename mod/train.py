@@ -1,7 +1,7 @@
 """Train a model in this process, without Ray: ``python -m mod.train --output FOLDER``.
 
-The same recipes as ``longreel train``; needs torch and transformers only. Every sequence of the
-generated world is rendered from its seed, so that a run can be repeated.
+Recipes of ``longreel train`` without footage; needs torch and transformers only. Every sequence of
+the generated world is rendered from its seed, so that a run can be repeated.
 """
 
 from __future__ import annotations

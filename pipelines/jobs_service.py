@@ -25,7 +25,7 @@ from pipelines.entrypoint import checkout, entrypoint, placed
 from pipelines.job import SummarizeRequest
 from pipelines.sending import ready_to_send
 from pipelines.standing import standing
-from pipelines.submission import Jobs, Run, jobs_address
+from pipelines.submission import Jobs, Run, jobs_address, latest_of
 from serve.observe.logs import encoding
 
 _STATUS = {
@@ -105,8 +105,7 @@ class JobsService:
     def list(self) -> list[dict[str, Any]]:
         """The jobs of this cluster, oldest first."""
         runs = self._jobs().runs()
-        latest = {run.job_id: run for run in sorted(runs, key=lambda run: run.number)}
-        ordered = sorted(latest.values(), key=lambda run: _created(runs, run))
+        ordered = sorted(latest_of(runs), key=lambda run: _created(runs, run))
         with ThreadPoolExecutor(_READERS) as pool:
             return list(pool.map(lambda run: self._shown(runs, run), ordered))
 

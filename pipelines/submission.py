@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +91,11 @@ class Run:
         return self.state == CANCELLED
 
 
+def latest_of(runs: Iterable[Run]) -> list[Run]:
+    """The latest run of each job."""
+    return list({run.job_id: run for run in sorted(runs, key=lambda run: run.number)}.values())
+
+
 def jobs_address(address: str | None) -> str:
     """The address of the Jobs API to use: the given one, that of the environment, or this machine.
 
@@ -138,8 +143,7 @@ class Jobs:
 
     def latest(self) -> list[Run]:
         """The latest run of each job, in the order they were sent."""
-        last = {run.job_id: run for run in sorted(self.runs(), key=lambda run: run.number)}
-        return sorted(last.values(), key=lambda run: run.submitted_at)
+        return sorted(latest_of(self.runs()), key=lambda run: run.submitted_at)
 
     def find(self, name: str) -> Run | None:
         """The latest run of the job ``name``, or the run that Ray knows by that name."""

@@ -384,12 +384,10 @@ def _sent(handle: DeploymentHandle, *args: Any) -> DeploymentResponse[Any]:
 
 
 def _view(manifest: Manifest, state: Any, counts: dict[str, Any]) -> SessionView:
-    known = SessionOptions.__dataclass_fields__
-    options = SessionOptions(**{k: v for k, v in manifest.options.items() if k in known})
     return SessionView(
         id=manifest.session,
         state=state,
-        options=options,
+        options=SessionOptions.of(manifest.options),
         seq=counts.get("seq", 0),
         frames=counts.get("frames", 0),
         waiting_frames=counts.get("waiting_frames", 0),

@@ -32,7 +32,7 @@ from serve.served import Served, difference
 
 
 class Replica(SessionCalls):
-    """Holds one checkpoint and an engine; calls share the engine's steps.
+    """Holds one checkpoint and an engine, whose steps live sessions share.
 
     Args:
         model: name or folder of the checkpoint.

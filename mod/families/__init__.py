@@ -1,4 +1,6 @@
 """Open video language models as they are published: how each family sees frames and is talked to.
 
-``family`` says what one has to tell; one file each tells it, ``known`` lists them.
+``family`` is what a family must define, each family is one file, ``known`` lists them, and ``chat``
+lays out their dialogue. What the engine does with frames, and how weights are loaded, do not belong
+here.
 """

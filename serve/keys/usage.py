@@ -113,7 +113,7 @@ class OpenSessions:
     its way is known here.
 
     Args:
-        listed: ids of the key's sessions that are kept.
+        most: that may be open at once; None is no limit.
     """
 
     def __init__(self, most: int | None) -> None:
@@ -122,7 +122,10 @@ class OpenSessions:
         self._open: set[str] = set()
 
     async def begin(self, session: str, listed: Callable[[], Awaitable[set[str]]]) -> None:
-        """Take a place for ``session``; ``opened`` or ``failed`` must follow.
+        """Take a place for ``session``; ``opened`` or ``ended`` must follow.
+
+        Args:
+            listed: gives the ids of the key's sessions that are kept.
 
         Raises:
             QuotaError: there is none.

@@ -3,6 +3,7 @@ processes and into the durable log."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 #: Pixels as the model takes them, (side, side, 3) RGB.
 Pixels = NDArray[np.uint8]
-#: Of a question or an instruction: it is read in one step of the engine, for which everybody waits.
+#: Of a question or an instruction. One that looks back is read in one step of the engine, for which
+#: everybody waits.
 MOST_CHARACTERS = 4096
 #: How long readers hear that a session was closed, and not that there is none, in seconds.
 CLOSED_S = 30.0
@@ -49,6 +51,11 @@ class SessionOptions:
     frames: int | None = None
     owner: str | None = None
     kept: bool = False
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> SessionOptions:
+        """Those that a manifest has, beside what else it has."""
+        return cls(**{k: v for k, v in kept.items() if k in cls.__dataclass_fields__})
 
 
 @dataclass(frozen=True)
@@ -164,9 +171,7 @@ class Kept:
 class SessionError(Exception):
     """An input or call that a session cannot take; nothing was done.
 
-    ``code`` is for programs: ``session_not_found``, ``session_closed``, ``frame_not_found``,
-    ``sequence_gap``, ``invalid_frame``, ``invalid_value``, ``context_length_exceeded``,
-    ``overloaded``, ``unavailable``, ``quota_exceeded``.
+    ``code`` is for programs, one of those for which ``serve.routes.errors.STATUS`` has a status.
     """
 
     def __init__(self, code: str, message: str) -> None:

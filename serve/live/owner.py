@@ -52,6 +52,7 @@ class OwnerSettings:
     Attributes:
         replica: by which name calls are routed here.
         fps, side: of the checkpoint.
+        decode: token ids to text.
         idle_s: after which a session that nobody uses is kept in the store alone.
         memory: bytes of caches that are free and there are in all.
     """
@@ -219,7 +220,7 @@ class Owner:
         started, broken = time.monotonic(), False
         # As long as it takes, this owner may be declared lost and come as a new one.
         name, log = self.name, self._log
-        options = SessionOptions(**_known(manifest.options))
+        options = SessionOptions.of(manifest.options)
         if options.durable:
             # The caller's may be old; what others did to the session meanwhile stands here.
             if self._directory is None or self._past is None:
@@ -371,8 +372,3 @@ class Owner:
         if self._log is not None:
             self._log.forget(session.life, session.snapshot_seq)
         return True
-
-
-def _known(options: dict[str, Any]) -> dict[str, Any]:
-    """The fields that are a session's own; a manifest has more."""
-    return {k: v for k, v in options.items() if k in SessionOptions.__dataclass_fields__}

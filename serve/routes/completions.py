@@ -12,7 +12,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 #: Of a chat without pictures and videos, in characters: more than a job asks of a summarizer.
 MOST_TEXT = 16_000
-#: Bound on an answer that names none, in tokens.
 #: Bound on an answer where none is given, in tokens.
 DEFAULT_TOKENS = 256
 _EXAMPLE: dict[str, Any] = {

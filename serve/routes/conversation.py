@@ -1,6 +1,6 @@
 """The protocol of a session's WebSocket, apart from the socket: messages in, messages out.
 
-Nothing here awaits; ``serve.routes.sockets`` moves the messages and calls the session.
+Nothing here awaits; ``serve.routes.connection`` moves the messages and calls the session.
 """
 
 from __future__ import annotations

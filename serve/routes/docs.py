@@ -34,7 +34,7 @@ Frames in, events out, on one socket. `/v1/sessions/new/stream` opens a session 
 | binary: a picture, or an encoded piece of video | for each frame `frame.accepted` {seq, frame, time_s?, repeated}, `frame.dropped` {seq, reason} or `error` {code, message, seq?, retry_after_s?} |
 | `{"type": "frame", "seq": 41, "time_s": 20.0}` | nothing: it describes the next binary message; both fields may be left out |
 | `{"type": "response.create", "input": "How many cuts?", "max_output_tokens": 32, "seq": 42}` | `response.accepted` {seq, response, repeated} once it is durable |
-| `{"type": "response.cancel", "response": "resp-42"}`; without `response` whatever is being said | `response.cancelled` {cancelled} |
+| `{"type": "response.cancel", "response": "resp-door-42"}`; without `response` whatever is being said | `response.cancelled` {cancelled} |
 | `{"type": "ping"}` | `{"type": "pong"}` |
 | `{"type": "session.close"}` | `session.closed`, `session.stats`, close code 1000 |
 
@@ -59,12 +59,12 @@ def _error(message: str, code: str, kind: str = "invalid_request_error") -> dict
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: _error("times must be a JSON list of seconds or null", "invalid_value"),
     404: _error("there is no session 'door'", "session_not_found"),
-    409: _error("expected number 12, not 14", "sequence_gap"),
+    409: _error("sequence number 14 leaves a gap: the session has 11", "sequence_gap"),
     410: _error("session 'door' is closed", "session_closed"),
     413: _error("the body is larger than 536870912 bytes", "media_too_large"),
     415: _error("frames are multipart/form-data, image/* or video/*", "unsupported_media_type"),
-    429: _error("all sessions are taken", "overloaded", "rate_limit_error"),
-    503: _error("no replica answers at present", "unavailable", "server_error"),
+    429: _error("all replicas have as much as they can do", "overloaded", "rate_limit_error"),
+    503: _error("no replica of the model is up", "unavailable", "server_error"),
 }
 
 _KEY_EXAMPLES = {
@@ -229,17 +229,17 @@ FRAMES: dict[str, Any] = {
 }
 
 _ANSWER = """event: response.created
-data: {"id":"resp-42","object":"response","session":"door","seq":42,"status":"in_progress",\
-"output_text":"","usage":null}
+data: {"id":"resp-door-42","object":"response","session":"door","seq":42,"status":"in_progress",\
+"output_text":"","usage":null,"repeated":false}
 
 id: 58
 event: response.delta
-data: {"response":"resp-42","delta":"Three"}
+data: {"response":"resp-door-42","delta":"Three"}
 
 id: 60
 event: response.done
-data: {"id":"resp-42","object":"response","session":"door","seq":42,"status":"completed",\
-"output_text":"Three cuts.","usage":{"output_tokens":4}}
+data: {"id":"resp-door-42","object":"response","session":"door","seq":42,"status":"completed",\
+"output_text":"Three cuts.","usage":{"output_tokens":4},"repeated":false}
 """
 
 RESPONSES: dict[str, Any] = {

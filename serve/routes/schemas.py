@@ -366,7 +366,7 @@ class ResponseObject(BaseModel):
     model_config = ConfigDict(
         json_schema_extra={
             "example": {
-                "id": "resp-42",
+                "id": "resp-door-42",
                 "object": "response",
                 "session": "door",
                 "seq": 42,

@@ -152,7 +152,7 @@ def test_snapshots_are_taken_from_the_present_owner_alone(tmp_path: Path) -> Non
         assert (idle.owner, idle.replica, idle.tail) == (None, None, ())
         assert (await directory.locate("s")).epoch == 3
         await directory.forget(first.life)
-        assert store.manifests() == []
+        assert store.sessions(0)[0] == []
         assert not await directory.kept(first.life, 3, "late", {}, in_memory=True)
 
     _run(work())
@@ -184,7 +184,7 @@ def test_after_a_write_in_doubt_its_successor_knows_what_was_said(
                 patch.setattr(HeldStore, "holds", nobody_can_say)
             with pytest.raises(StorageError):
                 await first.kept(opened.life, 1, "snapshot-1-0", {}, in_memory=False)
-            (written,) = store.manifests()
+            (written,) = store.sessions(0)[0]
             assert written.owner is None
             # Nobody is told anything that its successor would not know of.
             for call in (first.manifest("s"), first.locate("s")):
@@ -192,7 +192,7 @@ def test_after_a_write_in_doubt_its_successor_knows_what_was_said(
                     await call
         told = await first.manifest("s")
         assert (told.owner, told.tail, told.snapshot) == ("a", ("a",), None)
-        assert store.manifests() == [told]
+        assert store.sessions(0)[0] == [told]
         assert await Directory(str(tmp_path)).manifests() == [told]
 
     _run(work())
@@ -365,7 +365,7 @@ def test_what_cannot_be_deleted_is_closed_all_the_same(
         with monkeypatch.context() as patch:
             patch.setattr(HeldStore, "delete", fails)
             await first.forget(opened.life)
-        assert store.manifests() == []
+        assert store.sessions(0)[0] == []
         _, left = store.sessions(10)
         assert [uri.rpartition("/")[2] for uri in left[0]] == [
             "snapshot-1-0", "manifest-00000001.json"
@@ -381,7 +381,7 @@ def test_without_replicas_opening_fails_and_leaves_nothing(tmp_path: Path) -> No
         with pytest.raises(DirectoryError, match="no replica"):
             await directory.open("s", {}, "t")
         assert await directory.manifests() == []
-        assert StateStore(str(tmp_path)).manifests() == []
+        assert StateStore(str(tmp_path)).sessions(0)[0] == []
 
     _run(work())
 

@@ -91,19 +91,19 @@ def test_what_is_written_behind_a_fence_does_not_count(store: StateStore) -> Non
 
 
 def test_manifests_and_snapshots_of_a_session(store: StateStore) -> None:
-    assert store.manifests() == []
+    assert store.sessions(0)[0] == []
     one = Manifest("one", 1.5, {"fps": 2.0}).assigned("a-1", "a").assigned("b-1", "b")
     assert (one.epoch, one.owner, one.tail) == (2, "b-1", ("a-1", "b-1"))
     store.write_manifest(one)
     store.write_manifest(replace(one, session="two"))
     store.write_snapshot("one", "snapshot-1", b"state")
     assert store.read_snapshot("one", "snapshot-1") == b"state"
-    assert sorted(m.session for m in store.manifests()) == ["one", "two"]
-    assert [m for m in store.manifests() if m.session == "one"] == [one]
+    assert sorted(m.session for m in store.sessions(0)[0]) == ["one", "two"]
+    assert [m for m in store.sessions(0)[0] if m.session == "one"] == [one]
     assert store.manifest("one") == one
     assert store.manifest("on") is None
     store.delete(store.close_session("one"))
-    assert [m.session for m in store.manifests()] == ["two"]
+    assert [m.session for m in store.sessions(0)[0]] == ["two"]
     assert store.manifest("one") is None
 
 
@@ -123,18 +123,18 @@ def test_what_a_directory_that_was_taken_over_still_writes_changes_nothing(
     store.write_manifest(new)
     for term in (0, 1):
         store.write_manifest(replace(old, snapshot="late", term=term))
-    assert store.manifests() == [new]
+    assert store.sessions(0)[0] == [new]
     assert store.manifest("s") == new
     store.delete(store.close_session("s", 2))
     store.write_manifest(old)
-    assert store.manifests() == []
+    assert store.sessions(0)[0] == []
     assert store.manifest("s") is None
     _, left = store.sessions(3)
     for uris in left:
         store.delete(uris)
     assert store.sessions(4) == ([], [])
     store.write_manifest(replace(new, term=3))
-    assert [m.term for m in store.manifests()] == [3]
+    assert [m.term for m in store.sessions(0)[0]] == [3]
 
 
 def test_a_store_from_before_there_were_terms_is_read(store: StateStore) -> None:
@@ -146,7 +146,7 @@ def test_a_store_from_before_there_were_terms_is_read(store: StateStore) -> None
     fields = {"session": "s", "created": 1.5, "options": {}, "tail": ["a"], "epoch": 1}
     manifest = json.dumps({**fields, "owner": "a", "replica": "A"}).encode()
     write_bytes(join_uri(store.uri, "sessions", "s", "manifest.json"), manifest)
-    assert store.manifests() == [Manifest("s", 1.5, {}, 1, "a", "A", tail=("a",))]
+    assert store.sessions(0)[0] == [Manifest("s", 1.5, {}, 1, "a", "A", tail=("a",))]
 
 
 @pytest.mark.slow

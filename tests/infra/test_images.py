@@ -14,6 +14,7 @@ import sys
 import tomllib
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -127,8 +128,8 @@ def test_the_command_has_options_that_there_are() -> None:
     *_, program = json.loads(SERVICE.all("ENTRYPOINT")[0])
     command, *options = json.loads(SERVICE.all("CMD")[0])
     assert (program, command) == ("longreel", "serve")
-    assert all(hasattr(cli, name) for name in ("serve", "main"))
-    assert {"--host", "--state"} == {option for option in options if option.startswith("--")}
+    known = {f"--{name.replace('_', '-')}" for name in signature(cli.serve).parameters}
+    assert {"--host", "--state"} <= {o for o in options if o.startswith("--")} <= known
     assert options[options.index("--state") + 1] in SERVICE.all("VOLUME")
 
 

@@ -18,7 +18,7 @@ from mod.decoder import RoutedDecoder
 from mod.families.chat import ChatLayout, Template
 from mod.families.known import FAMILIES
 from mod.places import Places
-from mod.weights import ROUTERS
+from mod.weights import ROUTERS, SHARD_SIZE
 
 #: Where checkpoints tell how their pictures are made, the first that is there.
 _PROCESSING = (
@@ -191,7 +191,7 @@ def save_adopted(model: AdoptedModel, weights: dict[str, Tensor], output: Path) 
         if file.is_file() and file.name.startswith(_BESIDE):
             shutil.copyfile(file, output / file.name)
     base = {n.removeprefix("base."): w for n, w in weights.items() if n.startswith("base.")}
-    model.base.save_pretrained(output, state_dict=base)
+    model.base.save_pretrained(output, state_dict=base, max_shard_size=SHARD_SIZE)
     routers = {
         n.removeprefix("routers."): w for n, w in weights.items() if n.startswith("routers.")
     }

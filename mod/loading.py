@@ -143,7 +143,7 @@ def _refused(
     """How to load; what goes wrong with the files meanwhile is told in one line.
 
     Args:
-        whole: not to be spread over several GPUs.
+        whole: on the CPU, not on the GPU or GPUs that there are.
         device: as for ``load``.
     """
     check_quantize(quantize)
@@ -151,7 +151,10 @@ def _refused(
     transformers_logging.disable_progress_bar()
     on_gpu = _on_gpu(device)
     try:
-        refuse_larger_than_memory(folder, quantize, device)
+        if whole:  # whoever trains it puts it where it learns, perhaps in parts
+            refuse_larger_than(available_bytes(), folder, quantize, on_gpu=on_gpu)
+        else:
+            refuse_larger_than_memory(folder, quantize, device)
         options: dict[str, Any] = {"dtype": "auto" if on_gpu else torch.float32}
         if quantize:
             options["quantization_config"] = quantization(quantize)
@@ -249,7 +252,8 @@ def refuse_larger_than_memory(
     """
     on_gpu = _on_gpu(device)
     free = _free_on_gpus(device) if on_gpu else available_bytes()
-    refuse_larger_than(free, folder, quantize, on_gpu=on_gpu)
+    where = "GPU memory" if on_gpu else "memory"
+    refuse_larger_than(free, folder, quantize, on_gpu=on_gpu, where=where)
 
 
 def _free_on_gpus(device: torch.device | None) -> int:

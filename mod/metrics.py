@@ -27,7 +27,8 @@ class TeacherForced:
     Attributes:
         lm_ppl: perplexity of the words.
         time_diff_s: seconds between a narration and the first frame at which the model would
-            speak after the narration before; None of a model that does not decide to speak.
+            speak after the narration before; None where there is none, or of a model that does not
+            decide to speak.
         fluency: share of a turn's tokens, silence included, that are right in a row (0-1).
         lm_correctness: place of the first wrong word of a turn over its number of words (0-1).
         turns: how many there were.
@@ -72,7 +73,7 @@ def teacher_forced(
     words = sum(len(turn.words_right) for turn in turns)
     return TeacherForced(
         lm_ppl=math.exp(sum(turn.loss for turn in turns) / max(1, words)),
-        time_diff_s=None if asking else sum(late) / max(1, len(late)) / float(model.config.fps),
+        time_diff_s=_mean(late) / float(model.config.fps) if late else None,
         fluency=_mean([_run([*t.silence_right, *t.words_right]) for t in turns]),
         lm_correctness=_mean([_run(t.words_right) for t in turns]),
         turns=len(turns),

@@ -11,7 +11,7 @@ from mod.choice import RouterChoice, choose_router
 from mod.config import RoutedConfig, VideoLLMMoDConfig
 from mod.decoder import RoutedDecoder
 from mod.layout import Layout, StreamLayout, train_tokenizer
-from mod.loading import load, load_open, route
+from mod.loading import load, load_open, refuse_larger_than_memory, route
 from mod.modeling import VideoLLMMoD
 from mod.recipe import NEW_TINY, TrainRecipe
 from mod.routers import TRAINED
@@ -90,6 +90,8 @@ def start(recipe: TrainRecipe) -> tuple[RoutedDecoder, Layout]:
     if recipe.model.start != NEW_TINY:
         checkpoint = find_checkpoint(recipe.model.start)
         router, keep_ratio = _router(recipe, checkpoint)
+        if recipe.scale.workers == 1 or recipe.scale.strategy == "ddp":
+            refuse_larger_than_memory(checkpoint.folder)  # each worker's GPU holds all of it
         if checkpoint.kind == OURS:
             return load(checkpoint, keep_ratio, router, new=True)
         return load_open(checkpoint, keep_ratio, router, new=True)

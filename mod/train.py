@@ -25,6 +25,7 @@ from mod.recipe import TrainRecipe, read_recipe
 from mod.sequences import Batches, GeneratedWorld
 from mod.start import start
 from mod.trainer import Trainer
+from mod.weights import SHARD_SIZE
 
 RECIPE = Path(__file__).parent / "recipes" / "longreel-tiny.toml"
 
@@ -100,7 +101,7 @@ def save(
         _readable(output)
         return
     assert isinstance(model, VideoLLMMoD)
-    model.save_pretrained(output, state_dict=halves)
+    model.save_pretrained(output, state_dict=halves, max_shard_size=SHARD_SIZE)
     config = copy.deepcopy(model.config)
     config.dtype = torch.bfloat16
     config.save_pretrained(output)

@@ -14,6 +14,8 @@ from mod.quantized import KINDS, is_quantized
 
 #: Weights of routers that were trained for an open model, beside its own.
 ROUTERS = "routers.safetensors"
+#: Largest file of weights that is written: S3 takes no more than 5 GiB at once.
+SHARD_SIZE = "5GB"
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 #: Bytes of an element by safetensors' names of types; others count as 4.
 _WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1, "F8_E5M2": 1}
@@ -87,13 +89,19 @@ def loaded_bytes(folder: Path, quantize: str | None = None, *, on_gpu: bool) -> 
 
 
 def refuse_larger_than(
-    free: int | None, folder: Path, quantize: str | None = None, *, on_gpu: bool = False
+    free: int | None,
+    folder: Path,
+    quantize: str | None = None,
+    *,
+    on_gpu: bool = False,
+    where: str = "memory",
 ) -> None:
     """Refuse weights that memory cannot hold, before any is read.
 
     Args:
         free: bytes; None where nobody knows.
-        quantize: as for ``weight_bytes``.
+        quantize, on_gpu: as for ``loaded_bytes``.
+        where: what is free, in words.
 
     Raises:
         UsageError: says what is needed and what is free.
@@ -102,7 +110,7 @@ def refuse_larger_than(
     if free is not None and needed > _SHARE * free:
         raise UsageError(
             f"the weights of the model at {str(folder)!r} take {needed / 2**30:.1f} GiB; "
-            f"{free / 2**30:.1f} GiB of {'GPU memory' if on_gpu else 'memory'} are free"
+            f"{free / 2**30:.1f} GiB of {where} are free"
         )
 
 

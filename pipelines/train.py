@@ -30,9 +30,10 @@ from actors.objects import (
 )
 from longreel.errors import LongreelError, UsageError
 from mod.checkpoint import located_model
+from mod.decoder import RoutedDecoder
 from mod.dialogue import Dialogue
 from mod.evaluate import evaluate
-from mod.layout import StreamLayout
+from mod.layout import Layout, StreamLayout
 from mod.metrics import teacher_forced
 from mod.modeling import VideoLLMMoD
 from mod.narrations import narrations
@@ -41,8 +42,9 @@ from mod.sequences import Batches
 from mod.start import check_start, start
 from mod.train import save
 from mod.trainer import Trainer
+from pipelines.background import in_background
 from pipelines.cluster import connected
-from pipelines.curves import Curves
+from pipelines.curves import CURVE, Curves
 from pipelines.footage import read_narrations
 from pipelines.lessons import lessons
 from pipelines.local import starts_one
@@ -124,6 +126,11 @@ def _claim(recipe: TrainRecipe, output: str) -> None:
     file = join_uri(output, RECIPE)
     mine = recipe.as_dict()
     if not exists(file):
+        for other in ("config.json", CURVE):
+            if exists(join_uri(output, other)):
+                raise UsageError(
+                    f"{output} holds {other} of another model or run; name another output"
+                )
         write_bytes(file, json.dumps(mine, indent=2).encode())
         return
     theirs = recipe_of(json.loads(read_bytes(file)), file).as_dict()
@@ -159,7 +166,8 @@ def _fit(recipe: TrainRecipe, output: str, mailbox: Any) -> None:
         ),
     )
     try:
-        trainer.fit()
+        # Not in the main thread, where Ray Train takes Ctrl-C for itself and ends in a traceback.
+        in_background(trainer.fit).result()
     except ray_train.TrainingFailedError as failure:
         reason = str(failure).strip().splitlines()[-1]
         raise LongreelError(f"the training failed: {reason}") from None
@@ -312,10 +320,28 @@ def _measure(
     from mod.checkpoint import find_checkpoint
     from mod.loading import load_any
 
+    metrics: dict[str, Any] = {"steps": recipe.training.steps}
     # Not on all GPUs of the node: others may still train, or have trained, on theirs.
     device = ray_train.torch.get_device()
-    trained, layout = load_any(find_checkpoint(folder), device=device)
-    metrics: dict[str, Any] = {"steps": recipe.training.steps}
+    try:
+        trained, layout = load_any(find_checkpoint(folder), device=device)
+    except UsageError as failure:
+        # In shards a model is trained that is larger than any one GPU.
+        _tell(mailbox, "remark", text=f"nothing was measured: {failure}")
+    else:
+        metrics |= _measured(recipe, trained, layout, held_out, mailbox)
+    write_bytes(join_uri(output, METRICS), json.dumps(metrics, indent=2).encode())
+    _tell(mailbox, "metrics", **metrics)
+
+
+def _measured(
+    recipe: TrainRecipe,
+    trained: RoutedDecoder,
+    layout: Layout,
+    held_out: Iterable[Dialogue],
+    mailbox: Any,
+) -> dict[str, Any]:
+    metrics: dict[str, Any] = {}
     if layout.asking is None:
         try:
             told = narrations(trained, layout, held_out)
@@ -334,5 +360,4 @@ def _measure(
             metrics["self_conditioned"] = asdict(evaluate(trained, layout, n_streams=n_streams))
         except RuntimeError as failure:
             _tell(mailbox, "remark", text=f"what it says was not measured: {failure}")
-    write_bytes(join_uri(output, METRICS), json.dumps(metrics, indent=2).encode())
-    _tell(mailbox, "metrics", **metrics)
+    return metrics

@@ -46,6 +46,15 @@ def test_what_the_model_says_itself_is_right_in_every_way(
 
 
 @pytest.mark.slow
+def test_where_nothing_is_narrated_nothing_is_on_time(
+    tiny: tuple[VideoLLMMoD, StreamLayout], own_words: Dialogue
+) -> None:
+    """Guards against a perfect score for footage that has questions alone."""
+    silent: list[str | None] = [None] * len(own_words.texts)
+    assert teacher_forced(*tiny, [replace(own_words, texts=silent)]).time_diff_s is None
+
+
+@pytest.mark.slow
 def test_wrong_words_cost_correctness_and_not_time(
     tiny: tuple[VideoLLMMoD, StreamLayout], own_words: Dialogue
 ) -> None:

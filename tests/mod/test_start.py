@@ -5,17 +5,21 @@ Guards a comparison of routers in which some were not the ones that the recipe n
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 
 from longreel.errors import UsageError
+from mod import loading
 from mod.checkpoint import TINY, find_checkpoint
 from mod.loading import load
-from mod.recipe import NEW_TINY, DataPart, ModelPart, TrainingPart, TrainRecipe
+from mod.recipe import NEW_TINY, DataPart, ModelPart, ScalePart, TrainingPart, TrainRecipe
 from mod.start import check_start, start
-from mod.train import train
+from mod.train import save, train
 
 
 def _recipe(**model: object) -> TrainRecipe:
@@ -93,3 +97,34 @@ def test_early_exit_is_trained_by_its_recipe_alone(tmp_path: Path) -> None:
     train(_recipe(start=TINY, router="skip:after-2"), tmp_path / "out", workers=0)
     model, _ = load(find_checkpoint(str(tmp_path / "out")))
     assert [model.config.tokens_in_layer(layer) for layer in range(6)] == [10, 10, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("strategy", "held"), [("ddp", False), ("fsdp2", True)])
+def test_a_model_larger_than_a_gpu_begins_where_it_is_trained_in_shards(
+    monkeypatch: pytest.MonkeyPatch, strategy: Literal["ddp", "fsdp2"], held: bool
+) -> None:
+    """Guards against the very models refused for which there are shards."""
+    monkeypatch.setattr(loading, "_on_gpu", lambda _: True)
+    monkeypatch.setattr(loading, "_free_on_gpus", lambda _: 0)
+    recipe = replace(_recipe(start=TINY), scale=ScalePart(workers=2, strategy=strategy))
+    with nullcontext() if held else pytest.raises(UsageError, match="GiB of GPU memory are free"):
+        start(recipe)
+    monkeypatch.setattr(loading, "available_bytes", lambda: 0)
+    with pytest.raises(UsageError, match=r"GiB of (GPU )?memory are free"):
+        start(recipe)
+
+
+def test_weights_lie_in_files_that_a_store_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against one file of a whole model: S3 refuses it when the training is over."""
+    monkeypatch.setattr("mod.train.SHARD_SIZE", "200KB")
+    model, layout = load(find_checkpoint(TINY))
+    weights = model.state_dict()
+    save(model, weights, layout.tokenizer, tmp_path)
+    files = sorted(tmp_path.glob("*.safetensors"))
+    assert len(files) > 2
+    largest = max(tensor.nbytes for tensor in weights.values())
+    assert max(file.stat().st_size for file in files) < max(300_000, largest)
+    again, _ = load(find_checkpoint(str(tmp_path)))
+    assert all(torch.equal(again.state_dict()[name], each) for name, each in weights.items())

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow.dataset as ds
@@ -83,6 +84,30 @@ def _command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "longreel.cli", "train", *arguments]
 
 
+@contextmanager
+def _until_saved(recipe: Path, output: Path, step: int) -> Iterator[subprocess.Popen[str]]:
+    """A run as a command, once it has saved its state after ``step``."""
+    process = subprocess.Popen(
+        _command("--config", str(recipe), "--output", str(output)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    snapshot = output / "states" / "checkpoint_manager_snapshot.json"
+    try:
+        while not (snapshot.exists() and f"checkpoint_{step}" in snapshot.read_text()):
+            assert process.poll() is None, "the run ended before it saved anything"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 @pytest.mark.long
 def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
     """Guards resume: state, data order and schedule all go on where they were."""
@@ -92,20 +117,13 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) 
     assert said[-2].startswith("teacher-forced: lm_ppl")
     assert said[-1].startswith("self-conditioned: cut_precision")
     killed = tmp_path / "killed"
-    process = subprocess.Popen(
-        _command("--config", str(recipe), "--output", str(killed)),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 300
-    snapshot = killed / "states" / "checkpoint_manager_snapshot.json"
-    while not (snapshot.exists() and "checkpoint_20" in snapshot.read_text()):
-        assert process.poll() is None, "the run ended before its first state"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with _until_saved(recipe, killed, 8) as process:
+        process.send_signal(signal.SIGINT)
+        _, said_last = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said_last.strip() == "longreel: interrupted; the same command goes on from here"
+    with _until_saved(recipe, killed, 20) as process:
+        os.killpg(process.pid, signal.SIGKILL)
     assert not (killed / "metrics.json").exists()
     assert any("going on after step" in line for line in _run(recipe, killed))
     ours, theirs = _weights(killed), _weights(tmp_path / "whole")
@@ -236,6 +254,17 @@ def test_bad_narrations_are_refused_before_the_output_is_claimed(
     with pytest.raises(LongreelError, match=r"rows\.jsonl"):
         _run(recipe, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("there", ["config.json", "training.jsonl"])
+def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path, there: str) -> None:
+    """Guards against a checkpoint that is written over, and a run that reads another's curve."""
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / there).write_text("{}")
+    with pytest.raises(UsageError, match=rf"{there} .* name another output"):
+        _run(_recipe(tmp_path, "mine"), output)
+    assert [file.name for file in output.iterdir()] == [there]
 
 
 def test_a_bad_recipe_is_one_line(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 import ray
 
 from actors import lease
-from actors.deaths import Deaths
+from actors.deaths import WORKER_DIED, Deaths
 from actors.objects import join_uri
 from actors.progress import Progress
 from actors.reported import JobFigures
 from actors.rowfiles import RowFiles
 from actors.standing import Standing, Work, stand
+from longreel.errors import kind_of
 from longreel.schemas import FAILED, SEGMENTS, VIDEOS
 
 
@@ -90,7 +91,9 @@ class Ledger:
             return
         self._known.add(row["video_id"])
         self._progress.videos[row["status"]] += 1
-        if row["status"] == FAILED and not row["n_segments"]:
+        # Of others, their segments' failures are told.
+        own = not row["n_segments"] or kind_of(row["error"] or "") == WORKER_DIED
+        if row["status"] == FAILED and own:
             self._note_failure(row)
         if self._figures:
             self._figures.video(row)

@@ -51,9 +51,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-#: Of a cluster started for a job, for a worker and what Ray's own helpers take.
-_JOB_CPUS = 2
-
 Dest = Annotated[str, typer.Argument(metavar="DEST", help="What --output was.", show_default=False)]
 
 
@@ -88,13 +85,14 @@ def summarize(request: SummarizeRequest, address: Address = None) -> None:
     from longreel.show import render_table
     from mod.checkpoint import find_checkpoint
     from pipelines.job import is_planned, job_recipe
+    from pipelines.resources import JOB_CPUS
     from pipelines.results import load_results
 
-    # Refuses what cannot work before anything starts. What is begun may need no replica any more.
-    if not is_planned(request.output):
-        _refuse_more_than_here(address, request.min_replicas, request.num_gpus, beside=_JOB_CPUS)
+    # Refuses what cannot work before anything starts.
     room = _room(address, request.num_gpus, request.quantize)
     job_recipe(request, find_checkpoint(request.model, check=room))
+    if not is_planned(request.output):  # what is begun may need no replica any more
+        _refuse_more_than_here(address, request.min_replicas, request.num_gpus, beside=JOB_CPUS)
     from pipelines.summarize import summarize as run
 
     with (

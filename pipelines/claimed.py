@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.lease import require
 from actors.ledger import LedgerActor
@@ -21,7 +20,7 @@ from longreel.schemas import PLAN, PROBE
 from mod.checkpoint import Checkpoint
 from mod.weights import loaded_bytes
 from pipelines.background import in_background
-from pipelines.cluster import connected
+from pipelines.cluster import connected, on_this_node
 from pipelines.endpoint import Endpoint
 from pipelines.ids import Recipe
 from pipelines.job import SummarizeRequest, is_planned
@@ -29,7 +28,7 @@ from pipelines.local import starts_one
 from pipelines.passes import Row, pool_size
 from pipelines.plan import plan_all
 from pipelines.repeated import undo_repeated
-from pipelines.resources import lacking, refuse_replicas
+from pipelines.resources import JOB_CPUS, lacking, refuse_replicas
 from pipelines.retries import drop_retried
 from pipelines.run import Model, Report, Run
 from pipelines.sources import SourceVideo
@@ -103,18 +102,15 @@ def carry_out(job: Claimed, videos: Sequence[SourceVideo], report: Report) -> Pr
             replicas = max(1, request.min_replicas)
             there = ray.cluster_resources()
             if alone:
-                refuse_replicas(replicas, request.num_gpus, there, beside=1)
+                refuse_replicas(replicas, request.num_gpus, there, beside=JOB_CPUS)
             if short := lacking(replicas, request.num_gpus, there, beside=1):
                 told += f" (waiting for more nodes: {short})"
             report(told, standing.progress)
             model = Model(starting or service(), told)
             if not _room_beside(workers + request.max_replicas):
                 model.started.result()
-        # On this node: it must not die but with this process.
-        here_only = NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(), soft=False
-        )
-        ledger = LedgerActor.options(scheduling_strategy=here_only).remote(
+        # It must not die but with this process.
+        ledger = LedgerActor.options(scheduling_strategy=on_this_node()).remote(
             output, work, job.token, job.job_id
         )
         run = Run(output, job.token, work, ledger, workers, report, standing.finished, model)

@@ -13,6 +13,7 @@ from typing import Any
 import ray
 from ray import serve
 from ray.data import DataContext
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from longreel.errors import LongreelError
 from pipelines.local import LOCAL, target
@@ -101,3 +102,8 @@ def _quiet() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+
+
+def on_this_node() -> NodeAffinitySchedulingStrategy:
+    """Where an actor goes that shall not be lost with another node."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

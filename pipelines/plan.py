@@ -17,6 +17,7 @@ from actors.probe import probe
 from actors.segments import plan_segments
 from longreel.errors import UNUSABLE_ACCESS, LongreelError, kind_of
 from longreel.schemas import PLAN, PROBE
+from pipelines.cluster import on_this_node
 from pipelines.ids import Recipe, segment_id, video_id
 from pipelines.sources import SourceVideo
 
@@ -97,7 +98,8 @@ def plan_all(
     )
     pieces = [table.slice(i, _PROBE_BATCH) for i in range(0, len(table), _PROBE_BATCH)]
     # Ray Data begins a task that ended its process anew, however often that was.
-    deaths = ray.remote(num_cpus=0)(Deaths).remote()
+    counting = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Deaths)
+    deaths = counting.options(scheduling_strategy=on_this_node()).remote()
     planned = ray.data.from_arrow(pieces).map_batches(
         _plan_batch, fn_args=(recipe, deaths), batch_size=None, batch_format="pyarrow"
     )

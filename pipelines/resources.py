@@ -12,6 +12,8 @@ from pathlib import Path
 
 from longreel.errors import UsageError
 
+#: Of a cluster started for a job, for a worker and what Ray's own helpers take.
+JOB_CPUS = 2
 #: The limit of a container (``docker run --cpus``) on Linux with cgroup version 2.
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 

@@ -31,8 +31,8 @@ def to_retry(probes: Sequence[_Row], segments: Sequence[_Row], videos: Sequence[
 
     A segment, when its video can be opened and it failed through the store or the model service
     (the store may have lost an object and found it again). A video, with such a segment, when
-    joining its segments ended its process, or when not a segment of it came out and its probe says
-    something else today.
+    it can be opened and joining its segments ended its process, or when not a segment of it came
+    out and its probe says something else today.
 
     Args:
         probes: this run's PROBE rows.
@@ -47,8 +47,9 @@ def to_retry(probes: Sequence[_Row], segments: Sequence[_Row], videos: Sequence[
         if probed is None:
             continue
         same = probed["video_id"] == video["video_id"]
-        joined = video["n_segments"] and kind_of(video["error"]) != WORKER_DIED
-        if not (same and (joined or probed["error"] == video["error"])):
+        died = kind_of(video["error"]) == WORKER_DIED and not probed["error"]
+        told = video["n_segments"] and not died
+        if not (same and (told or probed["error"] == video["error"])):
             changed.add(video["video_id"])
     again = [
         row

@@ -39,6 +39,7 @@ REDUCE = PROBE.append(pa.field("files", pa.list_(pa.string())))
 #: Segments whose rows, keyframes and all, a reducer holds at once: a video of some hours has as
 #: many, and it is held whole.
 MOST_SEGMENTS = 1024
+_SMALL = [name for name in SEGMENTS.names if name not in ("narrations", "summary", "keyframes")]
 
 
 def video_row(
@@ -124,34 +125,49 @@ class VideoReducer:
             LongreelError: no model answers; a row without a summary would pass for finished.
         """
         for videos in at_once(batch.to_pylist()):
-            # Those of one group share their fate: only one video alone may be too large.
-            work = f"reduce {videos[0]['video_id']}"
-            deaths = ray.get(self._ledger.enter.remote(work))
-            if deaths < MOST_DEATHS:
+            work = "reduce " + " ".join(video["video_id"] for video in videos)
+            if len(videos) > 1 and not ray.get(self._ledger.enter.remote(work)):
                 yield from self._reduced(videos)
-            else:
-                error = died("joining its segments", deaths)
+                self._ledger.leave.remote(work)
+            else:  # one of them may have ended the process, and shall not take the others along
                 for video in videos:
-                    yield self._hand_over(video | {"error": error}, [])
-            self._ledger.leave.remote(work)
+                    yield from self._alone(video)
+
+    def _alone(self, video: dict[str, Any]) -> Iterator[pa.Table]:
+        work = f"reduce {video['video_id']}"
+        deaths = ray.get(self._ledger.enter.remote(work))
+        if deaths < MOST_DEATHS:
+            yield from self._reduced([video])
+        else:
+            error = died("joining its segments", deaths)
+            # All but what is large, so that it is known what came out of them.
+            segments = self._segments([video], _SMALL)[video["video_id"]]
+            large: dict[str, Any] = {"narrations": [], "keyframes": []}
+            told = [{**segment, **large} for segment in segments]
+            probed = {name: video[name] for name in PROBE.names} | {"error": error}
+            row = video_row(probed, told, [], lambda _: "", self._order.provenance)
+            yield self._hand_over(row)
+        self._ledger.leave.remote(work)
 
     def _reduced(self, videos: list[dict[str, Any]]) -> Iterator[pa.Table]:
         segments = self._segments(videos)
         for video in videos:
-            yield self._hand_over(video, segments[video["video_id"]])
+            probed = {name: video[name] for name in PROBE.names}
+            yield self._hand_over(self._row(probed, segments[video["video_id"]]))
 
-    def _hand_over(self, video: dict[str, Any], segments: list[dict[str, Any]]) -> pa.Table:
-        probed = {name: video[name] for name in PROBE.names}
-        row = self._row(probed, segments)
+    def _hand_over(self, row: dict[str, Any]) -> pa.Table:
         ray.get(self._ledger.add_video.remote(row))
         return pa.table({"video_id": [row["video_id"]]})
 
-    def _segments(self, videos: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-        """The SEGMENTS rows of each video, in order."""
+    def _segments(
+        self, videos: list[dict[str, Any]], columns: list[str] | None = None
+    ) -> dict[str, list[dict[str, Any]]]:
+        """The SEGMENTS rows of each video, in order; of some columns, if given."""
         ids = pa.array([video["video_id"] for video in videos], pa.string())
         rows = read_rows(
             join_uri(self._order.output, "segments"),
             SEGMENTS,
+            columns=columns,
             where=pc.field("video_id").isin(ids),
             files=sorted({file for video in videos for file in video["files"]}),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from actors.lease import Lease
 from actors.ledger import RunLedger
 from actors.rowfiles import write_rows
 from actors.rows import read_rows
+from longreel.errors import UsageError
 from longreel.schemas import FAILED, OK, PARTIAL, PLAN, PROBE, VIDEOS
 from mod.checkpoint import TINY, find_checkpoint
 from pipelines import claimed
@@ -69,3 +71,18 @@ def test_a_video_out_of_reach_counts_as_its_row_says(
     progress = carry_out(nothing_missing, [], lambda *_: None)
     assert (progress.n_videos, dict(progress.videos)) == (1, {status: 1})
     assert len(read_rows(str(tmp_path / "videos"), VIDEOS)) == 2
+
+
+def test_replicas_that_never_come_up_are_refused_where_one_is_needed(
+    nothing_missing: Claimed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a job that goes on here and waits without end for another node."""
+    probes, plan = plan_of("v")
+    empty = dict.fromkeys(PROBE.names)
+    monkeypatch.setattr(claimed, "plan_all", lambda *_: ([{**empty, **p} for p in probes], plan))
+    monkeypatch.setattr(claimed, "starts_one", lambda _: True)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 6.0})
+    request = replace(nothing_missing.request, min_replicas=5, max_replicas=5)
+    with pytest.raises(UsageError, match=r"--replicas: 5 .* need 7 CPUs, there are 6"):
+        carry_out(replace(nothing_missing, request=request), [], lambda *_: None)

@@ -59,6 +59,7 @@ def test_a_video_too_large_to_join_is_tried_again() -> None:
     """Guards against a video that has no summary for ever, since one machine was too small."""
     died = "WorkerDied: joining its segments ended its process 8 times"
     assert to_retry([probe("v")], [], [failed("v", died, 2)]) == Retry(frozenset(), frozenset("v"))
+    assert to_retry([probe("v", "Unreachable: y")], [], [failed("v", died, 2)]) == NOTHING
 
 
 def test_only_videos_that_can_be_opened_now_are_tried_again() -> None:

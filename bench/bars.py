@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 #: A frame of a live stream is late after so many seconds.
-LATE_S = 1.0
+LAG_LIMIT_S = 1.0
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from statistics import fmean, median
 from typing import Any
 
-from bench.bars import LATE_S
+from bench.bars import LAG_LIMIT_S
 from bench.names import of_model
 from infra.openmodels.published import PUBLISHED
 
@@ -33,7 +33,7 @@ def _live(name: str) -> Derive:
         kept = [
             each["sessions"]
             for each in tried
-            if "error" not in each and not each["failed"] and each["p99_s"] <= LATE_S
+            if "error" not in each and not each["failed"] and each["p99_s"] <= LAG_LIMIT_S
         ]
         return [max(kept, default=0)]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bench.bars import LATE_S
+from bench.bars import LAG_LIMIT_S
 from bench.large_engine import FPS, SPEAKS, WORDS, Effort, engine_of, wait_for
 from mod.decoder import RoutedDecoder
 from mod.engine.engine import Engine
@@ -134,7 +134,7 @@ def most_live(
             found.append({"sessions": count, "error": f"{type(failure).__name__}: {failure}"})
             break
         print(found[-1], flush=True)
-        if found[-1]["p99_s"] > LATE_S:
+        if found[-1]["p99_s"] > LAG_LIMIT_S:
             break
     return found
 

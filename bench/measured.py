@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.bars import LATE_S
+from bench.bars import LAG_LIMIT_S
 from bench.harness import RESULTS
 
 _DECODED_ON, _SCALED_ON, _MODEL_ON = "amd-epyc-2c", "amd-epyc-2c", "nvidia-h200"
@@ -96,9 +96,9 @@ def read_live(results: Path = RESULTS, machine: str = _MODEL_ON) -> Live:
         for number, each in enumerate(rows)
         if "error" not in each and not each["failed"]
     ]
-    kept = [each for each in tried if each[3]["p99_s"] <= LATE_S]
+    kept = [each for each in tried if each[3]["p99_s"] <= LAG_LIMIT_S]
     if not kept:
-        raise NotMeasuredError(f"in {file} no number of live streams kept within {LATE_S:g} s")
+        raise NotMeasuredError(f"in {file} no number of live streams kept within {LAG_LIMIT_S:g} s")
 
     def held(sessions: int, name: str, number: int, row: dict[str, Any]) -> Figure:
         at: Keys = ("figures", "live", name, number, "cache_gib")

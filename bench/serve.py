@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import serve_chaos, serve_moves, serve_overhead, serve_rivals
-from bench.bars import LATE_S
+from bench.bars import LAG_LIMIT_S
 from bench.harness import ratio, run
 from bench.serve_haproxy import behind_haproxy
 from bench.serve_knee import knee
@@ -135,7 +135,7 @@ def measure(quick: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]
         "model": TINY,
         "replicas": REPLICAS,
         "fps": FPS,
-        "lag_limit_s": LATE_S,
+        "lag_limit_s": LAG_LIMIT_S,
         "late_share": SHARE,
         "session_s": probes["ours"][0][0]["lasts_s"],
         "window_s": probes["ours"][0][0]["window_s"],

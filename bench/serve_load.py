@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import aiohttp
 from PIL import Image
 
-from bench.bars import LATE_S
+from bench.bars import LAG_LIMIT_S
 from bench.serve_body import packed
 from mod.world.streams import World
 
@@ -252,7 +252,7 @@ class Load:
                 asyncio.create_task(self._session(client, start, pictures[number % 20]))
                 for number, start in enumerate(starts)
             ]
-            while self.now < end + LATE_S and not self.stopped:
+            while self.now < end + LAG_LIMIT_S and not self.stopped:
                 await asyncio.sleep(0.25)
                 self.stopped = self._hopeless()
             values = self.lags.values(self.now)
@@ -266,7 +266,7 @@ class Load:
             "frames": len(values),
             "p50_s": quantile(values, 0.5),
             "p99_s": p99,
-            "passed": p99 < LATE_S and not self.stopped and not self.errors,
+            "passed": p99 < LAG_LIMIT_S and not self.stopped and not self.errors,
             "stopped_early": self.stopped,
             "errors": self.errors[:3],
             "generator_cpu_share": (time.process_time() - cpu) / self.now,
@@ -275,7 +275,7 @@ class Load:
     def _hopeless(self) -> bool:
         """Whether so many frames of the window are late already that it cannot pass any more."""
         expected = self.spec.sessions * FPS * self.spec.window_s
-        late = sum(lag > LATE_S for lag in self.lags.values(self.now))
+        late = sum(lag > LAG_LIMIT_S for lag in self.lags.values(self.now))
         return late > 2 * SHARE * expected + 2
 
     async def _session(self, client: aiohttp.ClientSession, start: float, frame: bytes) -> None:
@@ -306,7 +306,7 @@ class Load:
                 await side.send(sent, ready)
                 sent = ready
             await marks
-            await asyncio.sleep(LATE_S)
+            await asyncio.sleep(LAG_LIMIT_S)
         except (aiohttp.ClientError, RuntimeError) as error:
             self.errors.append(str(error)[:200])
         finally:

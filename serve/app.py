@@ -21,14 +21,14 @@ from longreel import __version__
 from longreel.errors import LongreelError, UsageError
 from mod.checkpoint import find_checkpoint
 from serve.directory import claim_store, directory_name
-from serve.handles import APP, GATEWAY, replica_handle
+from serve.handles import APP, GATEWAY, REPLICA, replica_handle
 from serve.observe.logs import encoding
 from serve.served import Served, difference
 from serve.settings import ApiSettings
 
 # By its name: torch takes seconds to import, and of all processes only replicas need it.
 _REPLICA = serve.deployment(
-    name="replica",
+    name=REPLICA,
     graceful_shutdown_wait_loop_s=0.1,  # what a replica that has nothing to do waits to end
     user_config={},  # makes Ray Serve call ``reconfigure``
 )("serve.replica.Replica")

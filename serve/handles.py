@@ -9,8 +9,10 @@ from ray.serve.handle import DeploymentHandle
 APP = "longreel"
 #: Of its deployments, the one that clients connect to; it is not there where only bulk jobs run.
 GATEWAY = "gateway"
+#: The one that holds the model.
+REPLICA = "replica"
 
 
 def replica_handle() -> DeploymentHandle:
     """A handle to the replicas."""
-    return serve.get_deployment_handle("replica", APP)
+    return serve.get_deployment_handle(REPLICA, APP)

@@ -121,7 +121,6 @@ def test_a_service_that_is_gone_holds_up_no_end(service: Service, clip: str) -> 
         shown.process.send_signal(signal.SIGTERM)
         assert shown.wait() == 130, shown.shown
         assert time.monotonic() - began < 15
-    service.start()
 
 
 @pytest.mark.slow

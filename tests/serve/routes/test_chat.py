@@ -389,7 +389,7 @@ def test_a_last_turn_without_words_asks_for_a_summary(
         {"role": "assistant", "content": "Somebody."},
         {"role": "user", "content": blank},
     ]
-    client = service.client.with_options(timeout=5.0, max_retries=0)
+    client = service.client.with_options(timeout=60.0, max_retries=0)
     client.chat.completions.create(model=MODEL.name, messages=messages)
     assert service.sessions.questions == ["Who?", MODEL.summary_request]
 

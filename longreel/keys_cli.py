@@ -101,7 +101,7 @@ def revoke(
     ],
     state: State = None,
 ) -> None:
-    """Revoke a key for good; what is open with it ends within seconds, what it made stays."""
+    """Revoke a key for good; what it has open, and its streams, end in seconds; the rest stays."""
     from serve.keys.key import key_id
     from serve.keys.keystore import revoke_key
 

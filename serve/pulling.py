@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,8 @@ from serve.calls import Sessions
 from serve.decoding.limits import limit_memory
 from serve.directory import NAMESPACE, directory_handle
 from serve.handles import replica_handle
+from serve.keys.keystore import key_holds
+from serve.keys.ring import FRESH_S
 from serve.pinned import PinnedSessions
 from serve.sources.addresses import SourceSettings
 from serve.sources.following import Follower
@@ -108,13 +111,17 @@ class Puller:
             lambda kept: write_record(self._store, kept),
         )
         self._follower = follower
-        telling = asyncio.create_task(_tell(follower))
+        beside = [asyncio.create_task(_tell(follower))]
+        if record.owner is not None:
+            ending = _end_with_key(follower, self._store, record.owner)
+            beside.append(asyncio.create_task(ending))
         try:
             return await follower.run()
         except Exception as failure:  # whatever it is, the stream must not seem to go on
             return follower.record.failed(f"pulling it failed ({type(failure).__name__})")
         finally:
-            telling.cancel()
+            for task in beside:
+                task.cancel()
 
 
 def start_puller(
@@ -160,6 +167,16 @@ async def _tell(follower: Follower) -> None:
                 counter.inc(now - told[name])
                 told[name] = now
         await asyncio.sleep(_TELL_S)
+
+
+async def _end_with_key(follower: Follower, store: str, owner: str) -> None:
+    """End the stream once its key is revoked: nobody else sees it who could."""
+    holds = True
+    while holds:
+        await asyncio.sleep(FRESH_S)
+        with suppress(StorageError):  # nobody can tell now, as of what else the key has open
+            holds = await asyncio.to_thread(key_holds, store, owner)
+    follower.stop("its key was revoked")
 
 
 async def _until_done(work: Callable[[], Any]) -> Any:

@@ -61,5 +61,22 @@ def read_key(uri: str) -> ApiKey:
         raise LongreelError(f"what lies at {uri} is no key") from None
 
 
+def key_holds(store: str, id_: str) -> bool:
+    """Whether the key ``id_`` is there and not revoked.
+
+    Raises:
+        StorageError: nobody can tell: the store cannot be reached.
+    """
+    try:
+        key = read_key(_uri(store, id_))
+    except StorageError as error:
+        if error.kind != "NotFound":
+            raise
+        return False
+    except LongreelError:  # the gateway lets nobody in with it
+        return False
+    return key.id == id_ and key.revoked is None
+
+
 def _uri(store: str, id_: str) -> str:
     return join_uri(store, "keys", f"{id_}.json")

@@ -60,6 +60,7 @@ class Follower:
         self._pending: deque[Frame] = deque()
         self._arrived = asyncio.Event()
         self._stop = asyncio.Event()
+        self._stopped: Outcome = ("ended", None)
         self._stopping = threading.Event()
         self._opened: Opened | None = None
         self._no_more = False
@@ -96,13 +97,19 @@ class Follower:
         self, giver: asyncio.Task[Outcome | None], puller: asyncio.Task[Outcome]
     ) -> Outcome:
         if self._stop.is_set():
-            return "ended", None  # what broke off then, we cut
+            return self._stopped  # what broke off then, we cut
         if giver.done() and (outcome := giver.result()) is not None:
             return outcome
         return puller.result()
 
-    def stop(self) -> None:
-        """End it soon, whatever the source does; its session stays."""
+    def stop(self, error: str | None = None) -> None:
+        """End it soon, whatever the source does; its session stays.
+
+        Args:
+            error: why it then has failed, one line; None where its end was wished for.
+        """
+        if error is not None and not self._stop.is_set():
+            self._stopped = "failed", error
         self._stopping.set()
         self._stop.set()
         self._release()

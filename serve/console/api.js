@@ -34,8 +34,8 @@ export async function needKey(again = false) {
 
 const address = (path) => new URL(path, document.baseURI);
 
-/** The reply's JSON. `body` is sent as JSON unless it is a form or a blob. */
-export async function call(method, path, body, headers = {}) {
+/** The reply's JSON. `body` is sent as JSON unless it is a form or a blob; `signal` ends the call. */
+export async function call(method, path, body, headers = {}, signal = undefined) {
   const plain = body instanceof FormData || body instanceof Blob;
   const sent = { ...headers };
   const used = key();
@@ -44,14 +44,14 @@ export async function call(method, path, body, headers = {}) {
   let reply;
   try {
     reply = await fetch(address(path), {
-      method, headers: sent, body: plain || body === undefined ? body : JSON.stringify(body),
+      method, headers: sent, body: plain || body === undefined ? body : JSON.stringify(body), signal,
     });
   } catch {
     throw new ApiError(0, "connection_lost", "The service does not answer.");
   }
   if (reply.status === 401) {
     // Another call may have been given a key meanwhile.
-    if (used !== key() || (await needKey())) return call(method, path, body, headers);
+    if (used !== key() || (await needKey())) return call(method, path, body, headers, signal);
   }
   const text = await reply.text();
   let found = null;

@@ -105,6 +105,8 @@ async function decodeThere(here, file) {
   try {
     await here.upload(file);
   } catch (error) {
+    // Of a session that was left, the stage shows something else by now.
+    if (page.watch !== here) return;
     placard(`This browser cannot play ${file.name}, and the service cannot use it: ${error.message}`);
   }
 }
@@ -146,7 +148,8 @@ async function resume(id) {
   timeline.length(duration ?? null);
   if (kind === "file") placard(`Choose ${name} again to go on where the model stands: a page cannot open a file by itself.`, `Choose ${name}`);
   else if (kind === "camera" || kind === "screen") placard("The session goes on. Its pictures ended with the page that sent them.", kind === "camera" ? "Use the camera again" : "Share the screen again");
-  else if (kind === "upload") placard(`${name} was sent to the service, which watches it.`);
+  else if (kind === "uploaded") placard(`${name} was sent to the service, which watches it.`);
+  else if (kind === "upload") placard(`It is not known whether ${name} reached the service. What is said appears below as it comes.`);
   else placard("Its video is not in this page. What is said appears below as it comes.");
 }
 

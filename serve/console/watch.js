@@ -29,6 +29,7 @@ export class Watch {
     this.why = "";
     this.capture = null;
     this.asking = [];
+    this.left = new AbortController();
     this.link = new Link(session.id, {
       view: (view) => { this.view = view; this.target ??= view.last_event; this.caught(); },
       state: (word, why, code) => this.turned(word, why, code),
@@ -115,7 +116,8 @@ export class Watch {
     try {
       const type = file.type.startsWith("video/") ? file.type : "video/mp4";
       const where = `v1/sessions/${encodeURIComponent(this.id)}/frames?wait=false&time_s=0`;
-      const told = await call("POST", where, file, { "Content-Type": type });
+      const told = await call("POST", where, file, { "Content-Type": type }, this.left.signal);
+      this.keep({ kind: "uploaded" });
       for (const receipt of told.receipts) {
         if (receipt.outcome === "dropped") this.drop(receipt.reason, null);
         else this.accepted = receipt.frame + 1;
@@ -184,5 +186,6 @@ export class Watch {
   stop() {
     this.capture?.stop();
     this.link.stop();
+    this.left.abort();
   }
 }

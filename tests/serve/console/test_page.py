@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -236,6 +237,37 @@ def test_frames_that_a_key_may_not_push_for_long_are_dropped_and_told(
         with console(browser, url, allowed="status of 503") as page:
             told = page.page.evaluate(GIVES, [session, [0, 1]])
     assert (told["accepted"], told["refused"]) == ([], [0, 1])
+
+
+@pytest.mark.slow
+def test_a_session_that_was_left_is_sent_no_more_and_shows_nothing(
+    browser: Browser, tmp_path: Path
+) -> None:
+    """Guards against an upload of a session that was left which hides, when it fails, what the page
+    shows now, which goes on for nobody, or which passes for whole later."""
+    (tmp_path / "a.mkv").write_bytes(b"no video at all")
+    refused = "status of (4|503)|ERR_ABORTED"
+    with served(app()) as url, console(browser, url, allowed=refused) as page:
+        frames = re.compile(r"/frames\?")
+        page.page.route(frames, lambda _: None)  # nobody answers it
+        with page.page.expect_request(frames):
+            page["#file"].set_input_files(str(tmp_path / "a.mkv"))
+        session = page.session
+        with page.page.expect_event("requestfailed"):
+            page["#leave"].click()
+        page.page.wait_for_timeout(100)
+        expect(page["#begin"]).to_be_visible()
+        expect(page["#placard"]).to_be_hidden()
+        page.page.goto(f"{url}/#s={session}")
+        page.shows("#placard", "not known whether a.mkv reached the service")
+        page.page.unroute(frames)
+        page.page.route(frames, lambda route: route.fulfill(json={"receipts": []}))
+        page["#file"].set_input_files(str(tmp_path / "a.mkv"))
+        page.page.wait_for_function(
+            "() => Object.values(sessionStorage).join().includes('uploaded')"
+        )
+        page.page.reload()
+        page.shows("#placard", "a.mkv was sent to the service")
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ Guards against manifests that a cluster refuses, or takes with a field ignored.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -179,8 +180,7 @@ def test_workers_can_hold_as_many_replicas_as_the_config_asks_for() -> None:
 
 def test_the_job_gets_what_it_asks_for() -> None:
     """Guards against options that are not there, and workers for which there is no processor."""
-    line = OURS["RayJob"]["spec"]["entrypoint"].removesuffix(" || test $? -eq 3")
-    program, command, *words = shlex.split(line)
+    program, command, *words = shlex.split(OURS["RayJob"]["spec"]["entrypoint"])
     options = dict(word.split("=") for word in words[: words.index("--")])
     assert (program, command) == ("longreel", "summarize")
     known = {f"--{name.replace('_', '-')}" for name in signature(summarize).parameters}
@@ -190,6 +190,29 @@ def test_the_job_gets_what_it_asks_for() -> None:
     assert most == gpu["maxReplicas"]
     (container,) = cpu["template"]["spec"]["containers"]
     assert asked <= cpu["maxReplicas"] * int(container["resources"]["requests"]["cpu"])
+
+
+def script(path: Path, text: str) -> None:
+    """A program that a shell runs."""
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize(("status", "ends"), [(0, 0), (3, 0), (1, 1)])
+def test_a_job_with_some_videos_that_failed_has_succeeded(
+    tmp_path: Path, status: int, ends: int
+) -> None:
+    """Guards against an exit status that is looked at where the job is submitted, and not where it
+    ends: the job would then count as failed, and be done again."""
+    script(tmp_path / "ray", f"printf '%s\\0' \"$@\" > {tmp_path}/given")
+    script(tmp_path / "longreel", f"exit {status}")
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    # As KubeRay has a job submitted, and then Ray runs it.
+    submits = f"ray job submit --no-wait -- {OURS['RayJob']['spec']['entrypoint']} ;"
+    subprocess.run(["bash", "-c", submits], env=environment, check=True)
+    given = (tmp_path / "given").read_text().split("\0")[:-1]
+    line = subprocess.list2cmdline(given[given.index("--") + 1 :])
+    assert subprocess.run(line, shell=True, env=environment, check=False).returncode == ends
 
 
 @pytest.mark.parametrize("kind", sorted(CLUSTERS))

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from ray._private import ray_constants, utils
 
 from longreel import cli
 
@@ -28,6 +29,8 @@ SERVICES = COMPOSE["services"]
 LONGREEL = ("longreel", "longreel-gpu")
 #: Share of a container's memory that Ray makes its object store of.
 OBJECT_STORE = 0.3
+#: Ray's name for the most bytes that it makes the store of; ``RAY_`` before it in the environment.
+STORE_CAP = "DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES"
 
 
 @cache
@@ -147,11 +150,23 @@ def test_grafana_is_told_where_prometheus_is() -> None:
 
 
 @pytest.mark.parametrize("name", LONGREEL)
-def test_rays_object_store_fits_into_shared_memory(name: str) -> None:
-    """Guards against a store that Ray then puts on a disk."""
+def test_rays_object_store_fits_into_shared_memory(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a store that Ray then puts on a disk, or into ``/tmp``, also where the
+    container is given more memory than by default."""
     limit = SERVICES[name]["deploy"]["resources"]["limits"]["memory"]
     memory = int(limit.partition(":-")[2].removesuffix("g}"))
-    assert int(SERVICES[name]["shm_size"].removesuffix("gb")) >= OBJECT_STORE * memory
+    shm = int(SERVICES[name]["shm_size"].removesuffix("gb"))
+    assert shm >= OBJECT_STORE * memory
+    monkeypatch.setattr(utils, "get_shared_memory_bytes", lambda: shm * 2**30)
+    if (most := SERVICES[name].get("environment", {}).get(f"RAY_{STORE_CAP}")) is not None:
+        assert f'"RAY_{STORE_CAP}"' in Path(ray_constants.__file__).read_text()
+        monkeypatch.setattr(ray_constants, STORE_CAP, int(most))
+    for given in (memory, *range(memory, 2048, 7)):
+        store = utils.resolve_object_store_memory(given * 2**30)
+        # As Ray leaves it: something else may lie there, too.
+        assert store <= 0.95 * shm * 2**30, given
 
 
 @pytest.mark.parametrize("name", LONGREEL)

@@ -217,11 +217,20 @@ class PagedCache:
         self.truncate([0] * len(self._lengths))
 
     def save(self) -> list[Tensor]:
-        """Keys and values per class, (2, layers, length, heads, head_dim), compact copies."""
+        """Keys and values per class, (2, layers, length, heads, head_dim), compact copies.
+
+        They lie on the host, and take no memory of the pool's device on the way.
+        """
         saved = []
         for c, pool in enumerate(self._memory.pools):
-            slots = self._slots(c, 0, self._class_length(c))
-            saved.append(torch.stack([pool.keys[:, slots], pool.values[:, slots]]).cpu())
+            layers, _, heads, dim = pool.keys.shape
+            length = self._class_length(c)
+            copies = torch.empty((2, layers, length, heads, dim), dtype=pool.keys.dtype)
+            keys, values = copies
+            for rows, slots in self._stretches(c, 0, length):
+                _copy(pool.keys[:, slots], keys[:, rows])
+                _copy(pool.values[:, slots], values[:, rows])
+            saved.append(copies)
         return saved
 
     def rows(self, c: int, rows: Tensor) -> Tensor:
@@ -257,9 +266,10 @@ class PagedCache:
             self.truncate(before)
             raise
         for c, (pool, tensor) in enumerate(zip(self._memory.pools, saved, strict=True)):
-            slots = self._slots(c, *spans[c])
-            pool.keys[:, slots] = tensor[0].to(pool.keys)
-            pool.values[:, slots] = tensor[1].to(pool.values)
+            keys, values = tensor
+            for rows, slots in self._stretches(c, *spans[c]):
+                _copy(keys[:, rows], pool.keys[:, slots])
+                _copy(values[:, rows], pool.values[:, slots])
             for layer in self._memory.classes[c].layers:
                 self._lengths[layer] = spans[c][1]
 
@@ -285,6 +295,23 @@ class PagedCache:
             raise
         table.extend(taken)
 
+    def _stretches(self, c: int, start: int, end: int) -> list[tuple[slice, slice]]:
+        """Tokens ``[start, end)`` by stretches of consecutive pages: which of them, and where they
+        lie.
+        """
+        size, table = self._memory.pools[c].page_size, self._tables[c]
+        stretches = []
+        here = start
+        while here < end:
+            first = last = here // size
+            while (last + 1) * size < end and table[last + 1] == table[last] + 1:
+                last += 1
+            stop = min(end, (last + 1) * size)
+            ahead = (table[first] - first) * size
+            stretches.append((slice(here - start, stop - start), slice(ahead + here, ahead + stop)))
+            here = stop
+        return stretches
+
     def _slots(self, c: int, start: int, end: int) -> slice | Tensor:
         """Where tokens ``[start, end)`` lie: a slice when their pages are consecutive."""
         pool, table = self._memory.pools[c], self._tables[c]
@@ -297,3 +324,13 @@ class PagedCache:
         starts = torch.tensor(pages, device=pool.keys.device) * size
         slots = (starts[:, None] + torch.arange(size, device=starts.device)).flatten()
         return slots[start - first * size : end - first * size]
+
+
+def _copy(source: Tensor, target: Tensor) -> None:
+    """Copy some rows of all layers, (layers, rows, heads, head_dim)."""
+    if source.device == target.device:
+        target.copy_(source)
+        return
+    # Between devices what is not contiguous is copied on the GPU as well, as a whole.
+    for layer, place in zip(source, target, strict=True):
+        place.copy_(layer)

@@ -5,10 +5,14 @@ Guards against pages that leak, that two sessions write, or that a failed step k
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mod.engine.cache import Memory, PagedCache, layer_classes
 from mod.engine.pages import OutOfPagesError
@@ -19,11 +23,11 @@ CONFIG = small_config(router="bounded")  # layers 1 and 3 keep 2 of 10 tokens
 HEADS, DIM = 2, 8
 
 
-def _memory(pages: int = 40, page_size: int = 4) -> Memory:
+def _memory(pages: int = 40, page_size: int = 4, device: torch.device | None = None) -> Memory:
     # Two classes of two layers; each page holds 4 tokens of 2 layers, keys and values.
     memory = Memory(CONFIG, 1, page_size=page_size)
     page_bytes = memory.pools[0].page_bytes
-    return Memory(CONFIG, pages * page_bytes, page_size=page_size)
+    return Memory(CONFIG, pages * page_bytes, page_size=page_size, device=device)
 
 
 def test_layers_with_equally_many_tokens_form_a_class() -> None:
@@ -125,6 +129,56 @@ def test_a_full_pool_refuses_and_changes_nothing() -> None:
     with pytest.raises(OutOfPagesError):
         cache.append(0, torch.zeros(HEADS, 1000, DIM), torch.zeros(HEADS, 1000, DIM))
     assert (cache.lengths, [pool.n_used for pool in memory.pools]) == before
+
+
+class _Crossing(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what is made on the device ``meta``, and what is copied to it or from it.
+
+    Nothing has content there, so that copies are not made.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.made = self.copied = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.ops.aten.copy_.default:
+            target, source = args[:2]
+            assert target.device != source.device
+            # Otherwise CUDA makes a contiguous copy on the device first.
+            assert target.is_contiguous()
+            assert source.is_contiguous()
+            self.copied += source.numel()
+            return target
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.is_meta and not func.is_view:
+            self.made += out.numel()
+        return out
+
+
+@pytest.mark.parametrize("scattered", [False, True])
+def test_a_cache_leaves_its_device_and_comes_back_without_room_there(scattered: bool) -> None:
+    """Guards against an eviction that runs a GPU out of memory: it is called for want of that."""
+    memory = _memory(pages=400, device=torch.device("meta"))
+    cache = PagedCache(memory)
+    for c, pool in enumerate(memory.pools):
+        if scattered:
+            others = [pool.take() for _ in range(pool.n_free)]
+            pool.release([page for page in others if page % 3])
+        cache.reserve(c, 118)
+        assert isinstance(cache._slots(c, 0, 118), slice) != scattered
+    with _Crossing() as crossing:
+        saved = cache.save()
+    held = sum(part.numel() for part in saved)
+    assert [part.device.type for part in saved] == ["cpu", "cpu"]
+    assert [part.shape[2] for part in saved] == [118, 118]
+    assert (crossing.made, crossing.copied) == (0, held)
+    cache.release()
+    with _Crossing() as crossing:
+        cache.load(saved)
+    assert (crossing.made, crossing.copied) == (0, held)
 
 
 def test_streams_that_grow_side_by_side_are_read_without_copies() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -21,7 +21,7 @@ from mod.engine.paged import Kernel, kernel_for, triton_kernel
 from mod.engine.policy import Full, Past, Policy, fitted, in_steps, policy_name
 from mod.engine.residence import Residence
 from mod.engine.rotation import Rotation
-from mod.engine.runner import Runner
+from mod.engine.runner import Runner, one_line
 from mod.engine.scheduler import Taken, plan
 from mod.engine.snapshot import pack, unpack
 from mod.engine.speculation import Chunks
@@ -426,7 +426,8 @@ class Engine:
             running = {t.work.session for t in taken}
             wanted = [(self._sessions[t.work.session], t.work.fixed_tokens, t.units) for t in taken]
             others = (s for s in self._sessions.values() if s.name not in running)
-            if self._residence.make_room(wanted, others):
+            refused = self._refused(wanted, others)
+            if refused is None:
                 try:
                     for t in taken:
                         session = self._sessions[t.work.session]
@@ -445,9 +446,21 @@ class Engine:
                 taken = [Taken(only.work, only.units // 2)]
                 continue
             session = self._sessions[only.work.session]
-            self._outcomes.fail(session, "the session no longer fits the memory of the engine")
+            self._outcomes.fail(session, refused)
             taken = []
         return taken
+
+    def _refused(
+        self, wanted: Sequence[tuple[SessionState, int, int]], others: Iterable[SessionState]
+    ) -> str | None:
+        """Why the pages that a step needs are not free; None where they are."""
+        try:
+            if self._residence.make_room(wanted, others):
+                return None
+        except Exception as failure:
+            # Who was to leave is still there, and is not who fails.
+            return f"no room can be made for it: {one_line(failure)}"
+        return "the session no longer fits the memory of the engine"
 
 
 def _to_see(run: FrameRun, taken: Taken, ahead: int) -> int:

@@ -50,13 +50,13 @@ class Residence:
         """Free a session's pages."""
         if session.cache is None:
             return
-        self._figures.evictions += 1
         session.forget_recall()
         session.drop_uncommitted()
         copied = self._spill == "copy" or session.past.left
         session.saved = session.cache.save() if copied else None
         session.cache.release()
         session.cache = None
+        self._figures.evictions += 1
 
     def bring_in(self, session: SessionState) -> None:
         """Have a session's cache in place: restored or rebuilt, without what was due to leave."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mod.engine.cache import Memory
+from mod.engine.cache import Memory, PagedCache
 from mod.engine.engine import Engine
 from mod.engine.events import Event, Failed, FrameSeen, TurnEnded
 from mod.engine.policy import Full, Policy, Retrieve, Window
@@ -91,6 +92,42 @@ def test_a_session_that_alone_does_not_fit_fails_and_the_others_go_on() -> None:
     other.restore("big", engine.snapshot("big"))
     other.ask("big", "q", "what now?")
     assert [e.question for e in drain(other) if isinstance(e, TurnEnded)] == ["q"]
+
+
+@pytest.mark.slow
+def test_who_wants_room_that_cannot_be_made_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against an eviction that fails and takes every session of the engine with it."""
+    engine = _engine(int(2.2 * _need(20)))
+    events: list[Event] = []
+    for name in ("idle", "busy", "new"):
+        engine.open(name, max_new_tokens=MAX_NEW)
+    for name in ("idle", "busy"):
+        engine.push(name, FRAMES[:16])
+        events += drain(engine)
+
+    def full(cache: PagedCache) -> list[torch.Tensor]:
+        raise torch.OutOfMemoryError("no byte is left\nbut this")
+
+    evictions = engine.figures.evictions
+    with monkeypatch.context() as patch:
+        patch.setattr(PagedCache, "save", full)
+        engine.push("busy", FRAMES[16:17])
+        engine.push("new", FRAMES[:20])
+        events += drain(engine)
+    failed = [e for e in events if isinstance(e, Failed)]
+    assert failed
+    assert {(e.session, e.error) for e in failed} == {
+        ("new", "no room can be made for it: OutOfMemoryError: no byte is left")
+    }
+    assert engine.figures.evictions == evictions
+    # Who was to leave has lost nothing, and who failed goes on once there is room.
+    engine.push("busy", FRAMES[17:20])
+    engine.push("idle", FRAMES[16:20])
+    engine.push("new", FRAMES[:1])
+    after = drain(engine)
+    assert not any(isinstance(e, Failed) for e in after)
+    assert _said(events + after, "idle") == _said(events + after, "busy") == _plainly(0, 20)
+    assert [e.frame for e in after if isinstance(e, FrameSeen) and e.session == "new"] == [20]
 
 
 @pytest.mark.slow

@@ -132,7 +132,7 @@ class Engine:
                 least this (0-1).
             max_new_tokens: bound on one narration or answer, in tokens.
             policy: what the stream remembers; everything when None. A window longer than the
-                model's context is made shorter.
+                model's context is made shorter, and so is what a question looks back at.
             frames: that will come, where the caller knows; some models are told.
             asked: whether a model that has to be asked in order to narrate is asked.
             fps: frames a second that will come; the checkpoint's own when None.

@@ -242,10 +242,17 @@ class Retrieve(Window):
 
 #: Tokens of a context that are left for what opens a stream, a question and its answer.
 _ROOM = 1024
+#: Blocks that stay of a window that is made shorter, where it had as many.
+_LEAST_BLOCKS = 3
 
 
 def fitted(policy: Policy, context: int | None, frame_tokens: int) -> Policy:
-    """The policy, its window no longer than a model's context.
+    """The policy, with no more for a question to see than a model's context holds.
+
+    That is the window, its open block and the blocks that are looked back at. Blocks become
+    smaller, so that a few of them fit; where those of one frame are still too many, fewer are
+    looked back at. Tokens count, and not places: models whose frames share a place have not
+    learned from more of them.
 
     Args:
         context: tokens that the model was made for; None where it has learned to go on beyond.
@@ -253,13 +260,23 @@ def fitted(policy: Policy, context: int | None, frame_tokens: int) -> Policy:
     """
     if context is None or not isinstance(policy, Window):
         return policy
-    most = max(2, (context - _ROOM - policy.text) // frame_tokens)
+    back = policy.blocks if isinstance(policy, Retrieve) else 0
+    # A frame of each kind is seen however small the context is.
+    most = max(3 if back else 2, (context - _ROOM - policy.text) // frame_tokens)
     block = policy.block
-    if policy.frames + block <= most:
+    if policy.frames + (1 + back) * block <= most:
         return policy
-    while block > 1 and 4 * block > most:
+    while block > 1 and _least_window(policy, block) + (1 + back) * block > most:
         block //= 2
-    return replace(policy, frames=max(block, (most - block) // block * block), block=block)
+    back = min(back, max(1, (most - _least_window(policy, block)) // block - 1))
+    frames = min(policy.frames, most - (1 + back) * block) // block * block
+    shorter = replace(policy, frames=frames, block=block)
+    return replace(shorter, blocks=back) if isinstance(shorter, Retrieve) else shorter
+
+
+def _least_window(policy: Window, block: int) -> int:
+    """Frames that stay of a window at least, in blocks of ``block``."""
+    return min(policy.frames, _LEAST_BLOCKS * block)
 
 
 def in_steps(policy: Policy, frames_per_step: int) -> Policy:

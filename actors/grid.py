@@ -16,6 +16,8 @@ import numpy.typing as npt
 #: Rates and durations come as floats; the nearest fraction with a denominator up to this restores
 #: what was meant (7.3, 30000/1001, ticks of any common time base).
 _LARGEST_DENOMINATOR = 1_000_000
+#: Points per second of the slowest grid: two of them are days apart.
+LOWEST_FPS = 1 / _LARGEST_DENOMINATOR
 
 
 def exact(value: float | Fraction) -> Fraction:

@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from actors.grid import LOWEST_FPS
 from actors.objects import join_uri, located, normalize_uri, printable_uri
 from actors.progress import Progress
 from actors.rows import parquet_files
@@ -68,8 +69,8 @@ def job_recipe(request: SummarizeRequest, checkpoint: Checkpoint) -> Recipe:
     """
     fps = checkpoint.fps if request.fps is None else request.fps
     keep_ratio = checkpoint.keep_ratio if request.keep_ratio is None else request.keep_ratio
-    if not 0 < fps <= 120:
-        raise UsageError(f"--fps must lie in (0, 120] frames a second, not {fps}")
+    if not LOWEST_FPS <= fps <= 120:
+        raise UsageError(f"--fps must lie in [{LOWEST_FPS:g}, 120] frames a second, not {fps}")
     if not 0 < keep_ratio <= 1:
         raise UsageError(f"--keep-ratio must lie in (0, 1], not {keep_ratio}")
     chosen = None if request.router is None else choose_router(request.router, checkpoint)

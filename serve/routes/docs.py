@@ -87,7 +87,7 @@ KEY_ERRORS: dict[int, dict[str, Any]] = {
 }
 
 #: And any route, to what does not fit its schema.
-UNUSABLE = _error("fps: Input should be greater than 0", "invalid_value")
+UNUSABLE = _error("fps: Input should be greater than or equal to 1e-06", "invalid_value")
 
 #: Or whose body does not come.
 SILENT = _error("the body stopped coming", "request_timeout")

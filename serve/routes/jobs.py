@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, HTTPException, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from actors.grid import LOWEST_FPS
 from serve.live.items import MOST_CHARACTERS, SessionError
 from serve.routes import docs
 from serve.routes.context import Context, Jobs
@@ -45,7 +46,7 @@ class JobCreate(BaseModel):
     )
     output: _Uri = Field(description="Folder or s3://bucket/prefix for the rows.")
     model: _Uri | None = Field(None, description="A checkpoint; the bundled one by default.")
-    fps: float | None = Field(None, gt=0, le=120)
+    fps: float | None = Field(None, ge=LOWEST_FPS, le=120)
     segment_seconds: float | None = Field(None, ge=1, le=3600)
     prompt: str | None = Field(None, max_length=MOST_CHARACTERS)
     keep_ratio: float | None = Field(None, gt=0, le=1)

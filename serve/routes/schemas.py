@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from actors.grid import LOWEST_FPS
 from actors.statestore import SESSION_ID
 from serve.live.items import MOST_CHARACTERS, Receipt, SessionOptions, SessionView
 
@@ -71,7 +72,10 @@ class SessionCreate(_Shape):
         description="Opens the stream; the model's own when left out.",
     )
     fps: float | None = Field(
-        None, gt=0, le=60, description="Frames a second that the model sees; its own by default."
+        None,
+        ge=LOWEST_FPS,
+        le=60,
+        description="Frames a second that the model sees; its own by default.",
     )
     silence_threshold: float = Field(
         0.0,

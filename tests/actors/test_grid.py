@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from actors.grid import exact_fps, first_index_at, grid_size, grid_times, held_indices
+from actors.grid import LOWEST_FPS, exact_fps, first_index_at, grid_size, grid_times, held_indices
 
 
 @pytest.mark.parametrize("fps", [0.5, 1, 2, 7.3, 30000 / 1001, 1 / 3])
@@ -46,6 +46,12 @@ def test_impossible_rates_are_refused(fps: float) -> None:
     """Guards against a grid without points, and a division by nothing in a worker."""
     with pytest.raises(ValueError, match="fps"):
         exact_fps(fps)
+
+
+def test_the_lowest_rate_is_one() -> None:
+    """Guards against a floor, of sessions and jobs, below which the grid already refuses."""
+    assert exact_fps(LOWEST_FPS) == Fraction(1, 1_000_000)
+    assert grid_size(1.0, LOWEST_FPS) == 1
 
 
 @pytest.mark.parametrize(

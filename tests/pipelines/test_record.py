@@ -130,6 +130,14 @@ def test_paths_of_the_cluster_are_not_looked_at(tmp_path: Path) -> None:
         ready_to_send(replace(request, fps=0), look=False)
 
 
+@pytest.mark.parametrize("fps", [0, 1e-308, 1e-9])
+def test_frames_that_are_too_far_apart_are_refused_at_once(tmp_path: Path, fps: float) -> None:
+    """Guards against a job whose every video fails, on a grid that cannot be."""
+    request = SummarizeRequest((str(tmp_path / "none.mp4"),), "/proc/none", "longreel-tiny")
+    with pytest.raises(UsageError, match=r"--fps must lie in \[1e-06, 120\] frames a second"):
+        ready_to_send(replace(request, fps=fps), look=False)
+
+
 @pytest.mark.parametrize("job_id", ["a", "2026-01-31_night.1", "A" * 64, new_job_id()], ids=len)
 def test_good_job_ids(job_id: str) -> None:
     """Guards against ids that users give and that are refused without need."""

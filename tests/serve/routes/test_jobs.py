@@ -62,6 +62,7 @@ def test_a_job_is_sent_shown_and_cancelled() -> None:
         ({"sources": "s3://footage/"}, "sources"),
         ({"output": ""}, "output"),
         ({"fps": 0}, "fps"),
+        ({"fps": 1e-9}, "fps"),
         ({"fps": "NaN"}, "fps"),
         ({"keep_ratio": 2}, "keep_ratio"),
         ({"mode": "both"}, "mode"),

@@ -476,6 +476,7 @@ async def test_a_session_that_is_not_there(api: httpx.AsyncClient) -> None:
     ("options", "param"),
     [
         ({"fps": 0}, "fps"),
+        ({"fps": 1e-308}, "fps"),
         ({"fps": "NaN"}, "fps"),
         ({"silence_threshold": 2}, "silence_threshold"),
         ({"memory": {"frames": 33}}, "memory.frames"),
@@ -490,6 +491,8 @@ async def test_a_session_that_is_not_there(api: httpx.AsyncClient) -> None:
 async def test_options_that_cannot_work(
     api: httpx.AsyncClient, options: dict[str, Any], param: str
 ) -> None:
+    """Guards against a session that is opened and can only fail, such as on frames so far apart
+    that their times are no numbers."""
     reply = await api.post("/v1/sessions", json=options)
     error = reply.json()["error"]
     assert (reply.status_code, error["type"]) == (422, "invalid_request_error")

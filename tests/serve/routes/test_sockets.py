@@ -337,6 +337,7 @@ async def test_decoded_frames_are_handed_in_before_they_are_many(
         ("nobody/stream", 404, "session_not_found"),
         ("closed/stream?after=99", 410, "session_closed"),
         ("new/stream?fps=0", 400, "invalid_value"),
+        ("new/stream?fps=1e-308", 400, "invalid_value"),
         ("new/stream?memory=all", 400, "invalid_value"),
         ("new/stream?instruction=misspelt", 400, "invalid_value"),
         ("door/stream?after=-1", 400, "invalid_value"),

@@ -21,8 +21,8 @@ from mod.engine.paged import Kernel, kernel_for, triton_kernel
 from mod.engine.policy import Full, Past, Policy, fitted, in_steps, policy_name
 from mod.engine.residence import Residence
 from mod.engine.rotation import Rotation
-from mod.engine.runner import Runner, one_line
-from mod.engine.scheduler import Taken, plan
+from mod.engine.runner import Item, Runner, one_line
+from mod.engine.scheduler import Taken, Work, plan
 from mod.engine.snapshot import pack, unpack
 from mod.engine.speculation import Chunks
 from mod.engine.state import (
@@ -364,19 +364,10 @@ class Engine:
             return self._step()
 
     def _step(self) -> list[Event]:
-        config, sessions = self._model.config, self._sessions.values()
-        most = self._chunks.most
-        waiting = [w for s in sessions if (w := work_of(s, self._layout, config, most))]
-        taken = self._encoded(self._with_room(plan(waiting, self.step_tokens)))
-        if taken:
+        taken = self._encoded(self._with_room(plan(self._waiting(), self.step_tokens)))
+        if items := self._items(taken):
             self.steps += 1
-            self.figures.parts += len(taken)
-            items = [
-                item_of(self._sessions[t.work.session], t, self._layout, config) for t in taken
-            ]
-            for t in taken:
-                ran = t.work.fixed_tokens + t.units * t.work.unit_tokens
-                self.figures.tokens[t.work.kind] += ran
+            self.figures.parts += len(items)
             for item, outcome in zip(items, self._runner.run(items), strict=True):
                 item.session.used = self.steps
                 if isinstance(outcome, str):
@@ -390,6 +381,34 @@ class Engine:
             return self._sessions[name]
         except KeyError:
             raise UnknownSessionError(name) from None
+
+    def _waiting(self) -> list[Work]:
+        """What waits in all sessions; an input of which nothing can be made fails alone."""
+        config, most = self._model.config, self._chunks.most
+        waiting = []
+        for session in self._sessions.values():
+            try:
+                work = work_of(session, self._layout, config, most)
+            except Exception as failure:
+                self._outcomes.fail(session, one_line(failure))
+                continue
+            if work is not None:
+                waiting.append(work)
+        return waiting
+
+    def _items(self, taken: list[Taken]) -> list[Item]:
+        """The parts of a step, as far as something can be made of them; the others fail alone."""
+        items = []
+        for t in taken:
+            session = self._sessions[t.work.session]
+            try:
+                items.append(item_of(session, t, self._layout, self._model.config))
+            except Exception as failure:
+                self._outcomes.fail(session, one_line(failure))
+                continue
+            ran = t.work.fixed_tokens + t.units * t.work.unit_tokens
+            self.figures.tokens[t.work.kind] += ran
+        return items
 
     def _encoded(self, taken: list[Taken]) -> list[Taken]:
         """The part of a step whose frames could be encoded."""

@@ -9,6 +9,7 @@ import resource
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -354,6 +355,37 @@ def test_frames_that_cannot_be_encoded_fail_alone(monkeypatch: pytest.MonkeyPatc
     ]
     said = _transcripts([e for e in events if not isinstance(e, Failed)])
     assert said["good"] == _plainly(Script([*range(6)]))
+
+
+@pytest.mark.parametrize("first", [0, 2])
+def test_a_frame_whose_text_cannot_be_made_fails_alone(
+    monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    """Guards against a layout that raises, as for a time that is no number: it must end no other
+    session, where what waits is looked at (frame 0, which follows the opening) as where a chunk is
+    put together."""
+    engine = talking_engine()
+    for name, fps in (("good", 2.0), ("bad", 0.125)):
+        engine.open(name, max_new_tokens=MAX_NEW, fps=fps)
+        engine.push(name, FRAMES[:6])
+    layout = talking_model()[1]
+    before = type(layout).before
+
+    def failing(self: object, number: int, last: int, fps: float, **options: Any) -> Any:
+        if fps == 0.125 and number >= first:
+            raise OverflowError("cannot convert float infinity to integer")
+        return before(layout, number, last, fps, **options)
+
+    monkeypatch.setattr(type(layout), "before", failing)
+    events = drain(engine)
+    failed = [e for e in events if isinstance(e, Failed)]
+    assert [(e.session, e.frame) for e in failed] == [("bad", frame) for frame in range(first, 6)]
+    assert {e.error for e in failed} == {"OverflowError: cannot convert float infinity to integer"}
+    said = _transcripts([e for e in events if not isinstance(e, Failed)])
+    assert said["good"] == _plainly(Script([*range(6)]))
+    engine.ask("bad", "still", "still there?")
+    after = _transcripts(drain(engine))
+    assert [question for question, _ in after["bad"]] == ["still"]
 
 
 def test_a_model_that_raises_ends_one_turn_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,8 +138,8 @@ class Engine:
             fps: frames a second that will come; the checkpoint's own when None.
 
         Raises:
-            ValueError: there is a session of this name, or the model's keys cannot be moved as
-                the policy needs.
+            ValueError: there is a session of this name.
+            PolicyError: the model's keys cannot be moved as the policy needs.
             ContextError: everything is to be remembered, and ``frames`` are too many for that.
         """
         if name in self._sessions:

@@ -16,6 +16,10 @@ from mod.engine.log import FRAME, begins_frame, is_said
 from mod.layout import Layout
 
 
+class PolicyError(ValueError):
+    """A model cannot remember as a policy wants it to."""
+
+
 @dataclass
 class Past:
     """How a session's log divides, counted in its entries (a text token or a whole frame).

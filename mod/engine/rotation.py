@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mod.decoder import RoutedDecoder
+from mod.engine.policy import PolicyError
 from mod.part_configs import UNSTEADY_ROPE
 
 
@@ -36,17 +37,17 @@ class Rotation:
             policy: what needs them moved, as the error calls it.
 
         Raises:
-            ValueError: the family has no rotary embedding, one that changes with length, or one
+            PolicyError: the family has no rotary embedding, one that changes with length, or one
                 that not all of its layers use.
         """
         refused = f"keys of {self._name!r} models cannot be moved, as {policy!r} needs"
         kind = getattr(self._embed, "rope_type", "default")
         if kind in UNSTEADY_ROPE:
-            raise ValueError(f"{refused}: {kind!r} RoPE changes with length")
+            raise PolicyError(f"{refused}: {kind!r} RoPE changes with length")
         if self._apply is None:
-            raise ValueError(f"{refused}: the family has no RoPE that is known")
+            raise PolicyError(f"{refused}: the family has no RoPE that is known")
         if not self._everywhere:
-            raise ValueError(f"{refused}: some of their layers have no RoPE")
+            raise PolicyError(f"{refused}: some of their layers have no RoPE")
 
     def turn(self, keys: Tensor, by: Tensor) -> Tensor:
         """Move keys by some positions.

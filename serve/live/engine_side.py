@@ -11,7 +11,7 @@ import torch
 
 from mod.engine.engine import ContextError, Engine
 from mod.engine.events import Event, FrameSeen, Word
-from mod.engine.policy import Full, Policy, Retrieve, Window
+from mod.engine.policy import Full, Policy, PolicyError, Retrieve, Window
 from serve.engine_loop import EngineLoop, ModelError
 from serve.live.items import Kept, Pixels, SessionError, SessionOptions
 from serve.live.records import Stop, turn_name
@@ -126,6 +126,8 @@ class EngineSide:
             await self._loop.attach(self._name, self, opening)
         except ContextError as failure:
             raise SessionError("context_length_exceeded", str(failure)) from None
+        except PolicyError as failure:
+            raise SessionError("invalid_value", f"memory: {failure}") from None
 
     async def close(self) -> None:
         """Leave the engine."""

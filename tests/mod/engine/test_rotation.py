@@ -11,7 +11,7 @@ from transformers import SmolLM3Config
 from mod.config import VideoLLMMoDConfig
 from mod.engine.cache import Memory
 from mod.engine.engine import Engine
-from mod.engine.policy import Retrieve, Window, policy_name
+from mod.engine.policy import PolicyError, Retrieve, Window, policy_name
 from mod.engine.rotation import Rotation
 from mod.modeling import VideoLLMMoD
 from tests.mod.small import FAMILIES, TEXT, small_config, small_layout, small_model
@@ -80,7 +80,7 @@ def test_rope_that_changes_with_length_is_refused() -> None:
     """Guards against keys that are moved to places which the model would not have given them."""
     rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
     model = _model("llama", rope)
-    with pytest.raises(ValueError, match="cannot be moved, as 'window' needs: 'dynamic' RoPE"):
+    with pytest.raises(PolicyError, match="cannot be moved, as 'window' needs: 'dynamic' RoPE"):
         Rotation(model).check("window")  # type: ignore[arg-type]
 
 
@@ -94,6 +94,6 @@ def test_a_family_whose_layers_do_not_all_have_rope_is_refused(policy: Window) -
     model = VideoLLMMoD(VideoLLMMoDConfig(**config)).eval()
     engine = Engine(model, small_layout(model.config), Memory(model.config, 2**20))
     refused = f"keys of 'smollm3' models cannot be moved, as '{policy_name(policy)}' needs: some of"
-    with pytest.raises(ValueError, match=refused):
+    with pytest.raises(PolicyError, match=refused):
         engine.open("a", policy=policy)
     engine.open("a")

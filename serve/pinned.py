@@ -37,6 +37,7 @@ from serve.live.items import (
 )
 from serve.observe.ids import carried
 from serve.observe.traces import span
+from serve.remembered import Remembered
 from serve.routable import ROUTABLE
 
 #: How long a call looks for an owner that takes it, in seconds.
@@ -77,7 +78,7 @@ class PinnedSessions:
         self._handles: dict[tuple[str, str, bool], DeploymentHandle] = {}
         self._known: dict[str, Manifest] = {}
         self._brief: dict[str, _Brief] = {}
-        self._closed: dict[str, Manifest] = {}
+        self._closed = Remembered[Manifest](CLOSED_S)
         self.moving: Callable[[list[str]], None] = lambda _: None
         loop = asyncio.get_running_loop()
 
@@ -94,7 +95,7 @@ class PinnedSessions:
     async def open(self, options: SessionOptions, session: str | None = None) -> SessionView:
         """See ``serve.calls.Sessions``."""
         name = session or secrets.token_hex(8)
-        self._closed.pop(name, None)
+        self._closed.forget(name)
         if not options.durable:
             manifest = await self._place(name, options, 1)
             self._brief[name] = _Brief(manifest, options)
@@ -138,8 +139,8 @@ class PinnedSessions:
         self, session: str, after: int = 0, wait_s: float = 10.0
     ) -> list[SessionEvent]:
         """See ``serve.calls.Sessions``."""
-        if session in self._closed:
-            return await self._last_events(self._closed[session], after)
+        if closed := self._closed.get(session):
+            return await self._last_events(closed, after)
         found: list[SessionEvent] = await self._call(
             session, "session_events", after, min(wait_s, 10.0)
         )
@@ -220,14 +221,17 @@ class PinnedSessions:
         session, known = manifest.session, self._known.get(manifest.session)
         reopened = known is not None and known.life != manifest.life  # another has its name by now
         if known is not None and not reopened:
-            manifest = self._known.pop(session)
+            del self._known[session]
+            if manifest.replica is None:  # it left the replica that who asks here knows of
+                manifest = replace(known, counts=manifest.counts)
         if manifest.replica is not None and not ROUTABLE.has_gone(manifest.replica):
             if not reopened:
-                self._closed[session] = manifest
-                asyncio.get_running_loop().call_later(CLOSED_S, self._closed.pop, session, None)
+                self._closed.put(session, manifest)
             # If it is gone, the session in its memory went with it.
             with suppress(RayError, RayServeException):
-                await _sent(self._handle(manifest.replica, "session_drop"), manifest.life)
+                counts = await _sent(self._handle(manifest.replica, "session_drop"), manifest.life)
+                if counts is not None and self._closed.get(session) is manifest:
+                    self._closed.put(session, replace(manifest, counts=counts))
 
     # Finding the owner
 
@@ -293,7 +297,7 @@ class PinnedSessions:
     async def _manifest(self, session: str) -> Manifest:
         if brief := self._brief.get(session):
             return brief.manifest
-        if session in self._closed:
+        if self._closed.get(session):
             raise SessionError("session_closed", f"session {session!r} is closed")
         manifest = self._known.get(session)
         if manifest is None:

@@ -68,9 +68,9 @@ class SessionCalls:
         return await self._owner.counts(manifest)
 
     @carrying
-    async def session_drop(self, life: str) -> None:
+    async def session_drop(self, life: str) -> dict[str, Any] | None:
         """See ``serve.live.owner.Owner``."""
-        await self._owner.drop(life)
+        return await self._owner.drop(life)
 
     async def metrics(self) -> tuple[str, list[Sample]]:
         """The replica's name, and what it tells of itself."""

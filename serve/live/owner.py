@@ -138,12 +138,16 @@ class Owner:
 
         return await self._with(manifest, count)
 
-    async def drop(self, life: str) -> None:
-        """End a session that is closed; another may have its name by now."""
-        await asyncio.shield(self._drop(life))
+    async def drop(self, life: str) -> dict[str, Any] | None:
+        """End a session that is closed; another may have its name by now.
 
-    async def _drop(self, life: str) -> None:
-        session = session_of(life)
+        Returns:
+            Its last ``counts``; None where it is not here.
+        """
+        return await asyncio.shield(self._drop(life))
+
+    async def _drop(self, life: str) -> dict[str, Any] | None:
+        session, counts = session_of(life), None
         async with self._lock(session):
             self._taken_in.discard(life)
             have = self._sessions.get(session)
@@ -152,9 +156,11 @@ class Owner:
                 have.used = time.monotonic()
                 self._closed[session] = have
                 await have.end(told=True)
+                counts = have.counts()
                 if self._log is not None:
                     self._log.forget(have.life, 2**62)
         self._locks.pop(session, None)
+        return counts
 
     def load(self) -> Load:
         """How full this replica is."""

@@ -25,6 +25,7 @@ from serve.keys.serving import caller, owner, sees
 from serve.keys.usage import require_jobs, require_stream
 from serve.live.items import Input, Kept, Receipt, SessionError, SessionEvent, SessionOptions
 from serve.live.items import SessionView as View
+from serve.remembered import Remembered
 from serve.routes.context import Context, Jobs, Streams
 
 #: Seconds for which no other key may use the name of a session that was closed: as long as a call
@@ -56,7 +57,7 @@ class OwnedSessions:
         # Of chats, which are in no list; they end with the request that opened them.
         self._brief: set[str] = set()
         # Whose session a name was that is free again; see ``LEFT_S``.
-        self._left: dict[str, str] = {}
+        self._left = Remembered[str](LEFT_S)
 
     async def open(self, options: SessionOptions, session: str | None = None) -> View:
         """See ``serve.calls.Sessions``.
@@ -88,7 +89,7 @@ class OwnedSessions:
         """
         who = caller()
         assert who is not None
-        if self._left.get(session, who.id) != who.id:
+        if self._left.get(session) not in (None, who.id):
             raise SessionError("invalid_value", f"there is a session {session!r} already")
 
         async def listed() -> set[str]:
@@ -156,8 +157,7 @@ class OwnedSessions:
             raise
         self._end(session)
         if (who := caller()) is not None:
-            self._left[session] = who.id
-            asyncio.get_running_loop().call_later(LEFT_S, self._left.pop, session, None)
+            self._left.put(session, who.id)
 
     async def _check(self, session: str) -> None:
         if caller() is not None and not sees(await self._sessions.owner(session)):

@@ -10,7 +10,7 @@ from ray.exceptions import ActorUnavailableError
 
 from actors.statestore import Manifest
 from serve import pinned
-from serve.live.items import Question, Receipt
+from serve.live.items import CLOSED_S, Question, Receipt, SessionError, SessionOptions
 from serve.pinned import PinnedSessions
 from serve.routable import ROUTABLE
 
@@ -147,3 +147,88 @@ def test_a_session_that_is_called_for_starts_the_first_replica(
 
     asyncio.run(run())
     assert replica.woken == 1
+
+
+class _Answering:
+    """A replica and a directory that answer each call by its name, and note it."""
+
+    def __init__(self, **answers: Any) -> None:
+        self._answers, self.called = answers, list[tuple[str, tuple[Any, ...]]]()
+
+    def options(self, *, method_name: str, **_: Any) -> Any:
+        return getattr(self, method_name)
+
+    def __getattr__(self, method: str) -> Any:
+        outer = self
+
+        class Handle:
+            async def remote(self, *args: Any) -> Any:
+                outer.called.append((method, args))
+                return outer._answers.get(method)
+
+        return Handle()
+
+
+def _closing(manifest: Manifest) -> tuple[PinnedSessions, Any]:
+    begun = {"seq": 0, "frames": 0, "waiting_frames": 0, "events": 0, "replaying": False}
+    there: Any = _Answering(
+        session_counts=begun,
+        session_drop={**begun, "seq": 3, "frames": 2, "events": 7},
+        session_events=[],
+    )
+    directory: Any = _Answering(manifest=manifest, open=manifest, locate=manifest)
+    return PinnedSessions(there, directory), there
+
+
+def test_a_closed_session_shows_what_it_came_to() -> None:
+    """Guards who comes back after a session's last events: to one that shows none at all, a
+    connection is refused at once."""
+
+    async def run() -> None:
+        sessions, _ = _closing(Manifest("door", 0.0, {}, 1, "owner", "replica"))
+        await sessions.open(SessionOptions(), "door")
+        await sessions.close("door")
+        view = await sessions.view("door")
+        assert (view.state, view.seq, view.frames, view.events) == ("closed", 3, 2, 7)
+
+    asyncio.run(run())
+
+
+def test_a_session_that_had_moved_is_closed_where_it_is() -> None:
+    """Guards the memory of the replica that has it against a session that is closed: the caller
+    may know no other than the replica before."""
+
+    async def run() -> None:
+        sessions, there = _closing(Manifest("door", 0.0, {}, 2, "new", "elsewhere"))
+        sessions._known["door"] = Manifest("door", 0.0, {}, 1, "owner", "replica")
+        await sessions.close("door")
+        handles = [replica for replica, method, _ in sessions._handles if method == "session_drop"]
+        assert handles == ["elsewhere"]
+        assert [method for method, _ in there.called] == ["session_drop"]
+
+    asyncio.run(run())
+
+
+def test_a_name_that_is_closed_twice_is_closed_for_its_whole_time() -> None:
+    """Guards readers of the second session of a name: the time of the first ends in theirs."""
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        loop.time = lambda: now  # type: ignore[method-assign]
+        sessions, _ = _closing(Manifest("door", 0.0, {}, 1, "owner", "replica"))
+        for _ in range(2):
+            await sessions.open(SessionOptions(), "door")
+            await sessions.close("door")
+            now += 0.6 * CLOSED_S
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        assert (await sessions.view("door")).state == "closed"
+        with pytest.raises(SessionError, match="is closed"):
+            await sessions.events("door")
+        now += 0.6 * CLOSED_S
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert (await sessions.view("door")).state == "live"
+
+    asyncio.run(run())

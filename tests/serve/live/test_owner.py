@@ -363,11 +363,13 @@ def test_readers_hear_that_a_session_was_closed(tmp_path: Path) -> None:
         last = max(service.told)
         waiting = asyncio.create_task(service.owners[0].events(manifest, last, 5.0))
         await asyncio.sleep(0.05)
-        await service.owners[0].drop(manifest.life)
+        counts = await service.owners[0].drop(manifest.life)
         await service.directory.forget(manifest.life)
         for found in (await waiting, await service.owners[0].events(manifest, last, 5.0)):
             assert not isinstance(found, Refusal)
             assert [event.type for event in found] == ["session.closed"]
+        assert counts is not None
+        assert (counts["seq"], counts["frames"], counts["events"]) == (1, 1, last + 1)
 
     _run(work())
 

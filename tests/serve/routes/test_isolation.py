@@ -21,6 +21,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
+from serve.routes.owned import LEFT_S
 from tests.serve.keyed import Key, Keyed
 from tests.serve.routes_server import client, picture, served
 
@@ -248,6 +249,32 @@ async def test_a_name_that_is_taken_is_refused_and_tells_no_more(two: Two) -> No
         assert soon.json()["error"]["message"] == "there is a session 'door' already"
         again = await http.post("/v1/sessions", json={"id": "door"}, headers=two.hers.headers)
         assert again.status_code == 201
+
+
+async def test_a_name_that_is_left_twice_is_its_keys_for_the_whole_time(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards calls on the second of two sessions, which may be on their way still, against another
+    key's under its name: the time of the first ends in theirs."""
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now)
+    async with client(two.app) as http:
+        for _ in range(2):
+            hers = await http.post("/v1/sessions", json={"id": "door"}, headers=two.hers.headers)
+            assert hers.status_code == 201
+            await http.delete("/v1/sessions/door", headers=two.hers.headers)
+            two.keyed.sessions.forget("door")
+            now += 0.6 * LEFT_S
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        soon = await http.post("/v1/sessions", json={"id": "door"}, headers=two.his.headers)
+        assert soon.status_code == 400
+        now += 0.6 * LEFT_S
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        his = await http.post("/v1/sessions", json={"id": "door"}, headers=two.his.headers)
+        assert his.status_code == 201, his.text
 
 
 async def test_owners_outlive_the_gateway(two: Two) -> None:

@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from grpc.aio import AioRpcError
@@ -24,6 +24,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse
 from actors.directory import DirectoryError
 from actors.statestore import Manifest
 from longreel.errors import StorageError
+from serve.brief import MOST_BEGINNINGS, Brief
 from serve.live.items import (
     CLOSED_S,
     Input,
@@ -51,16 +52,6 @@ DIRECT_S = 20.0
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.02, 1.0
 
 
-@dataclass
-class _Brief:
-    """A session that no store keeps: what it was given lies here until it is closed."""
-
-    manifest: Manifest
-    options: SessionOptions
-    inputs: list[Input] = field(default_factory=list)
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
 class PinnedSessions:
     """``serve.calls.Sessions`` on a cluster.
 
@@ -77,7 +68,7 @@ class PinnedSessions:
         self._replica, self._directory = replica, directory
         self._handles: dict[tuple[str, str, bool], DeploymentHandle] = {}
         self._known: dict[str, Manifest] = {}
-        self._brief: dict[str, _Brief] = {}
+        self._brief: dict[str, Brief] = {}
         self._closed = Remembered[Manifest](CLOSED_S)
         self.moving: Callable[[list[str]], None] = lambda _: None
         loop = asyncio.get_running_loop()
@@ -98,7 +89,7 @@ class PinnedSessions:
         self._closed.forget(name)
         if not options.durable:
             manifest = await self._place(name, options, 1)
-            self._brief[name] = _Brief(manifest, options)
+            self._brief[name] = Brief(manifest, options)
         else:
             manifest = await self._assigned("open", name, asdict(options), secrets.token_hex(8))
             self._known[name] = manifest
@@ -117,7 +108,7 @@ class PinnedSessions:
     ) -> list[Receipt]:
         """See ``serve.calls.Sessions``."""
         if brief := self._brief.get(session):
-            async with brief.lock:
+            async with brief.giving:
                 first = len(brief.inputs) + 1 if seq is None else seq
                 receipts: list[Receipt] = await self._call(
                     session, "session_give", inputs, first, None
@@ -279,7 +270,9 @@ class PinnedSessions:
             if reply.code == "stale":
                 gone = ROUTABLE.has_gone(manifest.replica)
                 unknown = not there and time.monotonic() > unknown_until
-                if gone or unknown:
+                # No store has it either.
+                let_go = there and session in self._brief
+                if gone or unknown or let_go:
                     await self._lost(manifest, "calls reach it no more")
                 self._known.pop(session, None)
             if reply.code not in ("stale", "unavailable") or time.monotonic() > deadline:
@@ -296,7 +289,8 @@ class PinnedSessions:
 
     async def _manifest(self, session: str) -> Manifest:
         if brief := self._brief.get(session):
-            return brief.manifest
+            async with brief.beginning:
+                return brief.known()
         if self._closed.get(session):
             raise SessionError("session_closed", f"session {session!r} is closed")
         manifest = self._known.get(session)
@@ -305,19 +299,27 @@ class PinnedSessions:
         return manifest
 
     async def _lost(self, manifest: Manifest, reason: str) -> None:
-        brief = self._brief.get(manifest.session)
-        if brief is not None:
-            if brief.manifest is manifest:
-                brief.manifest = await self._place(
-                    manifest.session, brief.options, manifest.epoch + 1
-                )
-                if brief.inputs:
-                    handle = self._handle(brief.manifest.replica or "", "session_give")
-                    await _sent(handle, brief.manifest, brief.inputs, 1, None)
+        if brief := self._brief.get(manifest.session):
+            await self._begin_again(brief, manifest.epoch)
             return
         self._known.pop(manifest.session, None)
         if manifest.owner is not None:
             await self._ask("lost", manifest.owner, reason)
+
+    async def _begin_again(self, brief: Brief, lost: int) -> None:
+        """Give a replica all that the chat was given; once, however many calls find it ``lost``."""
+        async with brief.beginning:
+            session, epoch = brief.manifest.session, brief.manifest.epoch
+            if epoch != lost:
+                return
+            if epoch == MOST_BEGINNINGS:
+                raise SessionError("unavailable", f"replicas lost the session {epoch} times")
+            brief.manifest = await self._place(session, brief.options, epoch + 1)
+            if brief.inputs:
+                handle = self._handle(brief.manifest.replica or "", "session_give")
+                # Where it is not taken, the next call finds it lost again.
+                with suppress(RayError, RayServeException):
+                    await _sent(handle, brief.manifest, brief.inputs, 1, None)
 
     async def _place(self, session: str, options: SessionOptions, epoch: int) -> Manifest:
         if self._directory is None:

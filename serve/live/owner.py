@@ -144,18 +144,19 @@ class Owner:
         Returns:
             Its last ``counts``; None where it is not here.
         """
-        return await asyncio.shield(self._drop(life))
+        return await asyncio.shield(self._drop(life, closed=True))
 
-    async def _drop(self, life: str) -> dict[str, Any] | None:
+    async def _drop(self, life: str, *, closed: bool) -> dict[str, Any] | None:
         session, counts = session_of(life), None
         async with self._lock(session):
             self._taken_in.discard(life)
             have = self._sessions.get(session)
             if have is not None and have.life == life:
                 del self._sessions[session]
-                have.used = time.monotonic()
-                self._closed[session] = have
-                await have.end(told=True)
+                if closed:
+                    have.used = time.monotonic()
+                    self._closed[session] = have
+                await have.end(told=closed)
                 counts = have.counts()
                 if self._log is not None:
                     self._log.forget(have.life, 2**62)
@@ -245,6 +246,9 @@ class Owner:
             await have.end(told=False)
             # What it still acknowledges is to be found in the log.
             await have.settled()
+        if not options.durable and manifest.counts.get("seq"):
+            # Only its gateway has what it was given, and gives it again as another life.
+            return Refusal("stale")
         snapshot: bytes | None = None
         records: list[Record] = []
         if self._past is not None and options.durable:
@@ -274,7 +278,8 @@ class Owner:
             session.came_back(cause, started)
             _log.info("taken in (%s)", cause, extra={"session": manifest.session})
         self._sessions[manifest.session] = session
-        self._taken_in.add(manifest.life)
+        if options.durable:
+            self._taken_in.add(manifest.life)
         return session
 
     def _cause(self, manifest: Manifest, *, broken: bool) -> str | None:
@@ -331,7 +336,8 @@ class Owner:
         idle = not session.readers and time.monotonic() - session.used > self._settings.idle_s
         if not session.options.durable:
             if idle:
-                await self.drop(session.life)
+                # Its gateway may be gone; one that is there begins it again.
+                await self._drop(session.life, closed=False)
         elif idle:
             await self._offload(session)
         elif due(session) and not session.leaving:  # its last snapshot is another's

@@ -32,6 +32,8 @@ PIECE = 64
 # Frames that may be given and not yet seen; what is decoded meanwhile comes on top.
 _MOST_WAITING = 64
 _WAIT_S = 10.0
+# How often the replica hears of a session that waits for what is decoded: idle ones leave it.
+_IN_USE_S = 1.0
 # Between calls for events while frames are seen: one call tells of several.
 _PAUSE_S = 0.03
 _HEAD_BYTES = 1024
@@ -204,7 +206,7 @@ class _Watch:
         pieces, start = _pieces(media, self._context.model.side), self._next
         decoding = asyncio.create_task(_next(pieces))
         try:
-            while (piece := await decoding) is not None:
+            while (piece := await self._decoded(decoding)) is not None:
                 # The next one is decoded while the model sees this one.
                 decoding = asyncio.create_task(_next(pieces))
                 begins, frames = piece
@@ -214,6 +216,14 @@ class _Watch:
                 yield
         finally:
             decoding.cancel()
+
+    async def _decoded(self, decoding: asyncio.Task[_Piece | None]) -> _Piece | None:
+        """The next piece; the session is in use meanwhile."""
+        while not decoding.done():
+            done, _ = await asyncio.wait((decoding,), timeout=_IN_USE_S)
+            if not done:
+                await self._events(0.0)
+        return decoding.result()
 
     async def _give(self, frames: list[tuple[int, Pixels]]) -> None:
         while frames:
@@ -274,9 +284,9 @@ class _Watch:
             await self._events()
             await asyncio.sleep(_PAUSE_S)
 
-    async def _events(self) -> list[SessionEvent]:
+    async def _events(self, wait_s: float = _WAIT_S) -> list[SessionEvent]:
         """The next events, once there are any or some time has passed."""
-        events = await self._sessions.events(self.session, self._after, _WAIT_S)
+        events = await self._sessions.events(self.session, self._after, wait_s)
         for event in events:
             self._after = event.number
             if event.type == "frame.seen" and not event.data["speaks"]:

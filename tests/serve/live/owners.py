@@ -19,8 +19,10 @@ def make_engine() -> Engine:
     return Engine(model, layout, Memory(model.config, 8 * 2**20, page_size=8))
 
 
-def make_owner(name: str, store: StateStore, directory: Directory, **fields: Any) -> Owner:
-    """An owner on replica ``name``."""
+def make_owner(
+    name: str, store: StateStore | None, directory: Directory | None, **fields: Any
+) -> Owner:
+    """An owner on replica ``name``; without a store it has chats alone."""
     model, layout = talking_model()
     loop = EngineLoop(make_engine())
     side = model.config.image_size

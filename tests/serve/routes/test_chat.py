@@ -6,6 +6,7 @@ behind.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import tempfile
 import time
@@ -308,6 +309,42 @@ def test_a_long_video_goes_in_small_pieces_and_loses_nothing(
         assert told.choices[0].message.content == "You asked: Why? Frames seen: 300."
         assert [read_number(f.pixels) for f in sessions.frames] == list(range(300))
         assert max(len(call) for call in sessions.calls) == 64
+
+
+def test_a_chat_is_in_use_while_its_video_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards a chat against leaving its replica as an idle one, where a piece of its video takes
+    long: all of it would have to be seen again."""
+    monkeypatch.setattr(watching, "_IN_USE_S", 0.005)
+
+    async def slow(*_: Any) -> AsyncIterator[Any]:
+        for number in range(2):
+            before = len(heard)
+            async with asyncio.timeout(5):
+                while len(heard) < before + 2:
+                    await asyncio.sleep(0.005)
+            yield not number, [(number, draw(number))]
+
+    monkeypatch.setattr(watching, "_pieces", slow)
+    heard: list[int] = []
+
+    @dataclass
+    class Heard(Recorded):
+        async def events(
+            self, session: str, after: int = 0, wait_s: float = 10.0
+        ) -> list[SessionEvent]:
+            heard.append(after)
+            return await super().events(session, after, wait_s)
+
+    async def work() -> None:
+        sessions = Heard()
+        context = Context(sessions, WordAnswers(), MODEL, "", ApiSettings())
+        shown = watching.Shown([], "Why?")
+        said = [each async for each in watching.converse([shown], "", 9, context)]
+        assert [given.time_s for given in sessions.frames] == [0.0, 0.5]
+        assert isinstance(said[-1], watching.Finished)
+        assert said[-1].text == "You asked: Why? Frames seen: 2."
+
+    asyncio.run(work())
 
 
 @pytest.mark.slow

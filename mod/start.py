@@ -79,11 +79,14 @@ def _new_config(recipe: TrainRecipe, vocab_size: int) -> VideoLLMMoDConfig:
     return config
 
 
-def start(recipe: TrainRecipe) -> tuple[RoutedDecoder, Layout]:
-    """The model that ``recipe`` starts from, and its stream layout.
+def start(recipe: TrainRecipe, device: torch.device | None = None) -> tuple[RoutedDecoder, Layout]:
+    """The model that ``recipe`` starts from, on the CPU, and its stream layout.
+
+    Args:
+        device: on which it will be trained, whole unless in shards.
 
     Raises:
-        UsageError: see ``check_start``.
+        UsageError: see ``check_start``; or its weights do not fit the memory or the device.
     """
     check_start(recipe)
     torch.manual_seed(recipe.training.seed)
@@ -91,7 +94,7 @@ def start(recipe: TrainRecipe) -> tuple[RoutedDecoder, Layout]:
         checkpoint = find_checkpoint(recipe.model.start)
         router, keep_ratio = _router(recipe, checkpoint)
         if recipe.scale.workers == 1 or recipe.scale.strategy == "ddp":
-            refuse_larger_than_memory(checkpoint.folder)  # each worker's GPU holds all of it
+            refuse_larger_than_memory(checkpoint.folder, device=device)
         if checkpoint.kind == OURS:
             return load(checkpoint, keep_ratio, router, new=True)
         return load_open(checkpoint, keep_ratio, router, new=True)

@@ -66,8 +66,8 @@ def train(recipe: TrainRecipe, output: Path, *, workers: int) -> None:
     if recipe.data.narrations:
         raise UsageError("own footage needs what decodes it: longreel train learns from it")
     torch.set_num_threads(recipe.scale.threads)
-    model, layout = start(recipe)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, layout = start(recipe, device)
     trainer = Trainer(recipe, model, layout.silence, device=device)
     world = GeneratedWorld(recipe, model.config.image_size)
     batches = Batches(recipe, world, layout, model.config)

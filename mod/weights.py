@@ -88,6 +88,10 @@ def loaded_bytes(folder: Path, quantize: str | None = None, *, on_gpu: bool) -> 
     return weight_bytes(folder, None if on_gpu else 4, quantize)
 
 
+class TooLargeError(UsageError):
+    """Weights that memory cannot hold."""
+
+
 def refuse_larger_than(
     free: int | None,
     folder: Path,
@@ -104,11 +108,11 @@ def refuse_larger_than(
         where: what is free, in words.
 
     Raises:
-        UsageError: says what is needed and what is free.
+        TooLargeError: says what is needed and what is free.
     """
     needed = loaded_bytes(folder, quantize, on_gpu=on_gpu)
     if free is not None and needed > _SHARE * free:
-        raise UsageError(
+        raise TooLargeError(
             f"the weights of the model at {str(folder)!r} take {needed / 2**30:.1f} GiB; "
             f"{free / 2**30:.1f} GiB of {where} are free"
         )

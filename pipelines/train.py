@@ -42,6 +42,7 @@ from mod.sequences import Batches
 from mod.start import check_start, start
 from mod.train import save
 from mod.trainer import Trainer
+from mod.weights import TooLargeError
 from pipelines.background import in_background
 from pipelines.cluster import connected
 from pipelines.curves import CURVE, Curves
@@ -220,7 +221,8 @@ def _learn(
     Returns:
         What to measure it on. Nothing else of the training outlasts it.
     """
-    model, layout = start(recipe)
+    device = ray_train.torch.get_device()
+    model, layout = start(recipe, device)
     source, held_out = lessons(
         recipe, model.config, lambda text: _tell(mailbox, "remark", text=text)
     )
@@ -228,7 +230,7 @@ def _learn(
         recipe,
         model,
         layout.silence,
-        device=ray_train.torch.get_device(),
+        device=device,
         wrap=_wrapper(
             recipe.scale.strategy,
             ray_train.get_context().get_world_size(),
@@ -325,8 +327,10 @@ def _measure(
     device = ray_train.torch.get_device()
     try:
         trained, layout = load_any(find_checkpoint(folder), device=device)
-    except UsageError as failure:
-        # In shards a model is trained that is larger than any one GPU.
+    except TooLargeError as failure:
+        # In shards a model is trained that is larger than any one GPU; others fit a moment ago.
+        if recipe.scale.workers == 1 or recipe.scale.strategy != "fsdp2":
+            raise
         _tell(mailbox, "remark", text=f"nothing was measured: {failure}")
     else:
         metrics |= _measured(recipe, trained, layout, held_out, mailbox)

@@ -251,9 +251,10 @@ _LEAST_BLOCKS = 3
 
 
 def fitted(policy: Policy, context: int | None, frame_tokens: int) -> Policy:
-    """The policy, with no more for a question to see than a model's context holds.
+    """The policy, with no more frames for a question to see than a model's context holds.
 
-    That is the window, its open block and the blocks that are looked back at. Blocks become
+    Those are the window, its open block and the blocks that are looked back at; for what is said
+    between them there is some room. Blocks become
     smaller, so that a few of them fit; where those of one frame are still too many, fewer are
     looked back at. Tokens count, and not places: models whose frames share a place have not
     learned from more of them.

@@ -62,17 +62,16 @@ def read_key(uri: str) -> ApiKey:
 
 
 def key_holds(store: str, id_: str) -> bool:
-    """Whether the key ``id_`` is there and not revoked.
+    """Whether the key ``id_`` is not revoked.
 
     Raises:
-        StorageError: nobody can tell: the store cannot be reached.
+        StorageError: nobody can tell: the store cannot be reached, or has no such key. A key that
+            is revoked stays there.
     """
     try:
         key = read_key(_uri(store, id_))
-    except StorageError as error:
-        if error.kind != "NotFound":
-            raise
-        return False
+    except StorageError:
+        raise
     except LongreelError:  # the gateway lets nobody in with it
         return False
     return key.id == id_ and key.revoked is None

@@ -17,12 +17,15 @@ from copy import deepcopy
 from inspect import signature
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import ray
 import yaml
+from click.testing import CliRunner
 from ray.autoscaler._private.kuberay import autoscaling_config
+from ray.dashboard.modules.job.cli import submit
 from ray.serve.schema import (
     DeploymentSchema,
     HTTPOptionsSchema,
@@ -180,7 +183,9 @@ def test_workers_can_hold_as_many_replicas_as_the_config_asks_for() -> None:
 
 def test_the_job_gets_what_it_asks_for() -> None:
     """Guards against options that are not there, and workers for which there is no processor."""
-    program, command, *words = shlex.split(OURS["RayJob"]["spec"]["entrypoint"])
+    shell, flag, line = shlex.split(OURS["RayJob"]["spec"]["entrypoint"])
+    assert (shell, flag) == ("sh", "-c")
+    program, command, *words = shlex.split(line)
     options = dict(word.split("=") for word in words[: words.index("--")])
     assert (program, command) == ("longreel", "summarize")
     known = {f"--{name.replace('_', '-')}" for name in signature(summarize).parameters}
@@ -200,19 +205,24 @@ def script(path: Path, text: str) -> None:
 
 @pytest.mark.parametrize(("status", "ends"), [(0, 0), (3, 0), (1, 1)])
 def test_a_job_with_some_videos_that_failed_has_succeeded(
-    tmp_path: Path, status: int, ends: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, ends: int
 ) -> None:
     """Guards against an exit status that is looked at where the job is submitted, and not where it
     ends: the job would then count as failed, and be done again."""
     script(tmp_path / "ray", f"printf '%s\\0' \"$@\" > {tmp_path}/given")
-    script(tmp_path / "longreel", f"exit {status}")
+    script(tmp_path / "longreel", f'echo "$@" > {tmp_path}/asked; exit {status}')
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     # As KubeRay has a job submitted, and then Ray runs it.
     submits = f"ray job submit --no-wait -- {OURS['RayJob']['spec']['entrypoint']} ;"
     subprocess.run(["bash", "-c", submits], env=environment, check=True)
-    given = (tmp_path / "given").read_text().split("\0")[:-1]
-    line = subprocess.list2cmdline(given[given.index("--") + 1 :])
+    given = (tmp_path / "given").read_text().split("\0")[2:-1]
+    client = MagicMock()
+    monkeypatch.setattr("ray.dashboard.modules.job.cli._get_sdk_client", lambda *_, **__: client)
+    told = CliRunner().invoke(submit, given)
+    assert told.exit_code == 0, told.output
+    line = client.submit_job.call_args.kwargs["entrypoint"]
     assert subprocess.run(line, shell=True, env=environment, check=False).returncode == ends
+    assert (tmp_path / "asked").read_text().endswith(" -- s3://longreel/archive/\n")
 
 
 @pytest.mark.parametrize("kind", sorted(CLUSTERS))

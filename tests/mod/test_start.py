@@ -105,13 +105,14 @@ def test_a_model_larger_than_a_gpu_begins_where_it_is_trained_in_shards(
 ) -> None:
     """Guards against the very models refused for which there are shards."""
     monkeypatch.setattr(loading, "_on_gpu", lambda _: True)
-    monkeypatch.setattr(loading, "_free_on_gpus", lambda _: 0)
+    # All GPUs of a node are seen by each of its workers, which have one.
+    monkeypatch.setattr(loading, "_free_on_gpus", lambda device: 0 if device else 2**40)
     recipe = replace(_recipe(start=TINY), scale=ScalePart(workers=2, strategy=strategy))
     with nullcontext() if held else pytest.raises(UsageError, match="GiB of GPU memory are free"):
-        start(recipe)
+        start(recipe, torch.device("cuda", 0))
     monkeypatch.setattr(loading, "available_bytes", lambda: 0)
     with pytest.raises(UsageError, match=r"GiB of (GPU )?memory are free"):
-        start(recipe)
+        start(recipe, torch.device("cuda", 0))
 
 
 def test_weights_lie_in_files_that_a_store_takes(

@@ -253,7 +253,9 @@ def test_a_session_that_was_left_is_sent_no_more_and_shows_nothing(
         with page.page.expect_request(frames):
             page["#file"].set_input_files(str(tmp_path / "a.mkv"))
         session = page.session
-        with page.page.expect_event("requestfailed"):
+        # What is left is asked about once more, and only then let go.
+        asked_about = f"{url}/v1/sessions/{session}"
+        with page.page.expect_response(asked_about), page.page.expect_event("requestfailed"):
             page["#leave"].click()
         page.page.wait_for_timeout(100)
         expect(page["#begin"]).to_be_visible()

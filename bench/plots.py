@@ -189,18 +189,15 @@ def draw_serve(result: dict[str, Any]) -> plt.Figure:
     took."""
     figures, what = result["figures"], result["settings"]
     picture, (lags, cost, healed) = plt.subplots(1, 3, figsize=(14, 4), layout="constrained")
-    for side, rounds in figures["knees"].items():
-        probes = sorted((p for probes in rounds for p in probes), key=lambda p: p["live"])
-        (line,) = lags.plot(
-            [p["live"] for p in probes], [p["p99_s"] for p in probes], "-", alpha=0.4
-        )
+    for number, (side, rounds) in enumerate(figures["knees"].items()):
+        probes = [p for probes in rounds for p in probes]
         for passed, mark in ((True, "o"), (False, "x")):
             some = [p for p in probes if p["passed"] == passed]
             lags.plot(
                 [p["live"] for p in some],
                 [p["p99_s"] for p in some],
                 mark,
-                color=line.get_color(),
+                color=f"C{number}",
                 label=f"{side}, {'under' if passed else 'over'} the limit" if some else None,
             )
     lags.axhline(what["lag_limit_s"], color="#c0392b", linewidth=1)
@@ -244,10 +241,13 @@ def draw_autoscale(result: dict[str, Any]) -> plt.Figure:
         live.tick_params(colors="#999")
         above.set_zorder(live.get_zorder() + 1)
         above.patch.set_visible(False)
-        for side, color in (("default", "#7d9fc4"), ("ours", "#c0392b")):
+        for side, whose, color in (
+            ("default", "Ray Serve's", "#7d9fc4"),
+            ("ours", "ours", "#c0392b"),
+        ):
             shown = trace["shown"][side]
-            above.plot(hours, shown["replicas"], color=color, label=side)
-            below.plot(hours, shown["late"], color=color, label=side)
+            above.plot(hours, shown["replicas"], color=color, label=whose)
+            below.plot(hours, shown["late"], color=color)
         ratios = [
             result["ratios"][f"{name}_{what}_over_default"]["median"]
             for what in ("violations", "replica_hours")
@@ -263,7 +263,7 @@ def draw_autoscale(result: dict[str, Any]) -> plt.Figure:
     axes[1][0].set_ylabel("late sessions")
     axes[0][0].legend(fontsize=8, loc="lower left")
     picture.suptitle(
-        "Simulated: ours beside Ray Serve's policy with the best target for each trace, "
+        "Simulated: ours beside Ray Serve's policy with the best target and delays for each trace, "
         f"commit {result['commit']}",
         size=10,
     )

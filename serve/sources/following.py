@@ -85,12 +85,13 @@ class Follower:
                 self._arrived.set()
                 await asyncio.wait((giver, stop), return_when=asyncio.FIRST_COMPLETED)
             state, error = self._outcome(giver, puller)
-            await self._note(state=state, error=error, ended_at=time.time())
         finally:
             self._release()
             for task in (giver, puller, stop):
                 task.cancel()
             await asyncio.gather(giver, puller, stop, return_exceptions=True)
+        # Not before: a source that breaks off meanwhile would have the last word.
+        await self._note(state=state, error=error, ended_at=time.time())
         return self.record
 
     def _outcome(
@@ -126,9 +127,13 @@ class Follower:
         self.record = replace(self.record, **changed)
         if different or time.monotonic() - self._kept_at > _KEEP_EVERY_S:
             self._kept_at = time.monotonic()
-            async with self._keeping:  # never an older one over a newer one
-                with suppress(Exception):  # told again with the next change
-                    await asyncio.to_thread(self._keep, self.record)
+            # Whoever is cancelled here leaves a thread that writes: the next one waits for it.
+            await asyncio.shield(asyncio.create_task(self._keep_it()))
+
+    async def _keep_it(self) -> None:
+        async with self._keeping:  # never an older one over a newer one
+            with suppress(Exception):  # told again with the next change
+                await asyncio.to_thread(self._keep, self.record)
 
     async def _pull_all(self) -> Outcome:
         pause_s = self._settings.first_pause_s

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from actors.directory import DirectoryError
 from actors.placement import Load
@@ -82,7 +83,8 @@ class Owner:
         self._loop, self._settings = loop, settings
         self._store, self._directory = store, directory
         self._sessions: dict[str, LiveSession] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        #: Each for as long as somebody holds it or waits for it.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._past = Past(store) if store else None
         #: Lives of which the log may hold what no snapshot does.
         self._taken_in: set[str] = set()
@@ -160,7 +162,6 @@ class Owner:
                 counts = have.counts()
                 if self._log is not None:
                     self._log.forget(have.life, 2**62)
-        self._locks.pop(session, None)
         return counts
 
     def load(self) -> Load:

@@ -530,6 +530,48 @@ def test_an_idle_session_comes_back_without_a_look_at_the_log(
 
 
 @pytest.mark.slow
+def test_a_name_that_is_used_anew_while_its_session_ends_is_taken_in_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against two sessions of one name in a replica, each of which numbers and acknowledges
+    inputs that the other never sees."""
+
+    async def work() -> None:
+        service = await Service(tmp_path, _options()).start()
+        (owner,) = service.owners
+        await service.give([_input(0, asks=False)])
+        old = await service.directory.locate("s")
+        ended, reading, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        end, read = LiveSession.end, Past.of
+
+        async def slowly_ended(session: LiveSession, *, told: bool) -> None:
+            await ended.wait()
+            await end(session, told=told)
+
+        async def slowly_read(*args: Any, **others: Any) -> Any:
+            reading.set()
+            await go.wait()
+            return await read(*args, **others)
+
+        monkeypatch.setattr(LiveSession, "end", slowly_ended)
+        monkeypatch.setattr(Past, "of", slowly_read)
+        dropping = asyncio.create_task(owner.drop(old.life))
+        await service.directory.forget(old.life)
+        await service.directory.open("s", dict(service.options.__dict__), "another token")
+        first = asyncio.create_task(service.give([_input(0, asks=False)]))
+        await asyncio.sleep(0.05)
+        ended.set()
+        await dropping
+        await asyncio.wait_for(reading.wait(), 5)
+        second = asyncio.create_task(service.give([_input(1, asks=False)]))
+        await asyncio.sleep(0.05)
+        go.set()
+        assert sorted(r.seq for r in await first + await second) == [1, 2]
+
+    _run(work())
+
+
+@pytest.mark.slow
 def test_a_session_is_not_taken_in_while_its_log_is_let_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

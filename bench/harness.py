@@ -138,7 +138,8 @@ def _commit() -> str | None:
     try:
         commit = _git("describe", "--always") or named
         # Results of other benches, and pages written from them, are not what was measured.
-        changed = _git("status", "--porcelain", "-uno", ":/", f":!{RESULTS}", ":(top,exclude)*.md")
+        but = (":(top,exclude)bench/results", ":(top,exclude)*.md")
+        changed = _git("status", "--porcelain", "-uno", ":/", *but)
     except OSError:
         return named
     return f"{commit}-dirty" if commit and changed else commit

@@ -138,7 +138,7 @@ def _commit() -> str | None:
     try:
         commit = _git("describe", "--always") or named
         # Results of other benches, and pages written from them, are not what was measured.
-        but = (":(top,exclude)bench/results", ":(top,exclude)*.md")
+        but = (f":(exclude){RESULTS.name}", ":(top,exclude)*.md")
         changed = _git("status", "--porcelain", "-uno", ":/", *but)
     except OSError:
         return named

@@ -52,7 +52,7 @@ class Effort:
     commit_s: float
 
 
-QUICK = Effort(1, 32, 48, 24, 6, 2, 1, 12, 1, 80, 0.5)
+QUICK = Effort(3, 32, 48, 24, 6, 2, 1, 12, 1, 80, 0.5)
 FULL = Effort(5, 32, 96, 32, 10, 5, 2, 16, 2, 300, 1.0)
 
 

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import mod
 from longreel import cli
@@ -34,9 +35,17 @@ def run(*arguments: str, width: int = 200) -> subprocess.CompletedProcess[str]:
     )
 
 
+def page(*words: str) -> str:
+    """The help of a command, without a process of its own."""
+    width = {"COLUMNS": "200", "TERMINAL_WIDTH": "200"}
+    told = CliRunner().invoke(cli.app, [*words, "--help"], env=width)
+    assert told.exit_code == 0, told.output
+    return told.stdout
+
+
 def commands(*group: str) -> list[tuple[str, ...]]:
     """Every command as its words; a group's own are in place of the group."""
-    listed = run(*group, "--help").stdout.partition("Commands:")[2]
+    listed = page(*group).partition("Commands:")[2]
     found: list[tuple[str, ...]] = []
     for name in re.findall(r"^  ([a-z][a-z-]*) ", listed, re.MULTILINE):
         found += (commands(*group, name) if name in ("jobs", "keys") else None) or [(*group, name)]
@@ -76,11 +85,10 @@ def test_every_command_of_the_first_page_is_there() -> None:
 def test_every_option_is_explained() -> None:
     """Guards against an option that one must read code to use."""
     for command in commands():
-        page = run(*command, "--help")
-        assert page.returncode == 0
-        assert page.stdout.strip().splitlines()[2].strip(), command
-        found = entries(page.stdout)
-        assert len(found) >= 2, page.stdout
+        text = page(*command)
+        assert text.strip().splitlines()[2].strip(), command
+        found = entries(text)
+        assert len(found) >= 2, text
         for entry in found:
             words = re.split(r"\s{2,}", entry, maxsplit=1)
             assert len(words) == 2, f"{command}: {entry!r} has no help"
@@ -92,9 +100,7 @@ def test_every_option_is_explained() -> None:
 @pytest.mark.slow
 def test_submit_takes_what_summarize_takes() -> None:
     """Guards against an option that has another meaning or default on a cluster."""
-    here, there = (
-        set(entries(run(command, "--help").stdout)) for command in ("summarize", "submit")
-    )
+    here, there = (set(entries(page(command))) for command in ("summarize", "submit"))
     (own,) = here - there
     assert own.startswith("--address")
     assert {entry.split()[0] for entry in there - here} == {
